@@ -1,0 +1,10 @@
+// Package sysinfo asks the operating system about memory.
+package sysinfo
+
+// Memory returns the bytes of memory that new work may take now without
+// swapping, or 0 where the system does not say.
+func Memory() int64 { return memory() }
+
+// PeakRSS returns the largest resident size of this process so far in bytes,
+// or 0 where the system does not say.
+func PeakRSS() int64 { return peakRSS() }
