@@ -1,0 +1,83 @@
+package kernel
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/cpu"
+)
+
+// eachBenchLevel runs f with every level, highest first.
+func eachBenchLevel(b *testing.B, f func(b *testing.B)) {
+	levels := cpu.Levels()
+	for i := range levels {
+		level := levels[len(levels)-1-i]
+		b.Run(level.String(), func(b *testing.B) {
+			defer cpu.Use(level)()
+			f(b)
+		})
+	}
+}
+
+// BenchmarkGemm has the shapes of LLaMA-2-7B's Linears for 2048 tokens, those
+// of a small model, and one token. tools/peers/gemm.py runs the first against
+// PyTorch.
+func BenchmarkGemm(b *testing.B) {
+	for _, s := range []struct{ m, n, k int }{
+		{2048, 4096, 4096}, {2048, 11008, 4096}, {2048, 4096, 11008},
+		{512, 256, 256}, {512, 688, 256}, {512, 256, 688}, {1, 4096, 4096}, {4, 4096, 4096},
+	} {
+		b.Run(fmt.Sprintf("%dx%dx%d", s.m, s.n, s.k), func(b *testing.B) { benchGemm(b, s.m, s.n, s.k) })
+	}
+}
+
+func benchGemm(b *testing.B, m, n, k int) {
+	rng := rand.New(rand.NewPCG(5, 0))
+	x, _ := testSource(rng, "f32", m*k)
+	wide, _ := testSource(rng, "f32", n*k)
+	narrow := Source{BF16: make([]uint16, n*k)}
+	NarrowBF16(narrow.BF16, wide.F32)
+	dst := make([]float32, m*n)
+	for _, v := range []struct {
+		name string
+		w    Source
+		f    func([]float32, int, []float32, int, Source, int, int, int, int)
+	}{
+		{"f32", wide, MatMulT}, {"f32xbf16", narrow, MatMulT}, {"bf16", narrow, MatMulTBF16},
+	} {
+		b.Run(v.name, func(b *testing.B) {
+			eachBenchLevel(b, func(b *testing.B) {
+				for b.Loop() {
+					v.f(dst, n, x.F32, k, v.w, k, m, n, k)
+				}
+				reportFlops(b, 2*float64(m)*float64(n)*float64(k))
+			})
+		})
+	}
+}
+
+func reportFlops(b *testing.B, flops float64) {
+	b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+}
+
+// BenchmarkAttention has LLaMA-2-7B's heads, and grouped ones, for 2048 tokens.
+// The operations counted are those of the visible half.
+func BenchmarkAttention(b *testing.B) {
+	for _, kvHeads := range []int{32, 8} {
+		a := Attention{Heads: 32, KVHeads: kvHeads, HeadDim: 128, Scale: 0.088}
+		const tokens = 2048
+		rng := rand.New(rand.NewPCG(6, 0))
+		q, _ := testSource(rng, "f32", tokens*a.Heads*a.HeadDim)
+		kv, _ := testSource(rng, "f32", tokens*a.KVHeads*a.HeadDim)
+		dst := make([]float32, tokens*a.Heads*a.HeadDim)
+		b.Run(fmt.Sprintf("%dx%dx%d/%d", tokens, a.Heads, a.HeadDim, kvHeads), func(b *testing.B) {
+			eachBenchLevel(b, func(b *testing.B) {
+				for b.Loop() {
+					a.Run(dst, q.F32, kv.F32, kv.F32, tokens, tokens)
+				}
+				reportFlops(b, 4*float64(a.Heads*a.HeadDim)*tokens*(tokens+1)/2)
+			})
+		})
+	}
+}

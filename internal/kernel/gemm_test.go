@@ -1,0 +1,257 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/cpu"
+)
+
+// eachProductLevel runs f with every set of instructions that the products
+// tell apart and this processor has.
+func eachProductLevel(t *testing.T, f func(t *testing.T)) {
+	for _, level := range []cpu.Level{cpu.LevelGeneric, cpu.LevelAVX2, cpu.LevelAVX512} {
+		t.Run(level.String(), func(t *testing.T) {
+			if !slices.Contains(cpu.Levels(), level) {
+				t.Skipf("no %s in this processor or build", level)
+			}
+			defer cpu.Use(level)()
+			cpu.AVX512BF16 = false
+			f(t)
+		})
+	}
+	t.Run("avx512bf16", func(t *testing.T) {
+		if !slices.Contains(cpu.Levels(), cpu.LevelAVX512) {
+			t.Skip("no avx512 in this processor or build")
+		}
+		defer cpu.Use(cpu.LevelAVX512)()
+		if !cpu.AVX512BF16 {
+			t.Skip("no AVX512_BF16 in this processor")
+		}
+		f(t)
+	})
+}
+
+// guarded returns n elements of a larger slice that holds canary elsewhere, at
+// an offset that no vector is aligned to, and a function that finds what was
+// written outside.
+func guarded[T comparable](n, offset int, canary T, same func(a, b T) bool) ([]T, func() error) {
+	const margin = 40
+	all := make([]T, margin+offset+n+margin)
+	for i := range all {
+		all[i] = canary
+	}
+	lo := margin + offset
+	return all[lo : lo+n : lo+n], func() error {
+		for i, v := range all {
+			if (i < lo || i >= lo+n) && !same(v, canary) {
+				return fmt.Errorf("element %d of %d overwritten with %v", i-lo, n, v)
+			}
+		}
+		return nil
+	}
+}
+
+func sameFloat(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
+
+var guardNaN = math.Float32frombits(0x7fc0beef)
+
+// testSource returns n values of one type and what they are as float64.
+func testSource(rng *rand.Rand, kind string, n int) (Source, []float64) {
+	wide := make([]float64, n)
+	var s Source
+	switch kind {
+	case "f32":
+		s.F32 = make([]float32, n)
+		for i := range wide {
+			s.F32[i] = float32(rng.NormFloat64())
+			wide[i] = float64(s.F32[i])
+		}
+	case "bf16":
+		s.BF16 = make([]uint16, n)
+		for i := range wide {
+			s.BF16[i] = uint16(math.Float32bits(float32(rng.NormFloat64())) >> 16)
+			wide[i] = float64(math.Float32frombits(uint32(s.BF16[i]) << 16))
+		}
+	case "f16":
+		s.F16 = make([]uint16, n)
+		for i := range wide {
+			// ±(1 + m/1024)·2^e with e in -3…0: exponent field 12…15.
+			m, e, sign := rng.IntN(1024), rng.IntN(4), rng.IntN(2)
+			s.F16[i] = uint16(sign<<15 | (12+e)<<10 | m)
+			wide[i] = float64(1-2*sign) * math.Ldexp(1+float64(m)/1024, e-3)
+		}
+	}
+	return s, wide
+}
+
+// roundedBF16 is x rounded to bfloat16, to nearest even.
+func roundedBF16(x float32) float32 {
+	b := math.Float32bits(x)
+	b += 0x7fff + b>>16&1
+	return math.Float32frombits(b &^ 0xffff)
+}
+
+type productCase struct{ m, n, k, padD, padX, padB int }
+
+// productCases has every size up to 130 and primes beyond in each place.
+func productCases() []productCase {
+	sizes := []int{257, 389, 509, 1021}
+	for s := range 131 {
+		sizes = append(sizes, s)
+	}
+	var all []productCase
+	for _, s := range sizes {
+		all = append(all,
+			productCase{s, 37, 19, s % 5, s % 3, s % 7},
+			productCase{13, s, 35, s % 3, s % 7, s % 5},
+			productCase{14, 33, s, s % 7, s % 5, s % 3},
+			productCase{s % 10, 21, s, s % 2, s % 3, s % 5})
+	}
+	return append(all, productCase{101, 397, 391, 3, 5, 1}, productCase{64, 128, 1600, 0, 0, 0})
+}
+
+func TestMatMulTEqualsReference(t *testing.T) {
+	eachProductLevel(t, func(t *testing.T) {
+		for _, kind := range []string{"f32", "bf16", "f16"} {
+			for i, c := range productCases() {
+				checkProductCase(t, MatMulT, kind, false, c, i)
+			}
+		}
+		for i, c := range productCases() {
+			checkProductCase(t, MatMulTBF16, "bf16", true, c, i)
+		}
+	})
+}
+
+func checkProductCase(t *testing.T, f func([]float32, int, []float32, int, Source, int, int, int, int),
+	kind string, round bool, c productCase, seed int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, uint64(seed)))
+	ldd, ldx, ldb := c.n+c.padD, c.k+c.padX, c.k+c.padB
+	off := seed % 8
+	x := make([]float32, off+c.m*ldx)[off:]
+	for i := range x {
+		x[i] = float32(rng.NormFloat64())
+	}
+	b, wide := testSource(rng, kind, off+c.n*ldb)
+	b, wide = b.from(off), wide[off:]
+	dst, intact := guarded(c.m*ldd, off, guardNaN, sameFloat)
+	x0, b0 := slices.Clone(x), Source{F32: slices.Clone(b.F32), BF16: slices.Clone(b.BF16), F16: slices.Clone(b.F16)}
+	f(dst, ldd, x, ldx, b, ldb, c.m, c.n, c.k)
+	if err := intact(); err != nil {
+		t.Fatalf("%s %+v: %v", kind, c, err)
+	}
+	if !slices.Equal(x, x0) || !slices.Equal(b.F32, b0.F32) || !slices.Equal(b.BF16, b0.BF16) || !slices.Equal(b.F16, b0.F16) {
+		t.Fatalf("%s %+v: an operand was changed", kind, c)
+	}
+	for i := range c.m {
+		for j := range ldd {
+			got := dst[i*ldd+j]
+			if j >= c.n {
+				if !sameFloat(got, guardNaN) {
+					t.Fatalf("%s %+v: padding (%d, %d) overwritten with %g", kind, c, i, j, got)
+				}
+				continue
+			}
+			var want, abs float64
+			for l := range c.k {
+				xv := x[i*ldx+l]
+				if round {
+					xv = roundedBF16(xv)
+				}
+				p := float64(xv) * wide[j*ldb+l]
+				want += p
+				abs += math.Abs(p)
+			}
+			// Higham 2002, §3.1; each bfloat16 pair may round twice.
+			tol := float64(c.k) * abs / (1 << 24)
+			if round {
+				tol *= 2
+			}
+			if !(math.Abs(float64(got)-want) <= tol) {
+				t.Fatalf("%s %+v: (%d, %d) = %g, want %g ± %g", kind, c, i, j, got, want, tol)
+			}
+		}
+	}
+}
+
+// from returns s without its first n elements.
+func (s Source) from(n int) Source {
+	switch {
+	case s.F32 != nil:
+		s.F32 = s.F32[n:]
+	case s.BF16 != nil:
+		s.BF16 = s.BF16[n:]
+	default:
+		s.F16 = s.F16[n:]
+	}
+	return s
+}
+
+func TestMatMulTDoesNotDependOnWorkers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	eachProductLevel(t, func(t *testing.T) {
+		for _, c := range []productCase{{m: 3, n: 500, k: 800}, {m: 130, n: 500, k: 800}, {m: 700, n: 97, k: 401}} {
+			rng := rand.New(rand.NewPCG(2, 0))
+			x, _ := testSource(rng, "f32", c.m*c.k)
+			b, _ := testSource(rng, "bf16", c.n*c.k)
+			var first [2][]float32
+			for _, workers := range []int{1, 2, 3, 8} {
+				runtime.GOMAXPROCS(workers)
+				for i, f := range []func([]float32, int, []float32, int, Source, int, int, int, int){MatMulT, MatMulTBF16} {
+					got := make([]float32, c.m*c.n)
+					f(got, c.n, x.F32, c.k, b, c.k, c.m, c.n, c.k)
+					if first[i] == nil {
+						first[i] = got
+					} else if !slices.EqualFunc(got, first[i], sameFloat) {
+						t.Errorf("%+v: %d workers change the result", c, workers)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestMatMulTPropagatesNaNAndInf(t *testing.T) {
+	eachProductLevel(t, func(t *testing.T) {
+		for _, m := range []int{2, 20} {
+			const n, k = 40, 50
+			x := make([]float32, m*k)
+			b := make([]float32, n*k)
+			b[7*k+3] = float32(math.Inf(1)) // meets a zero of x
+			dst := make([]float32, m*n)
+			MatMulT(dst, n, x, k, Source{F32: b}, k, m, n, k)
+			for i, v := range dst {
+				if got, want := v != v, i%n == 7; got != want || (!want && v != 0) {
+					t.Fatalf("m=%d: (%d, %d) = %g, want NaN: %v", m, i/n, i%n, v, want)
+				}
+			}
+		}
+	})
+}
+
+func TestMatMulTPanicsOnShortOperands(t *testing.T) {
+	ok := Source{F32: make([]float32, 12)}
+	for name, f := range map[string]func(){
+		"dst":      func() { MatMulT(make([]float32, 5), 3, make([]float32, 8), 4, ok, 4, 2, 3, 4) },
+		"x":        func() { MatMulT(make([]float32, 6), 3, make([]float32, 7), 4, ok, 4, 2, 3, 4) },
+		"b":        func() { MatMulT(make([]float32, 8), 4, make([]float32, 8), 4, ok, 4, 2, 4, 4) },
+		"ldd":      func() { MatMulT(make([]float32, 6), 2, make([]float32, 8), 4, ok, 4, 2, 3, 4) },
+		"negative": func() { MatMulT(nil, 0, nil, 0, ok, 4, -1, 3, 4) },
+		"not bf16": func() { MatMulTBF16(make([]float32, 6), 3, make([]float32, 8), 4, ok, 4, 2, 3, 4) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			f()
+		})
+	}
+}

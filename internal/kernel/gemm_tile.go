@@ -1,0 +1,192 @@
+package kernel
+
+import "unsafe"
+
+// The largest micro-tile of any instruction set.
+const (
+	maxTileRows = 12
+	maxTileCols = 32
+)
+
+// tile is a micro-kernel and the layout of what it reads.
+//
+// A depth unit is what one lane of a multiplication takes: a float32, or two
+// bfloat16. Packed x is rows × blockK units, packed b is panels of
+// depth × cols units; a panel's missing columns are zero.
+type tile struct {
+	rows, cols int
+	perUnit    int // elements along k in a depth unit
+
+	// mul computes, for r < rows and c < cols,
+	//
+	//	dst[r*ldd+c] (+)= Σ_u a[r*blockK+u]·b[u*cols+c]    for u < depth
+	//
+	// adding to dst if accumulate is set; depth ≥ 1. Meanwhile it prefetches
+	// the depth units of x at next.
+	mul func(dst *float32, ldd int, a, b *float32, depth int, accumulate bool, next *float32)
+
+	// few is mul for fewRows rows, for what is left at the end; nil if none.
+	few     func(dst *float32, ldd int, a, b *float32, depth int, accumulate bool, next *float32)
+	fewRows int
+
+	// The transpositions copy lanes rows of b, lds bytes apart, into as many
+	// columns of a panel: blocks of lanes elements along k, of 2·lanes if they
+	// have 16 bits. For perUnit 2, transposeF32 moves the pairs as they are.
+	// lanes is 0 if there are none.
+	lanes         int
+	transposeF32  func(dst *float32, src *byte, lds, blocks int)
+	transposeBF16 func(dst *float32, src *byte, lds, blocks int)
+	transposeF16  func(dst *float32, src *byte, lds, blocks int)
+}
+
+// units returns the depth units that k elements fill.
+func (t *tile) units(k int) int { return (k + t.perUnit - 1) / t.perUnit }
+
+// packT packs n rows of k elements of b, from off on, rows ldb apart, as
+// columns: panel j holds rows j·cols and on.
+func (t *tile) packT(dst []float32, b Source, off, ldb, n, k int) {
+	depth := t.units(k)
+	for j := 0; j < n; j += t.cols {
+		panel := dst[j*depth : (j+t.cols)*depth]
+		rows := min(t.cols, n-j)
+		r := 0
+		for ; t.lanes > 0 && r+t.lanes <= rows; r += t.lanes {
+			t.packLanes(panel, r, b, off+(j+r)*ldb, ldb, k)
+		}
+		for ; r < rows; r++ {
+			t.packColumn(panel, r, b, off+(j+r)*ldb, 0, k)
+		}
+		for ; r < t.cols; r++ {
+			for u := range depth {
+				panel[u*t.cols+r] = 0
+			}
+		}
+	}
+}
+
+// packLanes packs columns r to r+lanes-1 of a panel.
+func (t *tile) packLanes(panel []float32, r int, b Source, off, ldb, k int) {
+	block := 2 * t.lanes
+	if b.F32 != nil {
+		block = t.lanes
+	}
+	done := k / block * block
+	if done > 0 {
+		switch {
+		case b.F32 != nil:
+			t.transposeF32(&panel[r], (*byte)(unsafe.Pointer(&b.F32[off])), 4*ldb, done/block)
+		case b.BF16 != nil && t.perUnit == 2:
+			t.transposeF32(&panel[r], (*byte)(unsafe.Pointer(&b.BF16[off])), 2*ldb, done/block)
+		case b.BF16 != nil:
+			t.transposeBF16(&panel[r], (*byte)(unsafe.Pointer(&b.BF16[off])), 2*ldb, done/block)
+		default:
+			t.transposeF16(&panel[r], (*byte)(unsafe.Pointer(&b.F16[off])), 2*ldb, done/block)
+		}
+	}
+	if done < k {
+		for i := range t.lanes {
+			t.packColumn(panel, r+i, b, off+i*ldb, done, k)
+		}
+	}
+}
+
+// packColumn packs elements k0 to k1-1 of the row of b at off as column c.
+func (t *tile) packColumn(panel []float32, c int, b Source, off, k0, k1 int) {
+	var wide [blockK]float32
+	row := wide[:t.units(k1-k0)]
+	if t.perUnit == 2 {
+		copy(halves(row), b.BF16[off+k0:off+k1])
+	} else {
+		b.widen(row, off+k0)
+	}
+	for i, v := range row {
+		panel[(k0/t.perUnit+i)*t.cols+c] = v
+	}
+}
+
+// halves returns the memory of s as 16-bit elements.
+func halves(s []float32) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(s))), 2*len(s))
+}
+
+// packN packs k rows of n elements of b, rows ldb apart, as they lie: panel j
+// holds columns j·cols and on.
+func (t *tile) packN(dst []float32, b []float32, ldb, k, n int) {
+	for j := 0; j < n; j += t.cols {
+		panel := dst[j*k : (j+t.cols)*k]
+		cols := min(t.cols, n-j)
+		for u := range k {
+			row := panel[u*t.cols : (u+1)*t.cols]
+			copy(row, b[u*ldb+j:u*ldb+j+cols])
+			clear(row[cols:])
+		}
+	}
+}
+
+// loadRows copies rows of k elements of x; the rows missing to a full tile are zeroed.
+func (t *tile) loadRows(dst []float32, x []float32, ldx, rows, k int, round bool) {
+	units := t.units(k)
+	for r := range t.rows {
+		row := dst[r*blockK:][:units]
+		switch {
+		case r >= rows:
+			clear(row)
+		case t.perUnit == 2:
+			row[units-1] = 0
+			NarrowBF16(halves(row)[:k], x[r*ldx:][:k])
+		case round:
+			roundBF16(row, x[r*ldx:][:k])
+		default:
+			copy(row, x[r*ldx:][:k])
+		}
+	}
+}
+
+// sweepInput is what one micro-tile's rows are multiplied with.
+type sweepInput struct {
+	a, b       []float32 // packed rows and panels
+	tmp        []float32 // maxTileRows · maxTileCols
+	rows, n    int       // of the result
+	depth      int       // units to sum over
+	stride     int       // units between panels
+	accumulate bool      // add to dst
+	next       nextRows  // what loadRows reads after this
+}
+
+// nextRows are rows of x that the panels prefetch, one each: no hardware
+// prefetcher follows them from one page into another.
+type nextRows struct {
+	x        []float32
+	ld, rows int
+}
+
+// sweep multiplies the rows in p.a with all panels in p.b.
+func (t *tile) sweep(dst []float32, ldd int, p sweepInput) {
+	mul, height := t.mul, t.rows
+	if p.rows <= t.fewRows {
+		mul, height = t.few, t.fewRows
+	}
+	for j := 0; j < p.n; j += t.cols {
+		next := &p.a[0]
+		if i := j / t.cols; i < p.next.rows {
+			next = &p.next.x[i*p.next.ld]
+		}
+		b := &p.b[j*p.stride]
+		cols := min(t.cols, p.n-j)
+		if p.rows == height && cols == t.cols {
+			mul(&dst[j], ldd, &p.a[0], b, p.depth, p.accumulate, next)
+			continue
+		}
+		mul(&p.tmp[0], t.cols, &p.a[0], b, p.depth, false, next)
+		for r := range p.rows {
+			to, from := dst[r*ldd+j:][:cols], p.tmp[r*t.cols:][:cols]
+			if p.accumulate {
+				for c, v := range from {
+					to[c] += v
+				}
+			} else {
+				copy(to, from)
+			}
+		}
+	}
+}

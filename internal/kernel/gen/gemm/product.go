@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// blockK is the constant of package kernel: the distance, in depth units of 4
+// bytes, of the rows of packed x.
+const blockK = 384
+
+// unroll hides the loop's own three instructions behind the multiplications.
+const unroll = 4
+
+// mulTile generates tile.mul for rows × two vectors. All accumulators stay in
+// registers: 12 × 2 of AVX-512's 32, 6 × 2 of AVX2's 16, which leaves two for b
+// and two or more for broadcast x.
+func mulTile(v vector, rows int, bfloat bool) {
+	kind, perUnit := "", uint64(1)
+	if bfloat {
+		kind, perUnit = "BF16", 2
+	}
+	name := fmt.Sprintf("mul%dx%d%s%s", rows, 2*v.lanes, kind, v.name)
+	function(name, "func(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)",
+		fmt.Sprintf("%s is tile.mul for %d × %d.", name, rows, 2*v.lanes))
+
+	dst := Load(Param("dst"), reg.RDI).(reg.GPPhysical)
+	ldd := Load(Param("ldd"), reg.RSI).(reg.GPPhysical)
+	a := Load(Param("a"), reg.RAX).(reg.GPPhysical)
+	b := Load(Param("b"), reg.RBX).(reg.GPPhysical)
+	depth := Load(Param("depth"), reg.RCX).(reg.GPPhysical)
+	next := Load(Param("next"), reg.R10).(reg.GPPhysical)
+	rest := reg.RDX
+	row := reg.R8
+	accumulate := reg.R9
+
+	SHLQ(operand.Imm(2), ldd)
+	acc := v.all[:2*rows]
+	w := v.all[2*rows : 2*rows+2]
+	xs := v.all[2*rows+2:]
+	for _, r := range acc {
+		v.zero(r)
+	}
+	// dst comes from a farther cache, and is needed at the end only.
+	MOVQ(dst, row)
+	for r := range rows {
+		PREFETCHT0(mem(row, 0))
+		PREFETCHT0(mem(row, 2*v.bytes()-1))
+		if r < rows-1 {
+			ADDQ(ldd, row)
+		}
+	}
+
+	step := func(u int) {
+		for i := range 2 {
+			VMOVUPS(mem(b, (2*u+i)*v.bytes()), w[i])
+		}
+		for r := range rows {
+			x := xs[r%len(xs)]
+			VBROADCASTSS(mem(a, 4*(r*blockK+u)), x)
+			for i := range 2 {
+				if bfloat {
+					vdpbf16ps(acc[2*r+i], w[i], x)
+				} else {
+					VFMADD231PS(w[i], x, acc[2*r+i])
+				}
+			}
+		}
+	}
+	advance := func(units int) {
+		ADDQ(operand.I32(4*units), a)
+		ADDQ(operand.I32(2*v.bytes()*units), b)
+	}
+
+	MOVQ(depth, rest)
+	ANDQ(operand.Imm(unroll-1), rest)
+	SHRQ(operand.Imm(2), depth)
+	JZ(operand.LabelRef("tail"))
+	Label("loop")
+	PREFETCHT1(mem(next, 0))
+	ADDQ(operand.Imm(4*unroll*perUnit), next)
+	for u := range unroll {
+		step(u)
+	}
+	advance(unroll)
+	DECQ(depth)
+	JNZ(operand.LabelRef("loop"))
+	Label("tail")
+	TESTQ(rest, rest)
+	JZ(operand.LabelRef("store"))
+	Label("one")
+	step(0)
+	advance(1)
+	DECQ(rest)
+	JNZ(operand.LabelRef("one"))
+
+	Label("store")
+	Load(Param("accumulate"), accumulate.As8())
+	TESTB(accumulate.As8(), accumulate.As8())
+	JZ(operand.LabelRef("write"))
+	MOVQ(dst, row)
+	for r := range rows {
+		for i := range 2 {
+			VADDPS(mem(row, i*v.bytes()), acc[2*r+i], acc[2*r+i])
+		}
+		if r < rows-1 {
+			ADDQ(ldd, row)
+		}
+	}
+	Label("write")
+	for r := range rows {
+		for i := range 2 {
+			VMOVUPS(acc[2*r+i], mem(dst, i*v.bytes()))
+		}
+		if r < rows-1 {
+			ADDQ(ldd, dst)
+		}
+	}
+	ret()
+}
