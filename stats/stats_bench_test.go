@@ -1,0 +1,22 @@
+package stats
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// One calibration sequence of a 7B model: the inputs of attention and of the
+// MLP's last Linear.
+func BenchmarkAdd(b *testing.B) {
+	for _, cols := range []int{4096, 11008} {
+		b.Run(fmt.Sprintf("2048x%d", cols), func(b *testing.B) {
+			x := randomInputs(rand.New(rand.NewPCG(1, 0)), 2048, cols)
+			a := NewAccumulator(cols)
+			b.SetBytes(int64(4 * len(x.Data)))
+			for b.Loop() {
+				a.Add(x)
+			}
+		})
+	}
+}

@@ -1,0 +1,129 @@
+package stats
+
+import (
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+func randomInputs(rng *rand.Rand, rows, cols int) tensor.Matrix {
+	x := tensor.NewMatrix(rows, cols)
+	for i := range x.Data {
+		x.Data[i] = float32(rng.NormFloat64() * math.Exp(3*rng.NormFloat64()))
+	}
+	return x
+}
+
+// Two sequences of two channels, by hand: (1 + 4 + 9)/2 and (16 + 0 + 1)/2.
+func TestInputByHand(t *testing.T) {
+	a := NewAccumulator(2)
+	a.Add(tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 4, -2, 0}})
+	a.Add(tensor.Matrix{Rows: 1, Cols: 2, Data: []float32{3, -1}})
+	in := a.Input(2)
+	if !slices.Equal(in.ColSq, []float64{7, 8.5}) || in.Sequences != 2 || in.Tokens != 3 {
+		t.Errorf("got %+v, want ColSq [7 8.5], 2 sequences, 3 tokens", *in)
+	}
+}
+
+// Against sums without rounding. Each of T additions rounds by 2⁻⁵³ of a sum
+// that only grows, the division once more.
+func TestInputIsExactSumToRounding(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 0))
+	for _, cols := range []int{1, 7, 255, 256, 257, 700, 1031} {
+		a := NewAccumulator(cols)
+		want := make([]big.Float, cols)
+		tokens := []int{31, 0, 1, 40} // a sequence may bring no token
+		total := 0
+		for _, rows := range tokens {
+			x := randomInputs(rng, rows, cols)
+			was := slices.Clone(x.Data)
+			a.Add(x)
+			if !slices.Equal(x.Data, was) {
+				t.Fatalf("%d columns: Add changed its input", cols)
+			}
+			for i, v := range x.Data {
+				var square big.Float
+				square.SetPrec(400).SetFloat64(float64(v))
+				want[i%cols].SetPrec(400).Add(&want[i%cols], square.Mul(&square, &square))
+			}
+			total += rows
+		}
+		in := a.Input(len(tokens))
+		if in.Tokens != total || in.Sequences != len(tokens) || len(in.ColSq) != cols {
+			t.Errorf("%d columns: %d tokens, %d sequences, want %d, %d", len(in.ColSq), in.Tokens, in.Sequences, total, len(tokens))
+		}
+		for j, got := range in.ColSq {
+			exact, _ := want[j].Float64()
+			exact /= float64(len(tokens))
+			if !(math.Abs(got-exact) <= float64(total+2)*0x1p-53*exact) {
+				t.Errorf("%d columns: ColSq[%d] = %v, want %v", cols, j, got, exact)
+			}
+		}
+	}
+}
+
+// Neither the number of threads nor the instruction set changes a bit.
+func TestInputDoesNotDependOnThreads(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 0))
+	const rows, cols = 37, 3001
+	x := []tensor.Matrix{randomInputs(rng, rows, cols), randomInputs(rng, rows, cols)}
+	var first []float64
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, level := range cpu.Levels() {
+		restore := cpu.Use(level)
+		for _, threads := range []int{1, 2, 5} {
+			runtime.GOMAXPROCS(threads)
+			a := NewAccumulator(cols)
+			for _, m := range x {
+				a.Add(m)
+			}
+			got := a.Input(2).ColSq
+			if first == nil {
+				first = got
+			}
+			if !slices.Equal(got, first) {
+				t.Errorf("%v with %d threads differs from %v with one", level, threads, cpu.Levels()[0])
+			}
+		}
+		restore()
+	}
+}
+
+func TestCheckNamesTheChannel(t *testing.T) {
+	x := randomInputs(rand.New(rand.NewPCG(5, 0)), 20, 300)
+	x.Row(3)[7] = math.MaxFloat32 // its square is finite
+	a := NewAccumulator(300)
+	a.Add(x)
+	if err := a.Input(1).Check(); err != nil {
+		t.Errorf("finite inputs: %v", err)
+	}
+	for _, c := range []struct {
+		value float64
+		want  string
+	}{{math.NaN(), "NaN"}, {math.Inf(1), "+Inf"}, {math.Inf(-1), "+Inf"}} {
+		x.Row(19)[271] = float32(c.value)
+		x.Row(2)[280] = float32(c.value) // the first channel is named
+		a := NewAccumulator(300)
+		a.Add(x)
+		err := a.Input(1).Check()
+		if err == nil || !strings.Contains(err.Error(), "input channel 271") || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("with %g in channel 271: error %v", c.value, err)
+		}
+	}
+}
+
+func TestAddPanicsOnWidth(t *testing.T) {
+	defer func() {
+		if got, want := recover(), "stats: Accumulator.Add: 3 columns, want 4"; got != want {
+			t.Errorf("panic %v, want %s", got, want)
+		}
+	}()
+	NewAccumulator(4).Add(tensor.NewMatrix(1, 3))
+}
