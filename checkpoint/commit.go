@@ -1,0 +1,124 @@
+package checkpoint
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Commit adds the extra files (by name), and renames the finished folder to
+// its target. It is an error if a tensor has not been written. If Commit
+// fails, everything stays as it is for Resume.
+func (w *Writer) Commit(extra map[string][]byte) error {
+	if missing := w.Missing(); len(missing) > 0 {
+		return fmt.Errorf("output folder %s: %d tensors not written: %s", w.target, len(missing), few(missing))
+	}
+	if err := w.Sync(); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(extra)) {
+		if err := w.writeFile(name, extra[name]); err != nil {
+			return err
+		}
+	}
+	if err := syncTree(w.Folder()); err != nil {
+		return err
+	}
+	if err := w.journal.append(line{Commit: true}); err != nil {
+		return err
+	}
+	return w.finish()
+}
+
+// few returns some of many names.
+func few(names []string) string {
+	if len(names) > 5 {
+		return strings.Join(names[:5], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
+}
+
+// finish renames out to the target and removes the rest. It can be killed
+// anywhere and called again.
+func (w *Writer) finish() error {
+	if err := w.closeFiles(); err != nil { // Windows renames no folder with open files
+		return err
+	}
+	out := w.Folder()
+	if _, err := os.Lstat(out); err == nil {
+		if err := checkFree(w.target, w.target, w.overwrite); err != nil {
+			return fmt.Errorf("%w (the finished model is in %s; once that is settled, --resume puts it in place)", err, out)
+		}
+		if err := w.makeWay(); err != nil {
+			return err
+		}
+		if err := os.Rename(out, w.target); err != nil {
+			return err
+		}
+		if err := syncDir(filepath.Dir(w.target)); err != nil {
+			return err
+		}
+	}
+	// The journal goes last: as long as it is there, Resume knows.
+	for _, name := range [...]string{replacedName, scratchName, journalName} {
+		if err := os.RemoveAll(filepath.Join(w.partial, name)); err != nil {
+			return err
+		}
+	}
+	return w.unlock()
+}
+
+// makeWay moves what is at the target aside.
+func (w *Writer) makeWay() error {
+	if err := os.Remove(w.target); err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil // there was nothing, or an empty folder
+	}
+	replaced := filepath.Join(w.partial, replacedName)
+	if err := os.RemoveAll(replaced); err != nil {
+		return err
+	}
+	return os.Rename(w.target, replaced)
+}
+
+func (w *Writer) closeFiles() error {
+	var errs []error
+	for i, f := range w.files {
+		if f != nil {
+			errs = append(errs, f.Close())
+			w.files[i] = nil
+		}
+	}
+	if w.journal != nil {
+		errs = append(errs, w.journal.f.Close())
+		w.journal = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Close gives the partial folder up as it is, to be resumed. After Commit it
+// does nothing.
+func (w *Writer) Close() error {
+	err := w.closeFiles()
+	if w.lock != nil {
+		err = cmp.Or(err, w.lock.Close())
+		w.lock = nil
+	}
+	return err
+}
+
+// Abort closes the Writer and removes the partial folder.
+func (w *Writer) Abort() error {
+	if w.lock == nil {
+		return nil // closed, or committed
+	}
+	if err := cmp.Or(w.closeFiles(), w.clear()); err != nil {
+		return err
+	}
+	return w.unlock()
+}

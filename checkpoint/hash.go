@@ -1,0 +1,72 @@
+package checkpoint
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+
+	"github.com/crepe-llm/crepe/internal/parallel"
+)
+
+// Hashes returns the SHA-256 of config.json and of each weight file, by name,
+// in hexadecimal. It reads everything, several files at once; progress, if not
+// nil, is told now and then how many bytes are done and how many there are.
+func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]string, error) {
+	var mu sync.Mutex
+	total, done := int64(0), int64(0)
+	for _, f := range inv.files {
+		total += f.size
+	}
+	step := func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		done += n
+		if progress != nil {
+			progress(done, total)
+		}
+	}
+	hashes := make([]string, len(inv.files))
+	errs := make([]error, len(inv.files))
+	parallel.For(len(inv.files), 1, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			if hashes[i], errs[i] = inv.files[i].hash(step); errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", filepath.Join(inv.dir, inv.files[i].name), errs[i])
+			}
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	config := sha256.Sum256(inv.config)
+	sums := map[string]string{configName: hex.EncodeToString(config[:])}
+	for i, f := range inv.files {
+		sums[f.name] = hashes[i]
+	}
+	return sums, nil
+}
+
+func (f weightFile) hash(step func(n int64)) (string, error) {
+	h := sha256.New()
+	buf := make([]byte, min(f.size, copyBuffer))
+	for at := int64(0); at < f.size; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), f.size-at)]
+		if _, err := f.f.ReadAt(buf, at); err != nil {
+			return "", shrunk(err)
+		}
+		h.Write(buf)
+		step(int64(len(buf)))
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// shrunk explains the end of a file where there should be none.
+func shrunk(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the file has become shorter since it was opened")
+	}
+	return err
+}

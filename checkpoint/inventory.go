@@ -1,0 +1,338 @@
+// Package checkpoint reads and writes models as Hugging Face folders: config,
+// safetensors files with or without an index, and whatever else lies beside.
+//
+//	Open      reads and checks every header, no weights: an Inventory
+//	NewPlan   says which tensor goes where in the output: a Plan, no files touched
+//	Create    makes the output beside its target, to be filled in any order,
+//	          resumed after a kill, and renamed to its target when complete
+//
+// # Glossary
+//
+// A shard is one safetensors file of several. Aux files are all others that
+// belong to the model: config, tokenizer, model card. A size is in bytes.
+//
+// # Reading
+//
+// Weights are read with pread into the caller's memory, in parallel, and not
+// mapped. BenchmarkRead (1.1 GB, 2 cores of an AMD EPYC, Linux 6.18, 2026-11):
+// from the page cache 12.8 GB/s, against 13.3 GB/s for a copy out of a mapping
+// that is given back as it goes; from disk 2.0 GB/s against 1.3, for a fault
+// reads ahead less than a request asks for. A mapping would also count in peak
+// memory, and a file that shrinks under it would kill the process, where a
+// pread past the end is an error like any other.
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/crepe-llm/crepe/internal/parallel"
+)
+
+const (
+	configName = "config.json"
+	maxConfig  = 16 << 20 // bytes; a real one is below 100 KB
+
+	// readGrain is the bytes that one pread is asked for: past 1 MiB the cost
+	// of a call no longer shows, and the cores share even a small tensor.
+	readGrain = 4 << 20
+)
+
+// Inventory is an opened checkpoint: everything about its tensors but their
+// bytes, which are read on demand. Its methods may be called concurrently.
+type Inventory struct {
+	dir      string
+	config   []byte
+	files    []weightFile // in the order of the names
+	tensors  []Tensor     // by file, then offset
+	byName   map[string]int
+	index    []member // the index's metadata
+	aux      []AuxFile
+	leftOut  []LeftOut
+	metadata []pair          // __metadata__ of all files
+	metaKeys map[string]bool // its keys
+}
+
+// weightFile is an open safetensors file.
+type weightFile struct {
+	name string
+	size int64
+	f    *os.File
+}
+
+// Open reads the checkpoint in dir: config.json, the index if there is one,
+// and the header of each safetensors file. Everything that they say about
+// sizes and places is checked here; weights are not read.
+//
+// Which files hold weights is said by model.safetensors.index.json. Without it
+// there must be a model.safetensors, or one other *.safetensors alone. Tensors
+// in a shard that the index does not list belong to the checkpoint like the
+// others, since transformers loads whole files.
+func Open(dir string) (_ *Inventory, err error) {
+	inv := &Inventory{dir: dir, byName: map[string]int{}, metaKeys: map[string]bool{}}
+	defer func() {
+		if err != nil {
+			inv.Close()
+		}
+	}()
+	if inv.config, err = inv.readConfig(); err != nil {
+		return nil, err
+	}
+	x, err := readIndex(filepath.Join(dir, indexName))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	if x != nil {
+		names = slices.Compact(slices.Sorted(maps.Values(x.file)))
+		inv.index = x.metadata
+	} else if names, err = unindexed(dir); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if err := inv.addFile(name, x != nil); err != nil {
+			return nil, err
+		}
+	}
+	if x != nil {
+		if err := inv.checkIndex(x); err != nil {
+			return nil, err
+		}
+	}
+	if len(inv.tensors) == 0 {
+		return nil, fmt.Errorf("%s: no tensor in it", filepath.Join(dir, names[0]))
+	}
+	return inv, inv.findAux()
+}
+
+func (inv *Inventory) readConfig() ([]byte, error) {
+	path := filepath.Join(inv.dir, configName)
+	if st, err := os.Stat(inv.dir); err != nil {
+		return nil, err
+	} else if !st.IsDir() {
+		return nil, fmt.Errorf("%s: a file, want a model's folder", inv.dir)
+	}
+	text, err := readSmall(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no %s in it: not a model in Hugging Face format", inv.dir, configName)
+	}
+	return text, err
+}
+
+func readIndex(path string) (*index, error) {
+	text, err := readSmall(path, maxIndex)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	x, err := parseIndex(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return x, nil
+}
+
+// readSmall reads a regular file of at most limit bytes.
+func readSmall(path string, limit int64) ([]byte, error) {
+	f, size, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, size, limit)
+	}
+	text := make([]byte, size)
+	if _, err := io.ReadFull(f, text); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return text, nil
+}
+
+// openRegular opens a file, through links as a Hugging Face cache has them.
+// What is not a regular file is refused unopened: a pipe would block.
+func openRegular(path string) (*os.File, int64, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		if _, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrNotExist) {
+			return nil, 0, fmt.Errorf("%s: a link to a file that is missing: download it again", path)
+		}
+		return nil, 0, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s: not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	if st, err = f.Stat(); err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+// unindexed returns the weight file of a folder without index.
+func unindexed(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	pickle := false
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case name == singleName:
+			return []string{name}, nil
+		case strings.HasPrefix(name, "."):
+		case filepath.Ext(name) == ".safetensors":
+			found = append(found, name)
+		case filepath.Ext(name) == ".bin" && strings.HasPrefix(name, "pytorch_model"):
+			pickle = true
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found, nil
+	case len(found) > 1:
+		return nil, fmt.Errorf("%s: %d safetensors files (%s, …) and no %s to say which hold the model", dir, len(found), found[0], indexName)
+	case pickle:
+		return nil, fmt.Errorf("%s: weights in pytorch_model*.bin, want safetensors; convert them with\n"+
+			`  python -c "import sys; from transformers import AutoModelForCausalLM as M; M.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2])" %s %s-safetensors`+
+			"\nand copy the tokenizer's files beside", dir, dir, dir)
+	}
+	return nil, fmt.Errorf("%s: no %s, no %s and no other safetensors file in it", dir, singleName, indexName)
+}
+
+// addFile opens a safetensors file and adds its tensors.
+func (inv *Inventory) addFile(name string, indexed bool) error {
+	path := filepath.Join(inv.dir, name)
+	f, size, err := openRegular(path)
+	if errors.Is(err, fs.ErrNotExist) && indexed {
+		return fmt.Errorf("%s: missing, though %s names it: download it again", path, indexName)
+	}
+	if err != nil {
+		return err
+	}
+	inv.files = append(inv.files, weightFile{name, size, f})
+	h, err := readHeader(f, size)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, t := range h.tensors {
+		if i, twice := inv.byName[t.Name]; twice {
+			return fmt.Errorf("%s: tensor %q is in %s too", path, t.Name, inv.tensors[i].File)
+		}
+		t.File = name
+		inv.byName[t.Name] = len(inv.tensors)
+		inv.tensors = append(inv.tensors, t)
+	}
+	for _, p := range h.metadata {
+		if !inv.metaKeys[p.key] {
+			inv.metaKeys[p.key] = true
+			inv.metadata = append(inv.metadata, p)
+		}
+	}
+	return nil
+}
+
+// checkIndex checks that each tensor is where the index says.
+func (inv *Inventory) checkIndex(x *index) error {
+	path := filepath.Join(inv.dir, indexName)
+	for _, name := range x.names {
+		t, ok := inv.Tensor(name)
+		if !ok {
+			return fmt.Errorf("%s: tensor %q is not in %s", path, name, x.file[name])
+		}
+		if t.File != x.file[name] {
+			return fmt.Errorf("%s: tensor %q is not in %s but in %s", path, name, x.file[name], t.File)
+		}
+	}
+	return nil
+}
+
+// Dir returns the folder as it was given to Open.
+func (inv *Inventory) Dir() string { return inv.dir }
+
+// Config returns the bytes of config.json.
+func (inv *Inventory) Config() []byte { return inv.config }
+
+// Tensors returns all tensors by file name, then offset. The slice is the
+// caller's, the shapes are not.
+func (inv *Inventory) Tensors() []Tensor { return slices.Clone(inv.tensors) }
+
+// Tensor returns the tensor called name.
+func (inv *Inventory) Tensor(name string) (Tensor, bool) {
+	i, ok := inv.byName[name]
+	if !ok {
+		return Tensor{}, false
+	}
+	return inv.tensors[i], true
+}
+
+// Aux returns the files that are not weights and go to the output as they are,
+// by path.
+func (inv *Inventory) Aux() []AuxFile { return slices.Clone(inv.aux) }
+
+// LeftOut returns what lies in the folder and does not go to the output.
+func (inv *Inventory) LeftOut() []LeftOut { return slices.Clone(inv.leftOut) }
+
+// WeightBytes returns the size of all tensors.
+func (inv *Inventory) WeightBytes() int64 {
+	var n int64
+	for _, t := range inv.tensors {
+		n += t.Size
+	}
+	return n
+}
+
+// Close closes the files; Read is an error afterwards.
+func (inv *Inventory) Close() error {
+	var errs []error
+	for i := range inv.files {
+		errs = append(errs, inv.files[i].f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Read reads all of t into dst, whose length must be t.Size.
+func (inv *Inventory) Read(t Tensor, dst []byte) error {
+	if int64(len(dst)) != t.Size {
+		panic(fmt.Sprintf("checkpoint: Read of %s: len(dst) = %d, want %d", t.Name, len(dst), t.Size))
+	}
+	return inv.ReadAt(t, dst, 0)
+}
+
+// ReadAt reads len(dst) bytes of t from byte off on, which must lie in t.
+func (inv *Inventory) ReadAt(t Tensor, dst []byte, off int64) error {
+	if off < 0 || int64(len(dst)) > t.Size-off {
+		panic(fmt.Sprintf("checkpoint: ReadAt of %s: bytes %d to %d of %d", t.Name, off, off+int64(len(dst)), t.Size))
+	}
+	i := slices.IndexFunc(inv.files, func(f weightFile) bool { return f.name == t.File })
+	if i < 0 {
+		panic(fmt.Sprintf("checkpoint: ReadAt of %s: %s is no file of %s", t.Name, t.File, inv.dir))
+	}
+	var once sync.Once
+	var failed error
+	parallel.For(len(dst), readGrain, func(lo, hi int) {
+		if _, err := inv.files[i].f.ReadAt(dst[lo:hi], t.Offset+off+int64(lo)); err != nil {
+			once.Do(func() { failed = err })
+		}
+	})
+	if failed != nil {
+		return fmt.Errorf("%s: tensor %s: %w", filepath.Join(inv.dir, t.File), t.Name, shrunk(failed))
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package checkpoint
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// MaxShard is the default size of a shard in bytes: "5GB" as transformers
+// writes and reads it.
+const MaxShard = 5_000_000_000
+
+// Shard is one safetensors file of the output.
+type Shard struct {
+	Name    string
+	Size    int64    // bytes of the whole file
+	Tensors []Tensor // in the order of the file; File and Offset are the output's
+	head    []byte   // length, header and padding
+}
+
+// Plan says what the output folder will hold. It is a value: nothing is
+// written by making one.
+type Plan struct {
+	Shards  []Shard
+	Aux     []AuxFile // carried over byte for byte
+	LeftOut []LeftOut // in the input's folder, not in the output's
+	index   []byte    // nil if there is one shard
+	byName  map[string]place
+}
+
+// place is where a tensor lies in a Plan.
+type place struct{ shard, tensor int }
+
+// NewPlan lays out a copy of inv: every tensor with its dtype and shape, in
+// the input's order (by file, then offset), in shards of at most maxShard
+// bytes of tensors, a shard being closed when the next tensor would exceed
+// them; one that is larger gets a shard for itself. One shard is called
+// model.safetensors, several model-00001-of-0000N.safetensors with an index.
+// maxShard 0 means MaxShard.
+//
+// In a shard with a tensor whose offset would not be a multiple of its
+// element's size, tensors of larger elements come first, as the safetensors
+// library orders them: PyTorch cannot view a misaligned tensor.
+//
+// __metadata__ is the input's (where its files disagree, that of the first),
+// with {"format": "pt"} if it names no format: transformers demands one.
+func NewPlan(inv *Inventory, maxShard int64) (*Plan, error) {
+	switch {
+	case maxShard == 0:
+		maxShard = MaxShard
+	case maxShard < 0:
+		return nil, fmt.Errorf("shards of at most %d bytes, want more than 0", maxShard)
+	}
+	metadata := slices.Clone(inv.metadata)
+	if !inv.metaKeys["format"] {
+		metadata = append(metadata, pair{"format", "pt"})
+	}
+	groups := group(inv.tensors, maxShard)
+	p := &Plan{LeftOut: slices.Clone(inv.leftOut), byName: map[string]place{}}
+	for i, tensors := range groups {
+		name := singleName
+		if len(groups) > 1 {
+			name = fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(groups))
+		}
+		s, err := newShard(name, tensors, metadata)
+		if err != nil {
+			return nil, err
+		}
+		p.Shards = append(p.Shards, s)
+		for j, t := range s.Tensors {
+			p.byName[t.Name] = place{i, j}
+		}
+	}
+	if len(groups) > 1 {
+		p.index = encodeIndex(inv.index, p.Shards)
+	}
+	p.addAux(inv.aux)
+	return p, nil
+}
+
+// group cuts tensors into runs of at most limit bytes.
+func group(tensors []Tensor, limit int64) [][]Tensor {
+	var groups [][]Tensor
+	start, size := 0, int64(0)
+	for i, t := range tensors {
+		if i > start && t.Size > limit-size {
+			groups = append(groups, tensors[start:i])
+			start, size = i, 0
+		}
+		size += t.Size
+	}
+	return append(groups, tensors[start:])
+}
+
+func newShard(name string, tensors []Tensor, metadata []pair) (Shard, error) {
+	h := header{tensors: slices.Clone(tensors), metadata: metadata}
+	head := h.encode()
+	if !aligned(h.tensors) {
+		slices.SortStableFunc(h.tensors, func(a, b Tensor) int { return b.DType.Size() - a.DType.Size() })
+		head = h.encode()
+	}
+	if len(head)-8 > maxHeader {
+		return Shard{}, fmt.Errorf("%s: header of %d bytes for %d tensors, want at most %d: ask for smaller shards", name, len(head)-8, len(tensors), maxHeader)
+	}
+	s := Shard{Name: name, Size: int64(len(head)), Tensors: h.tensors, head: head}
+	for i := range s.Tensors {
+		s.Tensors[i].File = name
+		s.Size += s.Tensors[i].Size
+	}
+	return s, nil
+}
+
+func aligned(tensors []Tensor) bool {
+	return !slices.ContainsFunc(tensors, func(t Tensor) bool { return t.Offset%int64(t.DType.Size()) != 0 })
+}
+
+// addAux takes over the aux files but for those whose place a shard of the
+// output has.
+func (p *Plan) addAux(aux []AuxFile) {
+	for _, a := range aux {
+		taken := slices.ContainsFunc(p.Shards, func(s Shard) bool { return strings.EqualFold(s.Name, a.Path) })
+		if taken {
+			p.LeftOut = append(p.LeftOut, LeftOut{a.Path, "the output's weights have that name"})
+		} else {
+			p.Aux = append(p.Aux, a)
+		}
+	}
+}
+
+// Bytes returns the size of all that the plan writes.
+func (p *Plan) Bytes() int64 {
+	n := int64(len(p.index))
+	for _, s := range p.Shards {
+		n += s.Size
+	}
+	for _, a := range p.Aux {
+		n += a.Size
+	}
+	return n
+}
+
+// Tensor returns the tensor called name as it lies in the output.
+func (p *Plan) Tensor(name string) (Tensor, bool) {
+	at, ok := p.byName[name]
+	if !ok {
+		return Tensor{}, false
+	}
+	return p.Shards[at.shard].Tensors[at.tensor], true
+}
+
+// Fingerprint returns a hash of the layout: two plans have the same if and
+// only if what one has written, the other can go on with.
+func (p *Plan) Fingerprint() string {
+	h := sha256.New()
+	for _, s := range p.Shards {
+		fmt.Fprintf(h, "shard %q %d\n%s\n", s.Name, s.Size, s.head)
+	}
+	fmt.Fprintf(h, "index %d\n%s\n", len(p.index), p.index)
+	for _, a := range p.Aux {
+		fmt.Fprintf(h, "aux %q %d\n", path.Clean(a.Path), a.Size)
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,44 @@
+package checkpoint
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// lockFile takes the lock on f that ends with this process, or fails at once.
+func lockFile(f *os.File) error {
+	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
+	return windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, &windows.Overlapped{})
+}
+
+// removeLocked removes a locked file, which Windows does only once it is
+// closed; if another process has taken it by then, it stays.
+func removeLocked(f *os.File) error {
+	err := f.Close()
+	os.Remove(f.Name())
+	return err
+}
+
+func freeBytes(dir string) (int64, error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return 0, err
+	}
+	var free uint64
+	if err := windows.GetDiskFreeSpaceEx(path, &free, nil, nil); err != nil {
+		return 0, &os.PathError{Op: "free space", Path: dir, Err: err}
+	}
+	return int64(free), nil
+}
+
+// sameDevice: EvalSymlinks has resolved mounted folders, and drives have roots.
+func sameDevice(a, b string) bool { return true }
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}
+
+// syncDir: Windows has no such call; NTFS journals names.
+func syncDir(dir string) error { return nil }

@@ -1,0 +1,434 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// The parts of a partial folder. Only out is ever renamed to the target, so
+// the target never holds anything of the others.
+const (
+	lockName     = "lock"
+	journalName  = "journal"
+	outName      = "out"
+	scratchName  = "scratch"  // the driver's
+	replacedName = "replaced" // the old target, when overwriting
+)
+
+// copyBuffer is the memory that copying takes, in bytes.
+const copyBuffer = 8 << 20
+
+var (
+	// ErrNoPartial is Resume's error if there is nothing to resume.
+	ErrNoPartial = errors.New("nothing to resume")
+	// ErrPartial is Create's error if an interrupted run could be resumed.
+	ErrPartial = errors.New("an interrupted run")
+	// ErrFinished is Resume's error if the interrupted run had only to rename
+	// its output, which Resume has done.
+	ErrFinished = errors.New("already complete")
+)
+
+// Options of a Writer.
+type Options struct {
+	// Fingerprint describes all that the output depends on: hashes of the
+	// inputs, recipe, version. Resume demands the same. It may have several
+	// lines; an error shows those that differ.
+	Fingerprint string
+	// Overwrite lets the output replace a model that is there, at the end, and
+	// lets Create throw away what an interrupted run has left.
+	Overwrite bool
+}
+
+// Writer fills an output folder. Until Commit it lies beside its target, in
+// .<name>.crepe-partial:
+//
+//	lock      held by the process that writes
+//	journal   how far it is
+//	out/      the folder to be; every file in its full size from the start
+//	scratch/  the driver's files
+//
+// Its methods may be called concurrently.
+type Writer struct {
+	plan      *Plan
+	inv       *Inventory
+	target    string // resolved
+	partial   string
+	overwrite bool
+
+	lock    *os.File
+	journal *journal
+	files   []*os.File // one a shard
+
+	mu      sync.Mutex
+	written map[string]bool
+	recent  []string // written since the last Mark
+	dirty   []bool   // shards written since the last Sync
+	done    map[string]json.RawMessage
+}
+
+// Create begins the output folder dir: it takes the disk space of everything
+// in p, writes the headers and copies the aux files of inv. dir must not
+// exist or be empty, unless Options.Overwrite.
+func Create(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
+	w, err := newWriter(dir, p, inv, o.Overwrite)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.takeLock(); err != nil {
+		return nil, err
+	}
+	lines, _, err := readJournal(filepath.Join(w.partial, journalName))
+	if !o.Overwrite && (err != nil || len(lines) > 0) {
+		w.Close()
+		return nil, fmt.Errorf("output folder %s: %w is in %s: go on with --resume, or begin again with --overwrite", dir, ErrPartial, w.partial)
+	}
+	return w.start(o)
+}
+
+// Resume goes on with what Create began and a kill interrupted: of the steps
+// that were marked nothing is lost, of others nothing counts. It refuses a
+// folder made from anything but the same inputs with the same options.
+func Resume(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
+	target, err := resolve(dir)
+	if err != nil {
+		return nil, err
+	}
+	partial := partialPath(target)
+	if _, err := os.Stat(partial); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("output folder %s: %w: there is no %s", dir, ErrNoPartial, partial)
+	}
+	w, err := newWriter(dir, p, inv, true) // what is at the target is judged below
+	if err != nil {
+		return nil, err
+	}
+	if err := w.takeLock(); err != nil {
+		return nil, err
+	}
+	lines, size, err := readJournal(filepath.Join(partial, journalName))
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	if len(lines) == 0 { // killed before the skeleton was complete
+		if err := checkFree(dir, target, o.Overwrite); err != nil {
+			w.Close()
+			return nil, err
+		}
+		w.overwrite = o.Overwrite
+		return w.start(o)
+	}
+	if err := w.resume(dir, lines, size, o); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func newWriter(dir string, p *Plan, inv *Inventory, overwrite bool) (*Writer, error) {
+	target, err := checkTarget(dir, inv, overwrite)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{
+		plan: p, inv: inv, target: target, partial: partialPath(target), overwrite: overwrite,
+		written: map[string]bool{}, done: map[string]json.RawMessage{},
+		files: make([]*os.File, len(p.Shards)), dirty: make([]bool, len(p.Shards)),
+	}, nil
+}
+
+func (w *Writer) begin(o Options) begin {
+	return begin{Version: journalVersion, Plan: w.plan.Fingerprint(), Fingerprint: o.Fingerprint, Overwrite: o.Overwrite}
+}
+
+// start makes the skeleton anew and begins the journal. If that goes wrong
+// nothing is left behind.
+func (w *Writer) start(o Options) (*Writer, error) {
+	err := w.clear()
+	if err == nil {
+		err = w.skeleton()
+	}
+	if err == nil {
+		w.journal, err = openJournal(filepath.Join(w.partial, journalName), 0)
+	}
+	if err == nil {
+		b := w.begin(o)
+		err = w.journal.append(line{Begin: &b})
+	}
+	if err == nil {
+		err = syncDir(w.partial)
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.Abort())
+	}
+	return w, nil
+}
+
+// clear removes what another run has left. The journal goes first: what is
+// left without one counts as nothing.
+func (w *Writer) clear() error {
+	if err := w.restore(); err != nil {
+		return err
+	}
+	for _, name := range [...]string{journalName, outName, scratchName} {
+		if err := os.RemoveAll(filepath.Join(w.partial, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore puts the folder that was to be replaced back, if a kill came between
+// the two renamings of finish.
+func (w *Writer) restore() error {
+	replaced := filepath.Join(w.partial, replacedName)
+	if _, err := os.Lstat(w.target); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(replaced, w.target); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.RemoveAll(replaced)
+}
+
+// skeleton writes all of the output but the tensors.
+func (w *Writer) skeleton() error {
+	need := w.plan.Bytes()
+	if free, err := FreeBytes(w.partial); err == nil && free < need {
+		return fmt.Errorf("%s: disk full: the output needs %d bytes, %d are free", filepath.Dir(w.target), need, free)
+	}
+	out := w.Folder()
+	for _, dir := range [...]string{out, filepath.Join(w.partial, scratchName)} {
+		if err := os.Mkdir(dir, 0o777); err != nil {
+			return err
+		}
+	}
+	for i, s := range w.plan.Shards {
+		f, err := os.OpenFile(filepath.Join(out, s.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+		if err != nil {
+			return err
+		}
+		w.files[i] = f
+		err = preallocate(f, s.Size)
+		if err == nil {
+			_, err = f.WriteAt(s.head, 0)
+		}
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			return diskError(f.Name(), err)
+		}
+	}
+	if w.plan.index != nil {
+		if err := w.writeFile(indexName, w.plan.index); err != nil {
+			return err
+		}
+	}
+	for _, a := range w.plan.Aux {
+		if err := w.copyAux(a); err != nil {
+			return err
+		}
+	}
+	return syncTree(out)
+}
+
+// resume takes over the state that the journal tells.
+func (w *Writer) resume(dir string, lines []line, size int64, o Options) error {
+	b := lines[0].Begin
+	if err := b.check(w.begin(o)); err != nil {
+		return fmt.Errorf("%s: cannot be resumed: %w", w.partial, err)
+	}
+	w.overwrite = b.Overwrite || o.Overwrite
+	if lines[len(lines)-1].Commit {
+		if err := w.finish(); err != nil {
+			return err
+		}
+		return fmt.Errorf("output folder %s: %w", dir, ErrFinished)
+	}
+	if err := checkFree(dir, w.target, w.overwrite); err != nil {
+		return err
+	}
+	for _, l := range lines[1:] {
+		w.done[l.Done] = l.Info
+		for _, name := range l.Tensors {
+			if _, ok := w.plan.Tensor(name); !ok {
+				return fmt.Errorf("%s: step %q: tensor %q is not in the plan", filepath.Join(w.partial, journalName), l.Done, name)
+			}
+			w.written[name] = true
+		}
+	}
+	for i, s := range w.plan.Shards {
+		f, err := reopen(filepath.Join(w.Folder(), s.Name), s)
+		if err != nil {
+			return err
+		}
+		w.files[i] = f
+	}
+	journal, err := openJournal(filepath.Join(w.partial, journalName), size)
+	w.journal = journal
+	return err
+}
+
+// reopen opens a shard of the skeleton and checks that it is one.
+func reopen(path string, s Shard) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	head := make([]byte, len(s.head))
+	st, err := f.Stat()
+	if err == nil {
+		_, err = io.ReadFull(f, head)
+	}
+	if err != nil || st.Size() != s.Size || string(head) != string(s.head) {
+		f.Close()
+		return nil, fmt.Errorf("%s: not as it was begun: cannot be resumed, begin again with --overwrite", path)
+	}
+	return f, nil
+}
+
+// Folder returns the folder that is being filled. It can be opened as a
+// checkpoint once every tensor is written.
+func (w *Writer) Folder() string { return filepath.Join(w.partial, outName) }
+
+// ScratchPath returns the path of a file for the driver's own use, which lives
+// as long as the partial folder does.
+func (w *Writer) ScratchPath(name string) string {
+	if !plainName(name) {
+		panic(fmt.Sprintf("checkpoint: ScratchPath(%q), want a file's name", name))
+	}
+	return filepath.Join(w.partial, scratchName, name)
+}
+
+// WriteTensor writes all of a tensor.
+func (w *Writer) WriteTensor(name string, data []byte) error {
+	t, ok := w.plan.Tensor(name)
+	if !ok {
+		return fmt.Errorf("tensor %s: not in the output's plan", name)
+	}
+	if int64(len(data)) != t.Size {
+		panic(fmt.Sprintf("checkpoint: WriteTensor of %s: len(data) = %d, want %d", name, len(data), t.Size))
+	}
+	f := w.files[w.plan.byName[name].shard]
+	if _, err := f.WriteAt(data, t.Offset); err != nil {
+		return diskError(f.Name(), err)
+	}
+	w.wrote(name)
+	return nil
+}
+
+// CopyTensor writes a tensor as it is in the input.
+func (w *Writer) CopyTensor(name string) error {
+	dst, ok := w.plan.Tensor(name)
+	if !ok {
+		return fmt.Errorf("tensor %s: not in the output's plan", name)
+	}
+	src, ok := w.inv.Tensor(name)
+	if !ok || src.Size != dst.Size {
+		panic(fmt.Sprintf("checkpoint: CopyTensor of %s: the plan is not of %s", name, w.inv.dir))
+	}
+	f := w.files[w.plan.byName[name].shard]
+	buf := make([]byte, min(src.Size, copyBuffer))
+	for at := int64(0); at < src.Size; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), src.Size-at)]
+		if err := w.inv.ReadAt(src, buf, at); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(buf, dst.Offset+at); err != nil {
+			return diskError(f.Name(), err)
+		}
+	}
+	w.wrote(name)
+	return nil
+}
+
+func (w *Writer) wrote(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dirty[w.plan.byName[name].shard] = true
+	if !w.written[name] {
+		w.written[name] = true
+		w.recent = append(w.recent, name)
+	}
+}
+
+// Missing returns the tensors that are not written yet, in the output's order.
+func (w *Writer) Missing() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for _, s := range w.plan.Shards {
+		for _, t := range s.Tensors {
+			if !w.written[t.Name] {
+				names = append(names, t.Name)
+			}
+		}
+	}
+	return names
+}
+
+// Done reports whether a step has been marked, in this run or before it was
+// interrupted.
+func (w *Writer) Done(step string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.done[step]
+	return ok
+}
+
+// Info reads what Mark kept with a step into v.
+func (w *Writer) Info(step string, v any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := json.Unmarshal(w.done[step], v); err != nil {
+		return fmt.Errorf("%s: step %q: %w", filepath.Join(w.partial, journalName), step, err)
+	}
+	return nil
+}
+
+// Mark notes that a step is done, with everything written so far, and keeps
+// info with it. All of it is on disk when Mark returns.
+func (w *Writer) Mark(step string, info any) error {
+	if step == "" {
+		panic("checkpoint: Mark of a step without name")
+	}
+	text, err := json.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("step %q: %w", step, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.sync(); err != nil {
+		return err
+	}
+	if err := w.journal.append(line{Done: step, Tensors: w.recent, Info: text}); err != nil {
+		return err
+	}
+	w.recent = nil
+	w.done[step] = text
+	return nil
+}
+
+// Sync waits until everything written is on disk.
+func (w *Writer) Sync() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sync()
+}
+
+func (w *Writer) sync() error {
+	for i, f := range w.files {
+		if w.dirty[i] {
+			if err := f.Sync(); err != nil {
+				return diskError(f.Name(), err)
+			}
+			w.dirty[i] = false
+		}
+	}
+	return nil
+}
