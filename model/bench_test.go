@@ -1,0 +1,158 @@
+package model
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// widths are the real ones of the classes whose blocks differ in kind.
+var widths = []struct {
+	name, config string
+}{
+	{"llama-2-7b", `{"architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008,
+		"num_attention_heads": 32, "num_hidden_layers": 1, "vocab_size": 32000}`},
+	{"llama-3.1-8b", `{"architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
+		"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 128256, "rope_theta": 5e5}`},
+	{"phi-4", `{"architectures": ["Phi3ForCausalLM"], "hidden_size": 5120, "intermediate_size": 17920,
+		"num_attention_heads": 40, "num_key_value_heads": 10, "num_hidden_layers": 1, "vocab_size": 100352}`},
+	{"gemma-2-9b", `{"architectures": ["Gemma2ForCausalLM"], "hidden_size": 3584, "intermediate_size": 14336,
+		"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "num_hidden_layers": 1, "vocab_size": 256000}`},
+	{"qwen3.5-9b-linear", `{"architectures": ["Qwen3_5ForCausalLM"], "hidden_size": 4096, "intermediate_size": 12288,
+		"num_attention_heads": 16, "num_hidden_layers": 1, "vocab_size": 248320}`},
+	{"mixtral-8x7b", `{"architectures": ["MixtralForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
+		"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 32000}`},
+}
+
+// randomBlock returns a block of that config with random bfloat16 weights.
+func randomBlock(b *testing.B, config string) (*decoder, *Model) {
+	b.Helper()
+	c, err := ParseConfig([]byte(config))
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := open(b, fixturesDir+"/llama-mha") // has none of the tensors: they are made here
+	m.Config = c
+	rng := rand.New(rand.NewPCG(1, 2))
+	block := m.bind(m.binder(), 0)
+	for i := range block.branches {
+		br := &block.branches[i]
+		br.norm = ones(c.Width)
+		if br.post != nil {
+			br.post = ones(c.Width)
+		}
+		switch x := br.mixer.(type) {
+		case *deltaNet:
+			randomDelta(rng, x, c)
+		case *attention:
+			qkv := x.v.lo + x.v.n
+			if x.q.Linear != x.v.Linear {
+				qkv = x.q.n
+				randomize(rng, x.k.Linear, x.k.n, c.Width)
+				randomize(rng, x.v.Linear, x.v.n, c.Width)
+			}
+			randomize(rng, x.q.Linear, qkv, c.Width)
+			randomize(rng, x.o, c.Width, x.q.n)
+		case *mlp:
+			randomMLP(rng, x, c)
+		case *moe:
+			randomize(rng, x.router.Linear, x.router.n, c.Width)
+			for _, f := range x.experts {
+				randomMLP(rng, f, c)
+			}
+		}
+	}
+	return block, m
+}
+
+func randomMLP(rng *rand.Rand, f *mlp, c *Config) {
+	if f.gate.Linear != f.up.Linear {
+		randomize(rng, f.gate.Linear, f.gate.n, c.Width)
+	}
+	randomize(rng, f.up.Linear, f.up.lo+f.up.n, c.Width)
+	randomize(rng, f.down, c.Width, f.gate.n)
+}
+
+func randomDelta(rng *rand.Rand, d *deltaNet, c *Config) {
+	for _, r := range []rows{d.qkv, d.z, d.a, d.b} {
+		randomize(rng, r.Linear, r.n, c.Width)
+	}
+	randomize(rng, d.out, c.Width, d.valueWidth())
+	d.rate, d.bias, d.norm = ones(d.valueHeads), ones(d.valueHeads), ones(d.valueDim)
+	d.setConv(ones(d.channels() * d.taps))
+}
+
+// randomize gives l weights of variance 1/(3·in).
+func randomize(rng *rand.Rand, l *Linear, out, in int) {
+	l.W = tensor.NewWeight(tensor.BF16, out, in)
+	data := l.W.Bytes()
+	bits := unsafe.Slice((*uint16)(unsafe.Pointer(&data[0])), len(data)/2)
+	// Sign and mantissa are random under the exponent of 1/√in, rounded down.
+	exponent := uint16(127)
+	for n := in; n > 1; n /= 4 {
+		exponent--
+	}
+	for i := range bits {
+		bits[i] = uint16(rng.Uint32())&0x807f | exponent<<7
+	}
+}
+
+func ones(n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = 1
+	}
+	return v
+}
+
+// flops counts the multiplications and additions of products with weights,
+// and of causal attention, that one sequence takes.
+func flops(block *decoder, c *Config, tokens int) float64 {
+	n := 0.0
+	for _, in := range block.Inputs() {
+		for _, l := range in.Linears {
+			n += 2 * float64(tokens) * float64(l.W.Rows) * float64(l.W.Cols)
+		}
+	}
+	if e := c.experts; e.count > 0 {
+		for _, f := range block.branches[1].mixer.(*moe).experts[e.used:] {
+			n -= 6 * float64(tokens) * float64(f.gate.n) * float64(c.Width)
+		}
+	}
+	return n + 2*float64(tokens)*float64(tokens)*float64(c.Heads*c.HeadDim)
+}
+
+// BenchmarkForward runs one sequence of 2048 tokens through one block.
+func BenchmarkForward(b *testing.B) {
+	const tokens = 2048
+	for _, w := range widths {
+		for _, compute := range []Compute{F32, BF16} {
+			b.Run(fmt.Sprintf("%s/%v", w.name, compute), func(b *testing.B) {
+				block, m := randomBlock(b, w.config)
+				m.Compute = compute
+				rng := rand.New(rand.NewPCG(3, 4))
+				x := tensor.NewMatrix(tokens, m.Width())
+				for i := range x.Data {
+					x.Data[i] = float32(rng.NormFloat64())
+				}
+				y := tensor.NewMatrix(tokens, m.Width())
+				st := m.NewState()
+				for b.Loop() {
+					copy(y.Data, x.Data)
+					block.Forward(st, y)
+				}
+				seconds := b.Elapsed().Seconds() / float64(b.N)
+				b.ReportMetric(tokens/seconds, "tokens/s")
+				b.ReportMetric(flops(block, m.Config, tokens)/seconds/1e9, "GFLOP/s")
+				scratch := 0
+				for _, s := range st.scratch {
+					scratch += 4 * cap(s)
+				}
+				b.ReportMetric(float64(scratch)/1e6, "scratch-MB")
+			})
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// binder finds the tensors of one block, or of the head, by name and holds
+// them against the shapes that the config asks for. With read unset it only
+// compares headers: Open does that for every block before anything is read.
+type binder struct {
+	inv         *checkpoint.Inventory
+	prefix      string // "model.layers.3."
+	read        bool
+	pool        *pool
+	compute     *Compute
+	zeroCentred bool            // norms are stored less 1
+	bound       map[string]bool // names asked for, with prefix
+	errs        []error
+}
+
+// find returns the tensor of that name if its shape and type are right.
+func (b *binder) find(name string, shape ...int) (checkpoint.Tensor, bool) {
+	name = b.prefix + name
+	b.bound[name] = true
+	t, ok := b.inv.Tensor(name)
+	if !ok {
+		b.errs = append(b.errs, fmt.Errorf("tensor %s: missing, want shape %v", name, shape))
+		return t, false
+	}
+	if !slices.Equal(t.Shape, shape) {
+		b.errs = append(b.errs, fmt.Errorf("%s: tensor %s: shape %v, want %v", t.File, name, t.Shape, shape))
+		return t, false
+	}
+	if !t.DType.Computable() {
+		b.errs = append(b.errs, fmt.Errorf("%s: tensor %s: dtype %v, want F32, F16 or BF16", t.File, name, t.DType))
+		return t, false
+	}
+	return t, true
+}
+
+// matrix returns the out × in weight of that name, nil if it is only looked for.
+func (b *binder) matrix(name string, out, in int) *tensor.Weight {
+	t, ok := b.find(name, out, in)
+	if !ok || !b.read {
+		return nil
+	}
+	w := b.pool.get(t.DType, out, in)
+	if err := readWeight(b.inv, t, w); err != nil {
+		b.errs = append(b.errs, err)
+	}
+	return w
+}
+
+// vector returns the elements of that name as float32.
+func (b *binder) vector(name string, shape ...int) []float32 {
+	t, ok := b.find(name, shape...)
+	if !ok || !b.read {
+		return nil
+	}
+	n := int(t.Elements())
+	w := tensor.NewWeight(t.DType, 1, n)
+	if err := readWeight(b.inv, t, w); err != nil {
+		b.errs = append(b.errs, err)
+		return nil
+	}
+	v := make([]float32, n)
+	w.Row(v, 0)
+	return v
+}
+
+// norm returns the n factors of an RMS norm.
+func (b *binder) norm(name string, n int) []float32 {
+	v := b.vector(name, n)
+	if b.zeroCentred {
+		for i := range v {
+			v[i]++ // in float32, as transformers adds it
+		}
+	}
+	return v
+}
+
+// linear returns the Linear of that name: name.weight, and name.bias if bias is set.
+func (b *binder) linear(name string, out, in int, bias bool) *Linear {
+	l := &Linear{Name: b.prefix + name, compute: b.compute}
+	l.W = b.matrix(name+".weight", out, in)
+	if bias {
+		l.Bias = b.vector(name+".bias", out)
+	}
+	return l
+}
+
+// err returns what was wrong, the first few of it.
+func (b *binder) err() error {
+	const most = 8
+	if n := len(b.errs); n > most {
+		b.errs = append(b.errs[:most], fmt.Errorf("and %d more", n-most))
+	}
+	return errors.Join(b.errs...)
+}
+
+// pool keeps the memory of weights for the next of the same type and size, so
+// that a pass over all blocks takes the memory of one.
+type pool struct {
+	free map[poolKey][]*tensor.Weight
+}
+
+type poolKey struct {
+	dtype      tensor.DType
+	rows, cols int
+}
+
+// get returns a weight of undefined content.
+func (p *pool) get(dtype tensor.DType, rows, cols int) *tensor.Weight {
+	k := poolKey{dtype, rows, cols}
+	free := p.free[k]
+	if len(free) == 0 {
+		return tensor.NewWeight(dtype, rows, cols)
+	}
+	w := free[len(free)-1]
+	p.free[k] = free[:len(free)-1]
+	return w
+}
+
+// put takes w for a later get.
+func (p *pool) put(w *tensor.Weight) {
+	k := poolKey{w.DType, w.Rows, w.Cols}
+	p.free[k] = append(p.free[k], w)
+}
+
+// ignorable reports whether a tensor that no block asked for changes nothing:
+// old files hold the rotary frequencies, which follow from the config.
+func ignorable(name string) bool { return strings.HasSuffix(name, ".rotary_emb.inv_freq") }

@@ -1,0 +1,132 @@
+package model
+
+import (
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Block is one decoder block with its weights in memory.
+type Block interface {
+	// Inputs returns the prunable Linears in the order in which a forward
+	// pass reaches them, grouped by the input they share.
+	Inputs() []*Input
+
+	// Observe calls tap with the input of every Linear for the sequence x,
+	// tokens × width, which is left as it is. It stops before the last
+	// product, whose result no Input needs. st must not be a decoder, tap not nil.
+	Observe(st *State, x tensor.Matrix, tap Tap)
+
+	// Forward replaces the hidden states x that enter the block by those that
+	// leave it.
+	Forward(st *State, x tensor.Matrix)
+
+	// Release gives the weights' memory to the next LoadBlock; the block must
+	// not be used afterwards.
+	Release()
+}
+
+// decoder is a Block of branches, each added to the residual stream:
+//
+//	x += post(mixer(norm(x)))
+type decoder struct {
+	branches []branch
+	eps      float32
+	pool     *pool
+}
+
+type branch struct {
+	norm  []float32
+	mixer mixer
+	post  []float32 // norm of the branch's output; nil for none
+}
+
+// mixer is what a branch computes.
+type mixer interface {
+	inputs() []*Input
+
+	// run takes the normed tokens × width input h, which it may overwrite,
+	// calls tap, if not nil, with the input of every Linear, and adds its
+	// output to out. With out nil it stops before its last product.
+	run(st *State, h tensor.Matrix, out *residual, tap Tap)
+}
+
+func (d *decoder) Inputs() []*Input {
+	var all []*Input
+	for _, b := range d.branches {
+		all = append(all, b.mixer.inputs()...)
+	}
+	return all
+}
+
+func (d *decoder) Forward(st *State, x tensor.Matrix) {
+	for i := range d.branches {
+		d.run(st, &d.branches[i], x, &residual{x: x, post: d.branches[i].post, eps: d.eps}, nil)
+	}
+}
+
+func (d *decoder) Observe(st *State, x tensor.Matrix, tap Tap) {
+	if st.memory != nil {
+		panic("model: Observe: the State is a decoder, want one from NewState")
+	}
+	defer st.release(st.mark())
+	y := st.alloc(x.Rows, x.Cols)
+	copy(y.Data, x.Data)
+	last := len(d.branches) - 1
+	for i := range d.branches[:last] {
+		d.run(st, &d.branches[i], y, &residual{x: y, post: d.branches[i].post, eps: d.eps}, tap)
+	}
+	d.run(st, &d.branches[last], y, nil, tap)
+}
+
+func (d *decoder) run(st *State, b *branch, x tensor.Matrix, out *residual, tap Tap) {
+	defer st.release(st.mark())
+	h := st.alloc(x.Rows, x.Cols)
+	normRows(h, x, b.norm, d.eps)
+	b.mixer.run(st, h, out, tap)
+}
+
+func (d *decoder) Release() {
+	for _, in := range d.Inputs() {
+		for _, l := range in.Linears {
+			d.pool.put(l.W)
+			l.W = nil
+		}
+	}
+}
+
+// residual is the stream that a branch's output is added to.
+type residual struct {
+	x    tensor.Matrix
+	post []float32
+	eps  float32
+}
+
+// chunkTokens is how many tokens pass at once where an intermediate result
+// would be large. A chunk's product re-reads the weights, which at 512 tokens
+// costs 1/512 of its multiplications.
+const chunkTokens = 512
+
+// project adds l's products with h, chunk by chunk.
+func (r *residual) project(st *State, h tensor.Matrix, l *Linear) {
+	for lo := 0; lo < h.Rows; lo += chunkTokens {
+		r.projectAt(st, lo, h.Slice(lo, min(lo+chunkTokens, h.Rows)), l)
+	}
+}
+
+// projectAt adds l's products with h to the tokens from lo on.
+func (r *residual) projectAt(st *State, lo int, h tensor.Matrix, l *Linear) {
+	defer st.release(st.mark())
+	y := st.alloc(h.Rows, r.x.Cols)
+	l.all().apply(y, h)
+	r.add(lo, y)
+}
+
+// add adds a branch's outputs y for the tokens from lo on. It overwrites y.
+func (r *residual) add(lo int, y tensor.Matrix) {
+	eachToken(y.Rows, func(t int) {
+		if r.post != nil {
+			kernel.RMSNorm(y.Row(t), y.Row(t), r.post, r.eps)
+		}
+		kernel.Add(r.x.Row(lo+t), y.Row(t))
+	})
+}

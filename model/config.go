@@ -1,0 +1,169 @@
+package model
+
+import "fmt"
+
+// Config is what config.json says of a decoder, in either spelling
+// (transformers 4 or 5), with the defaults of its class.
+type Config struct {
+	Architecture string // the class's name, "LlamaForCausalLM"
+
+	Blocks       int     // decoder blocks
+	Width        int     // of the hidden states
+	Vocab        int     // rows of the embedding; may exceed the tokenizer's
+	MaxPositions int     // longest sequence the model was made for, tokens
+	Heads        int     // query heads
+	KVHeads      int     // key and value heads; divides Heads
+	HeadDim      int     // width of a head; even
+	Intermediate int     // width inside the MLP
+	NormEps      float32 // inside the root of RMSNorm
+	Tied         bool    // the embedding is the head where no head is stored
+
+	class                     *class
+	qkvBias, outBias, mlpBias bool
+	qkNorm                    bool    // heads of q and k are normed before they are turned
+	windows                   []int   // [Blocks] keys that a query sees, itself included; 0 for all
+	rope                      *rope   // of all blocks but those of
+	localRope                 *rope   // the blocks with a window; nil for none of its own
+	scoreDim                  float64 // scores are q·k / sqrt(scoreDim)
+	scoreCap, logitCap        float32 // soft caps, c·tanh(x/c); 0 for none
+	experts                   experts
+	linear                    []bool // [Blocks] Gated DeltaNet takes attention's place
+	delta                     deltaSizes
+}
+
+// The largest sizes that are believed: well above any published model, and
+// small enough that no product of two overflows.
+const (
+	maxBlocks    = 1 << 12
+	maxWidth     = 1 << 18
+	maxHeads     = 1 << 12
+	maxHeadDim   = 1 << 12
+	maxVocab     = 1 << 24
+	maxPositions = 1 << 30
+)
+
+// ParseConfig reads config.json. It refuses, naming the key, a class that is
+// not registered, sizes that cannot be, and every known switch that changes
+// the computation and that the class does not implement.
+func ParseConfig(data []byte) (*Config, error) {
+	k, err := parseKeys(data)
+	if err != nil {
+		return nil, err
+	}
+	names := k.texts("architectures")
+	if *k.err == nil && len(names) != 1 {
+		k.failf("architectures", "one name of: %s", known())
+	}
+	if *k.err != nil {
+		return nil, *k.err
+	}
+	cl := classes[names[0]]
+	if cl == nil {
+		return nil, fmt.Errorf("architecture %q is not known; known: %s", names[0], known())
+	}
+	c := &Config{Architecture: cl.name, class: cl}
+	if k, err = cl.text(k); err != nil {
+		return nil, err
+	}
+	c.readSizes(k, cl.defaults)
+	k.refuseSwitches(cl.name, cl.reads)
+	cl.checkActivation(k)
+	c.windows = make([]int, c.Blocks)
+	c.scoreDim = float64(c.HeadDim)
+	if cl.rotary == nil {
+		c.rope = readRope(k, c)
+	} else {
+		cl.rotary(k, c)
+	}
+	cl.configure(k, c)
+	if *k.err != nil {
+		return nil, *k.err
+	}
+	return c, nil
+}
+
+// defaults are the values a class takes for keys that are missing.
+type defaults struct {
+	kvHeads      int // 0: as many as query heads. null always means that
+	headDim      int // 0: Width/Heads. null always means that
+	maxPositions int
+	normEps      float64
+	ropeTheta    float64
+	ropePart     float64 // partial_rotary_factor; 0: 1
+	ropeOriginal int     // original_max_position_embeddings at the top; 0: none
+	tied         bool
+}
+
+// readSizes reads the keys that all classes share. What has no sensible
+// default must be there.
+func (c *Config) readSizes(k *keys, d defaults) {
+	c.Blocks = k.size("num_hidden_layers", maxBlocks)
+	c.Width = k.size("hidden_size", maxWidth)
+	c.Vocab = k.size("vocab_size", maxVocab)
+	c.Intermediate = k.size("intermediate_size", maxWidth)
+	c.MaxPositions = k.sizeOr("max_position_embeddings", d.maxPositions, maxPositions)
+	c.NormEps = float32(k.positiveOr("rms_norm_eps", d.normEps))
+	if !(c.NormEps > 0 && c.NormEps < 1) {
+		k.failf("rms_norm_eps", "a number in (0, 1)")
+	}
+	c.Tied = k.boolOr("tie_word_embeddings", d.tied)
+	c.Heads = k.size("num_attention_heads", maxHeads)
+	c.readHeads(k, d)
+}
+
+func (c *Config) readHeads(k *keys, d defaults) {
+	c.KVHeads = c.Heads
+	if k.set("num_key_value_heads") {
+		c.KVHeads = k.size("num_key_value_heads", maxHeads)
+	} else if d.kvHeads > 0 && !k.present("num_key_value_heads") {
+		c.KVHeads = d.kvHeads
+	}
+	if c.Heads%c.KVHeads != 0 {
+		k.failf("num_key_value_heads", "a divisor of num_attention_heads %d (the default here is %d)", c.Heads, c.KVHeads)
+	}
+	if k.set("head_dim") {
+		c.HeadDim = k.size("head_dim", maxHeadDim)
+	} else if d.headDim > 0 && !k.present("head_dim") {
+		c.HeadDim = d.headDim
+	} else if c.HeadDim = c.Width / c.Heads; c.Width%c.Heads != 0 {
+		k.failf("num_attention_heads", "a divisor of hidden_size %d, or head_dim", c.Width)
+	}
+	if c.HeadDim < 2 || c.HeadDim%2 != 0 {
+		k.failf("head_dim", "an even number above 0, not %d: rotary embedding turns pairs", c.HeadDim)
+	}
+	if c.Heads*c.HeadDim > maxWidth {
+		k.failf("head_dim", "at most %d over all heads", maxWidth)
+	}
+}
+
+// The layer types of transformers 5.
+const (
+	fullAttention    = "full_attention"
+	slidingAttention = "sliding_attention"
+)
+
+// setWindows gives the blocks that layer_types calls sliding, or by default
+// those that slides says, a window of the given number of keys.
+func (c *Config) setWindows(k *keys, window int, slides func(block int) bool) {
+	types := k.texts("layer_types")
+	if types != nil && len(types) != c.Blocks {
+		k.failf("layer_types", "%d names, one a block", c.Blocks)
+		return
+	}
+	for i := range c.windows {
+		slide := window > 0 && slides(i)
+		if types != nil {
+			slide = types[i] == slidingAttention
+			if !slide && types[i] != fullAttention {
+				k.failf("layer_types", "%s or %s, not %q", fullAttention, slidingAttention, types[i])
+			}
+		}
+		if !slide {
+			continue
+		}
+		if window == 0 {
+			k.failf("layer_types", "%s everywhere: no sliding_window is in use", fullAttention)
+		}
+		c.windows[i] = window
+	}
+}

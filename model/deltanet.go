@@ -1,0 +1,206 @@
+package model
+
+import (
+	"math"
+
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// deltaSizes are the shapes of a Gated DeltaNet layer.
+type deltaSizes struct {
+	keyHeads, valueHeads int // valueHeads is a multiple of keyHeads
+	keyDim, valueDim     int // of one head
+	taps                 int // of the convolution over time
+}
+
+// channels is the width of q, k and v of all heads side by side.
+func (s deltaSizes) channels() int { return 2*s.keyHeads*s.keyDim + s.valueWidth() }
+
+func (s deltaSizes) valueWidth() int { return s.valueHeads * s.valueDim }
+
+// deltaNet is linear attention by the gated delta rule. With [q|k|v] =
+// silu(conv(QKV h)), q and k scaled to length 1 (q also by keyDim^−½), and per
+// value head β = sigmoid(B h), g = −exp(A_log)·softplus(A h + dt_bias):
+//
+//	S_t = e^g S_{t−1} + β k (v − e^g S_{t−1}ᵀk)ᵀ,  S: keyDim × valueDim, S_0 = 0
+//	out = O · (norm(S_tᵀ q) · silu(Z h)),  norm a plain RMSNorm over a head
+//
+// Value head j reads q and k of head ⌊j / (valueHeads/keyHeads)⌋. All of it is
+// float32, the gates float64. Yang et al. 2024, arXiv:2412.06464.
+type deltaNet struct {
+	deltaSizes
+	block        int
+	qkv, z, b, a rows
+	out          *Linear
+	conv         [][]float32 // [taps][channels]; the last multiplies the token itself
+	ones         []float32   // [channels]
+	rate, bias   []float32   // [valueHeads] exp(A_log), dt_bias
+	norm         []float32   // [valueDim]
+	eps          float32
+	ins          []*Input
+}
+
+// newDeltaNet binds the tensors under linear_attn.
+func newDeltaNet(c *Config, b *binder, block int) *deltaNet {
+	const at = "linear_attn."
+	s := c.delta
+	qkv := b.linear(at+"in_proj_qkv", s.channels(), c.Width, false)
+	z := b.linear(at+"in_proj_z", s.valueWidth(), c.Width, false)
+	beta := b.linear(at+"in_proj_b", s.valueHeads, c.Width, false)
+	decay := b.linear(at+"in_proj_a", s.valueHeads, c.Width, false)
+	beta.Steers, decay.Steers = true, true
+	d := &deltaNet{
+		deltaSizes: s, block: block, eps: c.NormEps,
+		qkv: rows{qkv, 0, s.channels()}, z: rows{z, 0, s.valueWidth()},
+		b: rows{beta, 0, s.valueHeads}, a: rows{decay, 0, s.valueHeads},
+		rate: b.vector(at+"A_log", s.valueHeads),
+		bias: b.vector(at+"dt_bias", s.valueHeads),
+		norm: b.vector(at+"norm.weight", s.valueDim),
+		out:  b.linear(at+"out_proj", c.Width, s.valueWidth(), false),
+	}
+	for i, v := range d.rate {
+		d.rate[i] = float32(math.Exp(float64(v)))
+	}
+	d.setConv(b.vector(at+"conv1d.weight", s.channels(), 1, s.taps))
+	d.ins = []*Input{newInput(qkv, z, beta, decay), newInput(d.out)}
+	return d
+}
+
+// setConv takes the weights channel by channel; nil while only headers are read.
+func (d *deltaNet) setConv(w []float32) {
+	if w == nil {
+		return
+	}
+	d.ones = make([]float32, d.channels())
+	for c := range d.ones {
+		d.ones[c] = 1
+	}
+	d.conv = make([][]float32, d.taps)
+	for j := range d.conv {
+		d.conv[j] = make([]float32, d.channels())
+		for c := range d.ones {
+			d.conv[j][c] = w[c*d.taps+j]
+		}
+	}
+}
+
+// deltaMemory is what a layer keeps of earlier tokens.
+type deltaMemory struct {
+	before []float32 // (taps−1) × channels: the last inputs of the convolution
+	state  []float32 // valueHeads × valueDim × keyDim: Sᵀ by head
+}
+
+// recall returns the memory that a sequence, or its next piece, starts from.
+func (d *deltaNet) recall(st *State) deltaMemory {
+	before, state := (d.taps-1)*d.channels(), d.valueWidth()*d.keyDim
+	if kept := remember[deltaMemory](st, d.block); kept != nil {
+		if kept.state == nil {
+			*kept = deltaMemory{make([]float32, before), make([]float32, state)}
+		}
+		return *kept
+	}
+	fresh := deltaMemory{st.alloc(1, before).Data, st.alloc(1, state).Data}
+	clear(fresh.before)
+	clear(fresh.state)
+	return fresh
+}
+
+func (d *deltaNet) inputs() []*Input { return d.ins }
+
+func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+	defer st.release(st.mark())
+	if tap != nil {
+		tap(d.ins[0], h)
+	}
+	tokens := h.Rows
+	memory := d.recall(st)
+	mixed, z := st.alloc(tokens, d.channels()), st.alloc(tokens, d.z.n)
+	beta, decay := st.alloc(tokens, d.valueHeads), st.alloc(tokens, d.valueHeads)
+	d.qkv.apply(mixed, h)
+	d.z.apply(z, h)
+	d.b.apply(beta, h)
+	d.a.apply(decay, h)
+	qkv := st.alloc(tokens, d.channels())
+	d.convolve(qkv, mixed, memory.before)
+	eachToken(tokens, func(t int) {
+		d.unitHeads(qkv.Row(t))
+		d.gates(beta.Row(t), decay.Row(t))
+	})
+	o := tensor.Matrix{Rows: tokens, Cols: d.z.n, Data: mixed.Data[:tokens*d.z.n]} // mixed is used up
+	work := st.alloc(d.valueHeads, d.workSize())
+	parallel.For(d.valueHeads, 1, func(lo, hi int) {
+		for head := lo; head < hi; head++ {
+			d.scan(head, o, qkv, beta, decay, memory.state, work.Row(head))
+		}
+	})
+	eachToken(tokens, func(t int) { d.gate(z.Row(t), o.Row(t)) })
+	if tap != nil {
+		tap(d.ins[1], z)
+	}
+	if out != nil {
+		out.project(st, z, d.out)
+	}
+}
+
+// convolve writes silu of the causal convolution of x over time into dst;
+// before holds the taps−1 rows ahead of x, and gets the last of them.
+func (d *deltaNet) convolve(dst, x tensor.Matrix, before []float32) {
+	past := tensor.Matrix{Rows: d.taps - 1, Cols: x.Cols, Data: before}
+	row := func(t int) []float32 {
+		if t < 0 {
+			return past.Row(past.Rows + t)
+		}
+		return x.Row(t)
+	}
+	eachToken(x.Rows, func(t int) {
+		y := dst.Row(t)
+		clear(y)
+		for j, w := range d.conv {
+			for c, v := range row(t - (d.taps - 1) + j) {
+				y[c] += w[c] * v
+			}
+		}
+		kernel.SiluMul(y, y, d.ones)
+	})
+	for i := range past.Rows { // in order: row i comes from a later one
+		copy(past.Row(i), row(x.Rows-past.Rows+i))
+	}
+}
+
+// unitHeads scales each head of q and k to length 1, and q by keyDim^−½.
+func (d *deltaNet) unitHeads(x []float32) {
+	const eps = 1e-6
+	width := d.keyHeads * d.keyDim
+	for i := 0; i < 2*width; i += d.keyDim {
+		head, sum := x[i:i+d.keyDim], 0.0
+		for _, v := range head {
+			sum += float64(v) * float64(v)
+		}
+		f := 1 / math.Sqrt(sum+eps)
+		if i < width {
+			f /= math.Sqrt(float64(d.keyDim))
+		}
+		scale(head, float32(f))
+	}
+}
+
+// gates replaces B h by β and A h by g ≤ 0.
+func (d *deltaNet) gates(beta, decay []float32) {
+	for i := range beta {
+		beta[i] = float32(1 / (1 + math.Exp(-float64(beta[i]))))
+		x := float64(decay[i]) + float64(d.bias[i])
+		softplus := max(x, 0) + math.Log1p(math.Exp(-math.Abs(x)))
+		decay[i] = float32(-float64(d.rate[i]) * softplus)
+	}
+}
+
+// gate replaces z by norm(o) · silu(z), head by head. It overwrites o.
+func (d *deltaNet) gate(z, o []float32) {
+	for i := 0; i < len(o); i += d.valueDim {
+		head := o[i : i+d.valueDim]
+		kernel.RMSNorm(head, head, d.norm, d.eps)
+	}
+	kernel.SiluMul(z, z, o)
+}

@@ -1,0 +1,81 @@
+package model
+
+// Gemma 2 and 3, text: zero-centred norms before and after each branch, gelu,
+// scaled embeddings, blocks with and without a window in turn.
+
+var gemmaSwitches = []string{"sliding_window", "layer_types", "attn_logit_softcapping", "final_logit_softcapping"}
+
+func init() {
+	register(&class{
+		name:     "Gemma2ForCausalLM",
+		defaults: defaults{kvHeads: 4, headDim: 256, maxPositions: 8192, normEps: 1e-6, ropeTheta: 1e4, tied: true},
+		reads:    gemmaSwitches, gelu: true, zeroCentred: true, scaledEmbed: true,
+		configure: func(k *keys, c *Config) {
+			c.readGemma(k, 50, 30)
+			c.setWindows(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return i%2 == 0 })
+		},
+		block: gemmaBlock,
+	})
+	register(&class{
+		name:     "Gemma3ForCausalLM",
+		defaults: defaults{kvHeads: 4, headDim: 256, maxPositions: 131072, normEps: 1e-6, ropeTheta: 1e6, tied: true},
+		reads:    gemmaSwitches, gelu: true, zeroCentred: true, scaledEmbed: true,
+		configure: func(k *keys, c *Config) {
+			c.readGemma(k, 0, 0)
+			c.qkNorm = true
+			pattern := k.sizeOr("sliding_window_pattern", 6, maxBlocks)
+			c.setWindows(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return (i+1)%pattern != 0 })
+		},
+		rotary: gemma3Rotary,
+		block:  gemmaBlock,
+	})
+}
+
+// readGemma reads what Gemma 2 and 3 share. A cap that is absent has the
+// class's default, one that is null is none.
+func (c *Config) readGemma(k *keys, scoreCap, logitCap float64) {
+	softCap := func(name string, def float64) float32 {
+		if k.present(name) && !k.set(name) || !k.present(name) && def == 0 {
+			return 0
+		}
+		return float32(k.positiveOr(name, def))
+	}
+	c.scoreCap = softCap("attn_logit_softcapping", scoreCap)
+	c.logitCap = softCap("final_logit_softcapping", logitCap)
+	c.scoreDim = k.positiveOr("query_pre_attn_scalar", 256)
+}
+
+// gemma3Rotary reads rotary settings for full and sliding blocks: by layer
+// type in transformers 5, before that rope_theta and rope_scaling for full and
+// rope_local_base_freq for sliding ones.
+func gemma3Rotary(k *keys, c *Config) {
+	c.rope = newRope(k.positiveOr("rope_theta", c.class.defaults.ropeTheta), c.HeadDim)
+	c.localRope = newRope(k.positiveOr("rope_local_base_freq", 1e4), c.HeadDim)
+	if in := k.object("rope_parameters"); in != nil {
+		if in.set("rope_type") || in.set("rope_theta") {
+			k.failf("rope_parameters", "an object for %s and one for %s", fullAttention, slidingAttention)
+		}
+		for name, r := range map[string]*rope{fullAttention: c.rope, slidingAttention: c.localRope} {
+			if of := in.object(name); of != nil {
+				r.read(k, of, c)
+			}
+		}
+	}
+	if in := k.object("rope_scaling"); in != nil {
+		c.rope.read(k, in, c)
+	}
+}
+
+func gemmaBlock(c *Config, b *binder, i int) *decoder {
+	return &decoder{eps: c.NormEps, branches: []branch{
+		{
+			norm:  b.norm("input_layernorm.weight", c.Width),
+			mixer: newAttention(c, b, i),
+			post:  b.norm("post_attention_layernorm.weight", c.Width),
+		}, {
+			norm:  b.norm("pre_feedforward_layernorm.weight", c.Width),
+			mixer: newMLP(c, b),
+			post:  b.norm("post_feedforward_layernorm.weight", c.Width),
+		},
+	}}
+}

@@ -1,0 +1,210 @@
+package model
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/golden"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// The fixtures are tiny random models with what transformers 5.23.0 computes
+// with them in float32. Their own float32 differs from float64 by up to 3e-5;
+// a wrong formula shows near 1e-2 (fixtures' meta.json, sensitivity).
+const fixturesDir = "../testdata/fixtures"
+
+var (
+	logitsTol = golden.Tolerance{Abs: 2e-4}
+	hiddenTol = golden.Tolerance{Abs: 2e-4}
+	sqnormTol = golden.Tolerance{Abs: 1e-5, Rel: 1e-3}
+)
+
+// fixtures returns the names of all fixture folders.
+func fixtures(t testing.TB) []string {
+	t.Helper()
+	entries, err := os.ReadDir(fixturesDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) == 0 {
+		t.Fatalf("%s: no fixture in it", fixturesDir)
+	}
+	return names
+}
+
+// forFixtures runs f for every fixture.
+func forFixtures(t *testing.T, f func(t *testing.T, m *Model, want map[string]golden.Tensor)) {
+	for _, name := range fixtures(t) {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(fixturesDir, name)
+			f(t, open(t, dir), golden.Read(t, filepath.Join(dir, "golden.safetensors")))
+		})
+	}
+}
+
+func open(t testing.TB, dir string) *Model {
+	t.Helper()
+	inv, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inv.Close() })
+	m, err := Open(inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// sequences returns the rows of an integer tensor as ids.
+func sequences(ids golden.Tensor) [][]int32 {
+	out := make([][]int32, ids.Shape[0])
+	for i := range out {
+		for _, id := range ids.I64[i*ids.Shape[1] : (i+1)*ids.Shape[1]] {
+			out[i] = append(out[i], int32(id))
+		}
+	}
+	return out
+}
+
+func embed(t testing.TB, m *Model, seqs [][]int32) []tensor.Matrix {
+	t.Helper()
+	xs := make([]tensor.Matrix, len(seqs))
+	for i, ids := range seqs {
+		xs[i] = tensor.NewMatrix(len(ids), m.Width())
+		if err := m.Embed(xs[i], ids); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return xs
+}
+
+func load(t testing.TB, m *Model, i int) Block {
+	t.Helper()
+	b, err := m.LoadBlock(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func logits(t testing.TB, m *Model, xs []tensor.Matrix) []float32 {
+	t.Helper()
+	h, err := m.LoadHead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []float32
+	for _, x := range xs {
+		y := tensor.NewMatrix(x.Rows, m.Config.Vocab)
+		if err := h.Logits(y, x); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, y.Data...)
+	}
+	return out
+}
+
+func join(xs []tensor.Matrix) []float32 {
+	var all []float32
+	for _, x := range xs {
+		all = append(all, x.Data...)
+	}
+	return all
+}
+
+// statistics gathers the statistics of every Input of a block.
+func statistics(b Block, st *State, xs []tensor.Matrix) map[string]*stats.Input {
+	sums := map[*Input]*stats.Accumulator{}
+	for _, in := range b.Inputs() {
+		sums[in] = stats.NewAccumulator(in.Linears[0].W.Cols)
+	}
+	for _, x := range xs {
+		b.Observe(st, x, func(in *Input, x tensor.Matrix) { sums[in].Add(x) })
+	}
+	out := map[string]*stats.Input{}
+	for in, a := range sums {
+		for _, l := range in.Linears {
+			out[l.Name] = a.Input(len(xs))
+		}
+	}
+	return out
+}
+
+func TestGolden(t *testing.T) {
+	forFixtures(t, func(t *testing.T, m *Model, want map[string]golden.Tensor) {
+		xs := embed(t, m, sequences(want["input_ids"]))
+		st := m.NewState()
+		seen := map[string]*stats.Input{}
+		for i := range m.Blocks() {
+			entering := append([]float32(nil), join(xs)...)
+			golden.Compare(t, fmt.Sprintf("hidden.%d", i), entering, want[fmt.Sprintf("hidden.%d", i)].F32, hiddenTol)
+			b := load(t, m, i)
+			for name, s := range statistics(b, st, xs) {
+				seen[name] = s
+			}
+			golden.Compare(t, "x after Observe", join(xs), entering, golden.Tolerance{})
+			for _, x := range xs {
+				b.Forward(st, x)
+			}
+			b.Release()
+		}
+		golden.Compare(t, "last hidden", join(xs), want[fmt.Sprintf("hidden.%d", m.Blocks())].F32, hiddenTol)
+		got := logits(t, m, xs)
+		golden.Compare(t, "logits", got, want["logits"].F32, logitsTol)
+		t.Logf("logits: largest difference %.2g", golden.MaxAbs(got, want["logits"].F32))
+		compareStatistics(t, seen, want)
+		compareLengths(t, m, want)
+	})
+}
+
+// compareLengths holds the logits of sequences of other lengths, where a
+// fixture has them, against the stored.
+func compareLengths(t *testing.T, m *Model, want map[string]golden.Tensor) {
+	for _, kind := range []string{"short", "long"} {
+		ids, ok := want[kind+".input_ids"]
+		if !ok {
+			continue
+		}
+		var xs []tensor.Matrix
+		for _, ids := range sequences(ids) {
+			xs = append(xs, run(t, m, m.NewState(), ids, []int{len(ids)}))
+		}
+		golden.Compare(t, kind+".logits", logits(t, m, xs), want[kind+".logits"].F32, logitsTol)
+	}
+}
+
+// compareStatistics holds the statistics against sqnorm.*, name for name.
+func compareStatistics(t *testing.T, got map[string]*stats.Input, want map[string]golden.Tensor) {
+	const prefix = "sqnorm."
+	stored := 0
+	for name, w := range want {
+		if len(name) <= len(prefix) || name[:len(prefix)] != prefix {
+			continue
+		}
+		stored++
+		s := got[name[len(prefix):]]
+		if s == nil {
+			t.Errorf("%s: no Linear of that name", name)
+			continue
+		}
+		sum := make([]float32, len(s.ColSq))
+		for j, v := range s.ColSq {
+			sum[j] = float32(v)
+		}
+		golden.Compare(t, name, sum, w.F32, sqnormTol)
+	}
+	if stored == 0 || stored != len(got) {
+		t.Errorf("%d Linears were seen, want the %d stored", len(got), stored)
+	}
+}

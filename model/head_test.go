@@ -1,0 +1,80 @@
+package model
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/golden"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// TestNLL holds NLL, with the vocabulary in chunks of several sizes, against
+// the definition evaluated in float64 on stored logits.
+func TestNLL(t *testing.T) {
+	forFixtures(t, func(t *testing.T, m *Model, want map[string]golden.Tensor) {
+		var x tensor.Matrix
+		var targets []int32
+		for _, ids := range sequences(want["input_ids"]) {
+			y := run(t, m, m.NewState(), ids, []int{len(ids)})
+			x = tensor.Matrix{Rows: x.Rows + y.Rows, Cols: y.Cols, Data: append(x.Data, y.Data...)}
+			targets = append(append(targets, ids[1:]...), -1)
+		}
+		v := m.Config.Vocab
+		exact := make([]float64, x.Rows)
+		for i, id := range targets {
+			if id >= 0 {
+				exact[i] = nll(want["logits"].F32[i*v:(i+1)*v], int(id))
+			}
+		}
+		for _, rows := range []int{v, 2 * v, 7, v - 1, 1} {
+			h, err := m.loadHead(rows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				got := make([]float64, x.Rows)
+				if err := h.NLL(x, targets, got); err != nil {
+					t.Fatal(err)
+				}
+				golden.Compare(t, "nll", got, exact, golden.Tolerance{Abs: 2 * logitsTol.Abs})
+			}
+		}
+	})
+}
+
+func nll(logits []float32, target int) float64 {
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v))
+	}
+	return math.Log(sum) - float64(logits[target])
+}
+
+func TestLogSumOfFarApartParts(t *testing.T) {
+	var s logSum
+	for _, part := range [][]float32{{-900, -1000}, {800, 800}, {-5}} {
+		s.add(part)
+	}
+	if got, want := s.log(), 800+math.Ln2; !(math.Abs(got-want) <= 1e-12*want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestTokensOutOfRange(t *testing.T) {
+	m := open(t, fixturesDir+"/llama-mha")
+	x := tensor.NewMatrix(2, m.Width())
+	for _, id := range []int32{-1, int32(m.Config.Vocab)} {
+		if err := m.Embed(x, []int32{0, id}); err == nil || !strings.Contains(err.Error(), "token 1 has id") {
+			t.Errorf("Embed of id %d: %v, want an error naming token 1", id, err)
+		}
+	}
+	h, err := m.LoadHead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.NLL(x, []int32{0, int32(m.Config.Vocab)}, make([]float64, 2))
+	if err == nil || !strings.Contains(err.Error(), "target 1 has id") {
+		t.Errorf("NLL: %v, want an error naming target 1", err)
+	}
+}

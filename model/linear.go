@@ -1,0 +1,122 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Compute says in which type the inputs of matrix products are. Sums are
+// float32 in both.
+type Compute uint8
+
+const (
+	// F32 multiplies float32 activations with weights widened to float32.
+	F32 Compute = iota
+	// BF16 rounds activations to bfloat16 before a product with a bfloat16
+	// weight; other weights are multiplied as in F32.
+	BF16
+)
+
+// String returns "f32" or "bf16".
+func (c Compute) String() string {
+	if c == BF16 {
+		return "bf16"
+	}
+	return "f32"
+}
+
+// ParseCompute reads "f32" or "bf16".
+func ParseCompute(s string) (Compute, error) {
+	switch s {
+	case "f32":
+		return F32, nil
+	case "bf16":
+		return BF16, nil
+	}
+	return F32, fmt.Errorf("compute %q, want f32 or bf16", s)
+}
+
+// Linear computes y = W x + b.
+type Linear struct {
+	Name string         // of the checkpoint, without ".weight"
+	W    *tensor.Weight // out × in
+	Bias []float32      // [out], nil for none
+
+	// Steers marks the few rows that set how fast a recurrent state decays and
+	// learns: pruning them saves nothing and costs much, so the default is not to.
+	Steers bool
+
+	compute *Compute
+}
+
+// rows is a Linear's output features lo to lo+n-1: what a fused matrix holds
+// for one of its parts. It sees changes of the Linear's weights.
+type rows struct {
+	*Linear
+	lo, n int
+}
+
+// all returns every row of l.
+func (l *Linear) all() rows { return rows{Linear: l, n: l.W.Rows} }
+
+// apply writes tokens × n products into dst. All products of a model with its
+// weights pass here.
+func (r rows) apply(dst, x tensor.Matrix) {
+	if x.Cols != r.W.Cols || dst.Cols != r.n || dst.Rows != x.Rows {
+		panic(fmt.Sprintf("model: %s: %d × %d from %d × %d, want %d from %d columns",
+			r.Name, dst.Rows, dst.Cols, x.Rows, x.Cols, r.n, r.W.Cols))
+	}
+	if x.Rows == 0 {
+		return
+	}
+	lo, hi := r.lo*r.W.Cols, (r.lo+r.n)*r.W.Cols
+	product, src := kernel.MatMulT, r.W.Source()
+	switch {
+	case src.F32 != nil:
+		src.F32 = src.F32[lo:hi]
+	case src.F16 != nil:
+		src.F16 = src.F16[lo:hi]
+	default:
+		src.BF16 = src.BF16[lo:hi]
+		if *r.compute == BF16 {
+			product = kernel.MatMulTBF16
+		}
+	}
+	product(dst.Data, dst.Cols, x.Data, x.Cols, src, r.W.Cols, x.Rows, r.n, r.W.Cols)
+	if r.Bias == nil {
+		return
+	}
+	eachToken(x.Rows, func(t int) { kernel.Add(dst.Row(t), r.Bias[r.lo:r.lo+r.n]) })
+}
+
+// Input is one activation and the Linears it enters, which share a statistic.
+type Input struct {
+	Name    string // of the first Linear
+	Linears []*Linear
+}
+
+// Tap is called with the tokens × in activation that enters in's Linears. x is
+// valid during the call only and must not be changed.
+type Tap func(in *Input, x tensor.Matrix)
+
+func newInput(linears ...*Linear) *Input {
+	return &Input{Name: linears[0].Name, Linears: linears}
+}
+
+// eachToken runs f for each of n tokens, on all cores.
+func eachToken(n int, f func(t int)) {
+	const grain = 16 // tokens a task takes: some 64 KiB of activations at width 1024
+	parallel.For(n, grain, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			f(t)
+		}
+	})
+}
+
+// normRows writes the RMS norm of each row of x into dst, which may be x.
+func normRows(dst, x tensor.Matrix, w []float32, eps float32) {
+	eachToken(x.Rows, func(t int) { kernel.RMSNorm(dst.Row(t), x.Row(t), w, eps) })
+}

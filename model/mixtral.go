@@ -1,0 +1,20 @@
+package model
+
+// Mixtral: Mistral's attention and a mixture of experts in every block, whose
+// chosen weights always sum to 1.
+func init() {
+	register(&class{
+		name:     "MixtralForCausalLM",
+		defaults: defaults{kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-5, ropeTheta: 1e6},
+		reads:    []string{"sliding_window"},
+		configure: func(k *keys, c *Config) {
+			c.setWindows(k, k.sizeOr("sliding_window", 0, maxPositions), func(int) bool { return true })
+			c.experts = experts{count: k.sizeOr("num_local_experts", 8, maxExperts), inner: c.Intermediate, renormalise: true}
+			c.experts.readUsed(k, 2)
+		},
+		block: func(c *Config, b *binder, i int) *decoder {
+			names := expertNames("block_sparse_moe.experts", "w1", "w3", "w2")
+			return preNorm(c, b, newAttention(c, b, i), newMoE(c, b, "block_sparse_moe.gate", names))
+		},
+	})
+}

@@ -1,0 +1,108 @@
+package model
+
+import (
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// mlp is the gated feed-forward network:
+//
+//	out = Down · (act(Gate h) · Up h)
+type mlp struct {
+	gate, up rows
+	down     *Linear
+	gelu     bool // act is gelu, else silu
+	ins      []*Input
+}
+
+// newMLP binds gate_proj, up_proj and down_proj under mlp.
+func newMLP(c *Config, b *binder) *mlp {
+	return newGated(c, b, c.Intermediate, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+}
+
+// newGated binds an MLP of that inner width by the names of its Linears.
+func newGated(c *Config, b *binder, inner int, gateName, upName, downName string) *mlp {
+	gate := b.linear(gateName, inner, c.Width, c.mlpBias)
+	up := b.linear(upName, inner, c.Width, c.mlpBias)
+	down := b.linear(downName, c.Width, inner, c.mlpBias)
+	return &mlp{
+		gate: rows{gate, 0, inner}, up: rows{up, 0, inner}, down: down, gelu: c.class.gelu,
+		ins: []*Input{newInput(gate, up), newInput(down)},
+	}
+}
+
+// newFusedMLP binds gate_up_proj, whose rows are those of gate, then up, and
+// down_proj.
+func newFusedMLP(c *Config, b *binder) *mlp {
+	inner := c.Intermediate
+	both := b.linear("mlp.gate_up_proj", 2*inner, c.Width, c.mlpBias)
+	down := b.linear("mlp.down_proj", c.Width, inner, c.mlpBias)
+	return &mlp{
+		gate: rows{both, 0, inner}, up: rows{both, inner, inner}, down: down, gelu: c.class.gelu,
+		ins: []*Input{newInput(both), newInput(down)},
+	}
+}
+
+func (f *mlp) inputs() []*Input { return f.ins }
+
+func (f *mlp) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+	if tap == nil {
+		f.runChunks(st, h, out)
+		return
+	}
+	defer st.release(st.mark())
+	tap(f.ins[0], h)
+	act := st.alloc(h.Rows, f.gate.n)
+	for lo := 0; lo < h.Rows; lo += chunkTokens {
+		hi := min(lo+chunkTokens, h.Rows)
+		f.activate(st, act.Slice(lo, hi), h.Slice(lo, hi))
+	}
+	tap(f.ins[1], act)
+	if out != nil {
+		out.project(st, act, f.down)
+	}
+}
+
+// runChunks is run without a tap: the wide activations of a chunk of tokens
+// exist at a time.
+func (f *mlp) runChunks(st *State, h tensor.Matrix, out *residual) {
+	defer st.release(st.mark())
+	act := st.alloc(min(chunkTokens, h.Rows), f.gate.n)
+	for lo := 0; lo < h.Rows; lo += chunkTokens {
+		part := h.Slice(lo, min(lo+chunkTokens, h.Rows))
+		f.activate(st, act.Slice(0, part.Rows), part)
+		out.projectAt(st, lo, act.Slice(0, part.Rows), f.down)
+	}
+}
+
+// activate writes act(Gate h) · Up h into dst.
+func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
+	defer st.release(st.mark())
+	up := st.alloc(h.Rows, f.up.n)
+	f.gate.apply(dst, h)
+	f.up.apply(up, h)
+	eachToken(h.Rows, func(t int) {
+		if f.gelu {
+			geluMul(dst.Row(t), up.Row(t))
+			return
+		}
+		kernel.SiluMul(dst.Row(t), dst.Row(t), up.Row(t))
+	})
+}
+
+// geluMul replaces gate by gelu(gate)·up, with the tanh approximation. Since
+// (1 + tanh z)/2 is the logistic function at 2z,
+//
+//	gelu(g) = g/2 · (1 + tanh(√(2/π)·(g + 0.044715 g³))) = silu(g·p)/p
+//	p = 2√(2/π) · (1 + 0.044715 g²) ≥ 1.59
+//
+// so that silu's kernel does the work. It overwrites up.
+func geluMul(gate, up []float32) {
+	const slope, cubic = 2 * 0.7978845608028654, 0.044715 // 2√(2/π)
+	for i, g := range gate {
+		p := slope * (1 + cubic*g*g)
+		gate[i] = g * p
+		up[i] /= p
+	}
+	kernel.SiluMul(gate, gate, up)
+}

@@ -1,0 +1,159 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// experts are the sizes of a mixture of experts.
+type experts struct {
+	count, used int   // experts, and how many of them a token passes
+	inner       int   // an expert's Intermediate
+	renormalise bool  // the weights of the experts used sum to 1
+	dense       []int // blocks with an ordinary MLP
+	step        int   // every step-th block has experts
+}
+
+const maxExperts = 1 << 12
+
+// readUsed reads num_experts_per_tok and holds it against the count.
+func (e *experts) readUsed(k *keys, def int) {
+	const name = "num_experts_per_tok"
+	if e.used = k.sizeOr(name, def, maxExperts); e.used > e.count {
+		k.failf(name, "at most the %d experts (the default here is %d)", e.count, def)
+	}
+}
+
+// moe is a mixture of experts. With p = softmax(Router h) over all experts and
+// the k largest chosen (equal ones: the lower index),
+//
+//	out = Σ_chosen w_e · expert_e(h),  w_e = p_e, or p_e / Σ_chosen p
+//
+// An Input of an expert gets the tokens routed to it, in order; one that no
+// token reaches is not tapped. Sums run over experts in order.
+type moe struct {
+	router  rows
+	experts []*mlp
+	conf    experts
+	ins     []*Input
+}
+
+// newMoE binds a router and its experts; name gives the names of one expert's
+// gate, up and down.
+func newMoE(c *Config, b *binder, router string, name func(e int) (gate, up, down string)) *moe {
+	m := &moe{conf: c.experts}
+	m.router = rows{b.linear(router, c.experts.count, c.Width, false), 0, c.experts.count}
+	for e := range c.experts.count {
+		gate, up, down := name(e)
+		f := newGated(c, b, c.experts.inner, gate, up, down)
+		m.experts = append(m.experts, f)
+		m.ins = append(m.ins, f.ins...)
+	}
+	return m
+}
+
+func (m *moe) inputs() []*Input { return m.ins }
+
+func (m *moe) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+	defer st.release(st.mark())
+	routed := m.route(st, h)
+	sum := st.alloc(h.Rows, h.Cols)
+	clear(sum.Data)
+	for e, f := range m.experts {
+		if len(routed[e]) > 0 {
+			m.runExpert(st, f, h, sum, routed[e], out != nil, tap)
+		}
+	}
+	if out != nil {
+		out.add(0, sum)
+	}
+}
+
+// routing is one token of an expert and the expert's weight for it.
+type routing struct {
+	token  int
+	weight float32
+}
+
+// route returns the tokens of each expert.
+func (m *moe) route(st *State, h tensor.Matrix) [][]routing {
+	defer st.release(st.mark())
+	p := st.alloc(h.Rows, m.conf.count)
+	m.router.apply(p, h)
+	routed := make([][]routing, m.conf.count)
+	for t := range h.Rows {
+		row := p.Row(t)
+		top, sum := kernel.MaxSumExp(row)
+		for e, v := range row {
+			row[e] = float32(math.Exp(float64(v-top)) / sum)
+		}
+		for _, r := range m.choose(row) {
+			routed[r.expert] = append(routed[r.expert], routing{t, r.weight})
+		}
+	}
+	return routed
+}
+
+type choice struct {
+	expert int
+	weight float32
+}
+
+// choose returns the experts of one token, from the largest probability down.
+func (m *moe) choose(p []float32) []choice {
+	chosen := make([]choice, 0, m.conf.used)
+	total := float32(0)
+	for range m.conf.used {
+		best := -1
+		for e, v := range p {
+			if v >= 0 && (best < 0 || v > p[best]) {
+				best = e
+			}
+		}
+		if best < 0 {
+			return nil // the hidden state is not finite
+		}
+		chosen = append(chosen, choice{best, p[best]})
+		total += p[best]
+		p[best] = -1
+	}
+	if m.conf.renormalise {
+		for i := range chosen {
+			chosen[i].weight /= total
+		}
+	}
+	return chosen
+}
+
+// runExpert adds an expert's weighted outputs for its tokens to sum.
+func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routing, output bool, tap Tap) {
+	defer st.release(st.mark())
+	in := st.alloc(len(routed), h.Cols)
+	for i, r := range routed {
+		copy(in.Row(i), h.Row(r.token))
+	}
+	if !output {
+		f.run(st, in, nil, tap)
+		return
+	}
+	y := st.alloc(len(routed), h.Cols)
+	clear(y.Data)
+	f.run(st, in, &residual{x: y}, tap)
+	eachToken(len(routed), func(i int) {
+		dst, w := sum.Row(routed[i].token), routed[i].weight
+		for j, v := range y.Row(i) {
+			dst[j] += w * v
+		}
+	})
+}
+
+// expertNames returns a function for newMoE: prefix.e.name of each.
+func expertNames(prefix, gate, up, down string) func(e int) (string, string, string) {
+	return func(e int) (string, string, string) {
+		at := fmt.Sprintf("%s.%d.", prefix, e)
+		return at + gate, at + up, at + down
+	}
+}

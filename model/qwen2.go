@@ -1,0 +1,33 @@
+package model
+
+// Qwen2 and Qwen2.5: Llama with biases on q, k and v, always.
+func init() {
+	register(&class{
+		name:     "Qwen2ForCausalLM",
+		defaults: defaults{kvHeads: 32, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
+		reads:    []string{"sliding_window", "use_sliding_window", "layer_types"},
+		configure: func(k *keys, c *Config) {
+			c.qkvBias = true
+			c.setWindows(k, qwenWindow(k), qwenSlides(k))
+		},
+		block: preNormBlock,
+	})
+}
+
+// qwenWindow returns the window of Qwen's sliding blocks, 0 where
+// use_sliding_window is off, whatever sliding_window says.
+func qwenWindow(k *keys) int {
+	if !k.boolOr("use_sliding_window", false) || (k.present("sliding_window") && !k.set("sliding_window")) {
+		return 0
+	}
+	return k.sizeOr("sliding_window", 4096, maxPositions)
+}
+
+// qwenSlides tells which blocks slide: those from max_window_layers on.
+func qwenSlides(k *keys) func(block int) bool {
+	first := 28
+	if k.set("max_window_layers") {
+		first = k.whole("max_window_layers", 0, maxBlocks)
+	}
+	return func(block int) bool { return block >= first }
+}

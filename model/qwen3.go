@@ -1,0 +1,18 @@
+package model
+
+// Qwen3: Llama with norms over the heads of q and k, whose width is not tied
+// to that of the hidden states.
+func init() {
+	register(&class{
+		name:     "Qwen3ForCausalLM",
+		defaults: defaults{kvHeads: 32, headDim: 128, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
+		reads:    []string{"attention_bias", "sliding_window", "use_sliding_window", "layer_types"},
+		configure: func(k *keys, c *Config) {
+			c.qkNorm = true
+			c.qkvBias = k.boolOr("attention_bias", false)
+			c.outBias = c.qkvBias
+			c.setWindows(k, qwenWindow(k), qwenSlides(k))
+		},
+		block: preNormBlock,
+	})
+}

@@ -1,0 +1,113 @@
+package model
+
+import (
+	"math"
+
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Qwen3.5, text: three blocks of Gated DeltaNet, then one of attention with a
+// gate on its output, zero-centred norms. The published form keeps the text
+// model's keys in text_config and its tensors under model.language_model.
+func init() {
+	text := class{
+		name:     "Qwen3_5ForCausalLM",
+		defaults: defaults{kvHeads: 4, headDim: 256, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4, ropePart: 0.25},
+		reads:    []string{"attention_bias", "partial_rotary_factor", "layer_types", "attn_output_gate"},
+
+		zeroCentred: true,
+		configure: func(k *keys, c *Config) {
+			c.qkNorm = true
+			c.qkvBias = k.boolOr("attention_bias", false)
+			c.outBias = c.qkvBias
+			if !k.boolOr("attn_output_gate", true) {
+				k.failf("attn_output_gate", "true")
+			}
+			c.readDelta(k)
+		},
+		block: func(c *Config, b *binder, i int) *decoder {
+			if c.linear[i] {
+				return preNorm(c, b, newDeltaNet(c, b, i), newMLP(c, b))
+			}
+			return preNorm(c, b, newGatedAttention(c, b, i), newMLP(c, b))
+		},
+	}
+	register(&text)
+	published := text
+	published.name = "Qwen3_5ForConditionalGeneration"
+	published.nested = "text_config"
+	published.prefix = "model.language_model."
+	register(&published)
+}
+
+const linearAttention = "linear_attention"
+
+// readDelta reads which blocks are linear, and their shapes.
+func (c *Config) readDelta(k *keys) {
+	c.linear = make([]bool, c.Blocks)
+	types := k.texts("layer_types")
+	interval := k.sizeOr("full_attention_interval", 4, maxBlocks)
+	if types != nil && len(types) != c.Blocks {
+		k.failf("layer_types", "%d names, one a block", c.Blocks)
+		return
+	}
+	for i := range c.linear {
+		c.linear[i] = (i+1)%interval != 0
+		if types == nil {
+			continue
+		}
+		if c.linear[i] = types[i] == linearAttention; !c.linear[i] && types[i] != fullAttention {
+			k.failf("layer_types", "%s or %s, not %q", fullAttention, linearAttention, types[i])
+		}
+	}
+	s := deltaSizes{
+		keyHeads:   k.sizeOr("linear_num_key_heads", 16, maxHeads),
+		valueHeads: k.sizeOr("linear_num_value_heads", 32, maxHeads),
+		keyDim:     k.sizeOr("linear_key_head_dim", 128, maxHeadDim),
+		valueDim:   k.sizeOr("linear_value_head_dim", 128, maxHeadDim),
+		taps:       k.sizeOr("linear_conv_kernel_dim", 4, 16),
+	}
+	if s.valueHeads%s.keyHeads != 0 {
+		k.failf("linear_num_value_heads", "a multiple of linear_num_key_heads %d", s.keyHeads)
+	}
+	if s.channels() > maxWidth {
+		k.failf("linear_num_value_heads", "at most %d channels over all heads, not %d", maxWidth, s.channels())
+	}
+	c.delta = s
+}
+
+// newGatedAttention is newAttention with a q_proj whose rows are, head by
+// head, those of the query and those of the gate.
+func newGatedAttention(c *Config, b *binder, block int) *attention {
+	qWidth, kvWidth := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	q := b.linear("self_attn.q_proj", 2*qWidth, c.Width, c.qkvBias)
+	k := b.linear("self_attn.k_proj", kvWidth, c.Width, c.qkvBias)
+	v := b.linear("self_attn.v_proj", kvWidth, c.Width, c.qkvBias)
+	a := attend(c, b, block, newInput(q, k, v))
+	a.q, a.k, a.v = rows{q, 0, 2 * qWidth}, rows{k, 0, kvWidth}, rows{v, 0, kvWidth}
+	a.gated = true
+	return a
+}
+
+// splitGate moves the queries of [query | gate] heads into q.
+func (a *attention) splitGate(q, both tensor.Matrix) {
+	dim := a.kernel.HeadDim
+	eachToken(q.Rows, func(t int) {
+		to, from := q.Row(t), both.Row(t)
+		for h := range a.kernel.Heads {
+			copy(to[h*dim:(h+1)*dim], from[2*h*dim:])
+		}
+	})
+}
+
+// applyGate multiplies x with sigmoid of the gates in [query | gate] heads.
+func (a *attention) applyGate(x, both tensor.Matrix) {
+	dim := a.kernel.HeadDim
+	eachToken(x.Rows, func(t int) {
+		row, gates := x.Row(t), both.Row(t)
+		for i := range row {
+			g := gates[i/dim*2*dim+dim+i%dim]
+			row[i] *= float32(1 / (1 + math.Exp(-float64(g))))
+		}
+	})
+}

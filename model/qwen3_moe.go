@@ -1,0 +1,42 @@
+package model
+
+import "slices"
+
+// Qwen3-MoE: Qwen3's attention, and mixtures of experts in all blocks but
+// those that mlp_only_layers and decoder_sparse_step leave dense.
+func init() {
+	register(&class{
+		name:     "Qwen3MoeForCausalLM",
+		defaults: defaults{kvHeads: 4, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
+		reads:    []string{"attention_bias", "sliding_window", "use_sliding_window"},
+		configure: func(k *keys, c *Config) {
+			c.qkNorm = true
+			c.qkvBias = k.boolOr("attention_bias", false)
+			c.outBias = c.qkvBias
+			c.setWindows(k, qwenWindow(k), func(int) bool { return true })
+			c.readQwenExperts(k)
+		},
+		block: func(c *Config, b *binder, i int) *decoder {
+			if slices.Contains(c.experts.dense, i) || (i+1)%c.experts.step != 0 {
+				return preNormBlock(c, b, i)
+			}
+			names := expertNames("mlp.experts", "gate_proj", "up_proj", "down_proj")
+			return preNorm(c, b, newAttention(c, b, i), newMoE(c, b, "mlp.gate", names))
+		},
+	})
+}
+
+func (c *Config) readQwenExperts(k *keys) {
+	count := "num_experts"
+	if !k.set(count) && k.set("num_local_experts") {
+		count = "num_local_experts" // as transformers 5 writes it
+	}
+	c.experts = experts{
+		count:       k.sizeOr(count, 128, maxExperts),
+		inner:       k.sizeOr("moe_intermediate_size", 768, maxWidth),
+		renormalise: k.boolOr("norm_topk_prob", false),
+		dense:       k.wholes("mlp_only_layers"),
+		step:        k.sizeOr("decoder_sparse_step", 1, maxBlocks),
+	}
+	c.experts.readUsed(k, 8)
+}

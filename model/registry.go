@@ -1,0 +1,81 @@
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// class is one architecture, by the name config.json gives it. A file that
+// declares and registers one is all that a new architecture takes.
+type class struct {
+	name     string
+	defaults defaults
+	reads    []string // the switches that configure reads
+	nested   string   // key of the object with the text model's keys; "": none
+	prefix   string   // of the text model's tensors; "" is "model."
+
+	gelu        bool     // the MLP's activation is tanh-approximated gelu, not silu
+	zeroCentred bool     // RMSNorm multiplies with 1 + w
+	scaledEmbed bool     // embeddings are multiplied with sqrt(Width)
+	ropeNames   []string // older names of rope type longrope
+
+	// configure reads the keys that only this class has.
+	configure func(k *keys, c *Config)
+
+	// rotary reads rope and localRope; nil where readRope will do.
+	rotary func(k *keys, c *Config)
+
+	// block binds the tensors of block i and returns what computes with them.
+	block func(c *Config, b *binder, i int) *decoder
+}
+
+var classes = map[string]*class{}
+
+// register adds an architecture; it is called from init.
+func register(c *class) {
+	if classes[c.name] != nil {
+		panic(fmt.Sprintf("model: %s is registered twice", c.name))
+	}
+	classes[c.name] = c
+}
+
+// Architectures returns the names of the architectures that can be opened, sorted.
+func Architectures() []string { return slices.Sorted(maps.Keys(classes)) }
+
+func known() string { return strings.Join(Architectures(), ", ") }
+
+// text returns the keys of the text model. Where they are in an object of
+// their own, tie_word_embeddings beside it wins over the one inside.
+func (cl *class) text(k *keys) (*keys, error) {
+	if cl.nested == "" {
+		return k, nil
+	}
+	k.refuseSwitches(cl.name, cl.reads)
+	in := k.object(cl.nested)
+	if in == nil {
+		k.failf(cl.nested, "an object")
+		return nil, *k.err
+	}
+	const tied = "tie_word_embeddings"
+	if k.set(tied) {
+		in.raw[tied] = k.raw[tied]
+	}
+	return in, *k.err
+}
+
+// tensors returns the prefix of the text model's tensors.
+func (cl *class) tensors() string { return cmp.Or(cl.prefix, "model.") }
+
+// checkActivation refuses an activation that the class does not implement.
+func (cl *class) checkActivation(k *keys) {
+	name, want := "hidden_act", "silu"
+	if cl.gelu {
+		name, want = "hidden_activation", "gelu_pytorch_tanh"
+	}
+	if k.textOr(name, want) != want {
+		k.failf(name, "%q", want)
+	}
+}

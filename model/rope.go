@@ -1,0 +1,198 @@
+package model
+
+import (
+	"math"
+	"slices"
+	"strings"
+)
+
+// rope is a rotary position embedding. Pair i of a head's first dim
+// dimensions, (i, i+dim/2), turns by the angle position · inv_i,
+//
+//	inv_i = theta^(−2i/dim), i = 0 … dim/2−1
+//
+// changed by the scaling kind:
+//
+//	default   no change
+//	linear    inv_i / factor
+//	llama3    with wavelength λ = 2π/inv_i, C = original:
+//	          λ < C/high: inv_i;  λ > C/low: inv_i/factor;  between, with
+//	          s = (C/λ − low)/(high − low): (1−s)·inv_i/factor + s·inv_i
+//	longrope  inv_i / long_i in sequences of more than C tokens, else
+//	          inv_i / short_i; cosines and sines times scale
+//
+// Frequencies and angles are float32, as in transformers: at position 4096 an
+// angle in float64 would differ by up to 2e-4.
+type rope struct {
+	kind        string
+	theta       float64
+	dim         int     // turned dimensions of a head; even
+	factor      float64 // linear, llama3
+	low, high   float64 // llama3: low_freq_factor, high_freq_factor
+	original    int     // llama3, longrope: original_max_position_embeddings, C
+	short, long []float64
+	scale       float64 // of cosines and sines; 1 but in longrope
+}
+
+var ropeKinds = []string{"default", "linear", "llama3", "longrope"}
+
+// readRope reads rope_scaling, which wins, or rope_parameters. Inside either,
+// rope_theta and the type (rope_type or, older, type) may stand.
+func readRope(k *keys, c *Config) *rope {
+	in := k.object("rope_scaling")
+	if in == nil {
+		in = k.object("rope_parameters")
+	}
+	r := newRope(k.positiveOr("rope_theta", c.class.defaults.ropeTheta), c.HeadDim)
+	r.readDim(k, k, c)
+	if in != nil {
+		r.read(k, in, c)
+	}
+	return r
+}
+
+func newRope(theta float64, dim int) *rope {
+	return &rope{kind: "default", theta: theta, dim: dim, scale: 1}
+}
+
+// read takes what an object of rotary settings says; top is the config.
+func (r *rope) read(top, in *keys, c *Config) {
+	r.theta = in.positiveOr("rope_theta", r.theta)
+	r.readDim(top, in, c)
+	name := "rope_type"
+	if !in.set(name) && in.set("type") {
+		name = "type"
+	}
+	if !in.set(name) && in.set("factor") {
+		in.failf(name, "one of %s", strings.Join(ropeKinds, ", "))
+	}
+	r.kind = in.textOr(name, r.kind)
+	if slices.Contains(c.class.ropeNames, r.kind) {
+		r.kind = "longrope"
+	}
+	switch r.kind {
+	case "default":
+	case "linear":
+		r.factor = in.positive("factor")
+	case "llama3":
+		r.factor = in.positive("factor")
+		r.low = in.positive("low_freq_factor")
+		r.high = in.positive("high_freq_factor")
+		r.original = in.size("original_max_position_embeddings", maxPositions)
+		if !(r.high > r.low) {
+			in.failf("high_freq_factor", "more than low_freq_factor %g", r.low)
+		}
+	case "longrope":
+		r.readLong(top, in, c)
+	default:
+		in.failf(name, "one of %s", strings.Join(ropeKinds, ", "))
+	}
+}
+
+// readDim reads partial_rotary_factor, for classes that have it.
+func (r *rope) readDim(top, in *keys, c *Config) {
+	const name = "partial_rotary_factor"
+	def := c.class.defaults.ropePart
+	if !in.set(name) && (in != top || def == 0) {
+		return
+	}
+	part := in.positiveOr(name, def)
+	if part != 1 && !slices.Contains(c.class.reads, name) {
+		in.failf(name, "1: %s here does not implement it", c.class.name)
+	}
+	r.dim = int(float64(c.HeadDim) * part)
+	if part > 1 || r.dim < 2 || r.dim%2 != 0 {
+		in.failf(name, "a share of head_dim %d that is even and above 0", c.HeadDim)
+		r.dim = c.HeadDim
+	}
+}
+
+// readLong reads longrope. C at the top wins over C inside, and so does its
+// default there.
+func (r *rope) readLong(top, in *keys, c *Config) {
+	const original = "original_max_position_embeddings"
+	switch {
+	case top.set(original):
+		r.original = top.size(original, maxPositions)
+	case c.class.defaults.ropeOriginal > 0:
+		r.original = c.class.defaults.ropeOriginal
+	default:
+		r.original = in.size(original, maxPositions)
+	}
+	r.short = in.positives("short_factor", r.dim/2)
+	r.long = in.positives("long_factor", r.dim/2)
+	factor := in.positiveOr("factor", float64(c.MaxPositions)/float64(r.original))
+	if factor > 1 {
+		r.scale = math.Sqrt(1 + math.Log(factor)/math.Log(float64(r.original)))
+	}
+	if r.scale = in.positiveOr("attention_factor", r.scale); math.IsInf(r.scale, 0) {
+		top.failf(original, "more than 1")
+	}
+}
+
+// isLong reports whether sequences of that length have frequencies of their own.
+func (r *rope) isLong(tokens int) bool { return r.kind == "longrope" && tokens > r.original }
+
+// frequencies returns inv, radians per position, [dim/2].
+func (r *rope) frequencies(long bool) []float32 {
+	inv := make([]float32, r.dim/2)
+	for i := range inv {
+		exponent := float32(2*i) / float32(r.dim)
+		wave := float32(math.Pow(r.theta, float64(exponent)))
+		inv[i] = 1 / wave
+		switch {
+		case r.kind == "linear":
+			inv[i] /= float32(r.factor)
+		case r.kind == "llama3":
+			inv[i] = r.llama3(inv[i])
+		case long:
+			inv[i] = 1 / (float32(r.long[i]) * wave)
+		case r.kind == "longrope":
+			inv[i] = 1 / (float32(r.short[i]) * wave)
+		}
+	}
+	return inv
+}
+
+func (r *rope) llama3(inv float32) float32 {
+	wavelength := 2 * math.Pi / float64(inv)
+	c := float64(r.original)
+	slow := inv / float32(r.factor)
+	switch {
+	case wavelength < c/r.high:
+		return inv
+	case wavelength > c/r.low:
+		return slow
+	}
+	s := float32((c/wavelength - r.low) / (r.high - r.low))
+	return (1-s)*slow + s*inv
+}
+
+// ropeTable holds the cosines and sines of the first positions.
+type ropeTable struct {
+	inv      []float32
+	scale    float32
+	cos, sin []float32 // positions × dim/2
+}
+
+// grow makes the table hold at least n positions.
+func (t *ropeTable) grow(n int) {
+	half := len(t.inv)
+	have := len(t.cos) / half
+	if n <= have {
+		return
+	}
+	t.cos, t.sin = slices.Grow(t.cos, (n-have)*half), slices.Grow(t.sin, (n-have)*half)
+	for pos := have; pos < n; pos++ {
+		for _, inv := range t.inv {
+			s, c := math.Sincos(float64(float32(pos) * inv))
+			t.cos, t.sin = append(t.cos, t.scale*float32(c)), append(t.sin, t.scale*float32(s))
+		}
+	}
+}
+
+// at returns the cosines and sines of one position.
+func (t *ropeTable) at(pos int) (cos, sin []float32) {
+	half := len(t.inv)
+	return t.cos[pos*half : (pos+1)*half], t.sin[pos*half : (pos+1)*half]
+}
