@@ -1,0 +1,291 @@
+package tokenizer
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+func unsupported(kind, typ, known string) error {
+	if typ == "" {
+		return fmt.Errorf("%s without a type; supported: %s", kind, known)
+	}
+	return fmt.Errorf("%s type %q is not supported; supported: %s", kind, typ, known)
+}
+
+func (c *component) normalizer() (normalizer, error) {
+	if c == nil {
+		return nil, nil
+	}
+	if form, ok := normalForms[c.Type]; ok {
+		return normalForm(form), nil
+	}
+	switch c.Type {
+	case "Sequence":
+		return c.normalizers()
+	case "Lowercase":
+		return func(s string, _ bool) string { return lowercase(s) }, nil
+	case "Prepend":
+		return func(s string, _ bool) string {
+			if s == "" {
+				return s
+			}
+			return c.Prepend + s
+		}, nil
+	case "Replace":
+		m, err := c.Pattern.matcher()
+		if err != nil {
+			return nil, fmt.Errorf("normalizer Replace: %w", err)
+		}
+		return func(s string, _ bool) string { return replaceAll(s, m, c.Content) }, nil
+	case "Strip":
+		return func(s string, _ bool) string {
+			if c.StripLeft {
+				s = strings.TrimLeftFunc(s, unicode.IsSpace)
+			}
+			if c.StripRight {
+				s = strings.TrimRightFunc(s, unicode.IsSpace)
+			}
+			return s
+		}, nil
+	}
+	return nil, unsupported("normalizer", c.Type,
+		"NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, Sequence")
+}
+
+func (c *component) normalizers() (normalizer, error) {
+	var steps []normalizer
+	for i := range c.Normalizers {
+		n, err := c.Normalizers[i].normalizer()
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, n)
+	}
+	return func(s string, first bool) string {
+		for _, n := range steps {
+			s = n(s, first)
+		}
+		return s
+	}, nil
+}
+
+// stages appends the pre-tokenizer's stages to dst.
+func (c *component) stages(dst []stage) ([]stage, error) {
+	if c == nil {
+		return dst, nil
+	}
+	switch c.Type {
+	case "Sequence":
+		var err error
+		for i := range c.Pretokenizers {
+			if dst, err = c.Pretokenizers[i].stages(dst); err != nil {
+				return nil, err
+			}
+		}
+		return dst, nil
+	case "ByteLevel":
+		return append(dst, byteLevel{
+			prefixSpace: c.AddPrefixSpace != nil && *c.AddPrefixSpace,
+			cut:         c.UseRegex == nil || *c.UseRegex,
+			stand:       true,
+		}), nil
+	case "Split":
+		m, err := c.Pattern.matcher()
+		if err != nil {
+			return nil, fmt.Errorf("pre_tokenizer Split: %w", err)
+		}
+		b, err := c.behavior()
+		return append(dst, split{pattern: m, behavior: b, invert: c.Invert}), err
+	case "Digits":
+		b := contiguous
+		if c.IndividualDigits {
+			b = isolated
+		}
+		return append(dst, split{pattern: matcher{finder: oneOf(numeric)}, behavior: b}), nil
+	case "Metaspace":
+		m, err := c.metaspace()
+		return append(dst, m), err
+	case "Whitespace": // \w+|[^\w\s]+
+		return append(dst, split{pattern: matcher{finder: scanner(scanWords)}, behavior: removed, invert: true}), nil
+	case "WhitespaceSplit":
+		return append(dst, split{pattern: matcher{finder: oneOf(space)}, behavior: removed}), nil
+	case "Punctuation":
+		b := isolated
+		var err error
+		if c.Behavior != "" {
+			b, err = c.behavior()
+		}
+		return append(dst, split{pattern: matcher{finder: oneOf(delimit)}, behavior: b}), err
+	}
+	return nil, unsupported("pre_tokenizer", c.Type,
+		"ByteLevel, Digits, Metaspace, Punctuation, Split, Whitespace, WhitespaceSplit, Sequence")
+}
+
+var behaviors = map[string]behavior{
+	"Isolated": isolated, "Removed": removed, "MergedWithPrevious": mergedWithPrevious,
+	"MergedWithNext": mergedWithNext, "Contiguous": contiguous,
+}
+
+func (c *component) behavior() (behavior, error) {
+	b, ok := behaviors[c.Behavior]
+	if !ok {
+		return 0, fmt.Errorf("pre_tokenizer %s: behavior %q, want Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous", c.Type, c.Behavior)
+	}
+	return b, nil
+}
+
+func (c *component) metaspace() (metaspace, error) {
+	m := metaspace{replacement: c.Replacement, cut: c.Split == nil || *c.Split}
+	if utf8.RuneCountInString(c.Replacement) != 1 {
+		return m, fmt.Errorf("metaspace: replacement %q, want one character", c.Replacement)
+	}
+	switch c.PrependScheme {
+	case "", "always":
+		m.prepend = prependAlways
+	case "first":
+		m.prepend = prependFirst
+	case "never":
+		m.prepend = prependNever
+	default:
+		return m, fmt.Errorf("metaspace: prepend_scheme %q, want always, first or never", c.PrependScheme)
+	}
+	if c.AddPrefixSpace != nil && !*c.AddPrefixSpace { // from before prepend_scheme
+		if c.PrependScheme != "" && m.prepend != prependNever {
+			return m, fmt.Errorf("metaspace: add_prefix_space false, but prepend_scheme %q", c.PrependScheme)
+		}
+		m.prepend = prependNever
+	}
+	return m, nil
+}
+
+// matcher returns what finds the pattern.
+func (p *pattern) matcher() (matcher, error) {
+	if p == nil || p.String == nil && p.Regex == nil {
+		return matcher{}, fmt.Errorf("no pattern; want String or Regex")
+	}
+	if p.String != nil && *p.String != "" {
+		return matcher{finder: literal(*p.String)}, nil
+	}
+	re := ""
+	if p.Regex != nil {
+		re = *p.Regex
+	}
+	if scan, ok := patterns[re]; ok {
+		return matcher{finder: scan}, nil
+	}
+	if f, ok := parseRunPattern(re); ok {
+		return matcher{finder: f}, nil
+	}
+	if re != "" && regexp.QuoteMeta(re) == re {
+		return matcher{finder: literal(re)}, nil
+	}
+	engine, err := newRegex(re)
+	return matcher{engine: engine}, err
+}
+
+// templatePart is a part of the post-processor's result: the text's ids, or
+// those of a special token.
+type templatePart struct {
+	sequence bool
+	ids      []int32
+}
+
+// template returns the post-processor's parts, nil where it adds nothing.
+func (c *component) template() ([]templatePart, error) {
+	if c == nil {
+		return nil, nil
+	}
+	switch c.Type {
+	case "ByteLevel": // changes offsets, not ids
+		return nil, nil
+	case "Sequence":
+		var parts []templatePart
+		for i := range c.Processors {
+			p, err := c.Processors[i].template()
+			if err != nil {
+				return nil, err
+			}
+			if p != nil && parts != nil {
+				return nil, fmt.Errorf("post_processor Sequence: two TemplateProcessing, want at most one")
+			}
+			if p != nil {
+				parts = p
+			}
+		}
+		return parts, nil
+	case "TemplateProcessing":
+		return c.templateParts()
+	}
+	return nil, unsupported("post_processor", c.Type, "ByteLevel, TemplateProcessing, Sequence")
+}
+
+func (c *component) templateParts() ([]templatePart, error) {
+	parts := []templatePart{}
+	for _, p := range c.Single {
+		switch {
+		case p.Sequence != nil && p.Sequence.ID == "A":
+			parts = append(parts, templatePart{sequence: true})
+		case p.SpecialToken != nil:
+			tok, ok := c.SpecialTokens[p.SpecialToken.ID]
+			if !ok {
+				return nil, fmt.Errorf("post_processor: special token %q is not among special_tokens", p.SpecialToken.ID)
+			}
+			part := templatePart{}
+			for _, id := range tok.IDs {
+				if id < 0 || id > math.MaxInt32 {
+					return nil, fmt.Errorf("post_processor: special token %q: id %d, want 0 to %d", p.SpecialToken.ID, id, math.MaxInt32)
+				}
+				part.ids = append(part.ids, int32(id))
+			}
+			parts = append(parts, part)
+		default:
+			return nil, fmt.Errorf("post_processor: template for one text: want SpecialToken or Sequence A")
+		}
+	}
+	return parts, nil
+}
+
+func (c *component) decoder() (decoder, error) {
+	switch c.Type {
+	case "Sequence":
+		var steps []decoder
+		for i := range c.Decoders {
+			d, err := c.Decoders[i].decoder()
+			if err != nil {
+				return nil, err
+			}
+			steps = append(steps, d)
+		}
+		return func(tokens []string) []string {
+			for _, d := range steps {
+				tokens = d(tokens)
+			}
+			return tokens
+		}, nil
+	case "ByteLevel":
+		return decodeBytes, nil
+	case "ByteFallback":
+		return decodeByteFallback, nil
+	case "Fuse":
+		return fuse, nil
+	case "Strip":
+		if utf8.RuneCountInString(c.Content) != 1 {
+			return nil, fmt.Errorf("decoder Strip: content %q, want one character", c.Content)
+		}
+		return eachToken(stripToken(c.Content, c.Start, c.Stop)), nil
+	case "Replace":
+		m, err := c.Pattern.matcher()
+		if err != nil {
+			return nil, fmt.Errorf("decoder Replace: %w", err)
+		}
+		return eachToken(func(t string) string { return replaceAll(t, m, c.Content) }), nil
+	case "Metaspace":
+		m, err := c.metaspace()
+		return decodeMetaspace(m.replacement, m.prepend != prependNever), err
+	}
+	return nil, unsupported("decoder", c.Type, "ByteFallback, ByteLevel, Fuse, Metaspace, Replace, Strip, Sequence")
+}

@@ -1,0 +1,168 @@
+package tokenizer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unicode/utf8"
+)
+
+// Tokenizer is immutable once loaded; its methods may be called from several
+// goroutines at once.
+type Tokenizer struct {
+	ids    map[string]int32 // every token, added ones first
+	tokens map[int32]string // id → token as the decoder reads it
+
+	added  addedTokens
+	norm   normalizer // nil: none
+	stages []stage    // pre-tokenizer
+	model  *bpe
+	post   []templatePart // nil: the ids as they are
+	dec    decoder        // nil: tokens joined by spaces
+
+	mu   sync.Mutex
+	idle []*encoder // encoders between two Encode calls, with their caches
+}
+
+// Load reads the tokenizer of a Hugging Face folder: tokenizer.json, or, where
+// there is none, the SentencePiece tokenizer.model.
+//
+// Beside a tokenizer.json, add_bos_token of tokenizer_config.json counts for
+// nothing, as in transformers 5: the post-processor alone decides.
+func Load(dir string) (*Tokenizer, error) {
+	path := filepath.Join(dir, "tokenizer.json")
+	data, err := readFile(path)
+	if err == nil {
+		t, err := Parse(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return t, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	path = filepath.Join(dir, "tokenizer.model")
+	data, err = readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no tokenizer: want tokenizer.json or tokenizer.model", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	conf, err := readLlamaConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	t, err := parseSentencePiece(data, conf)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+// maxFile is the largest tokenizer file that is read. The largest published
+// ones (256k tokens, merges as pairs) are about 35 MB.
+const maxFile = 512 << 20 // bytes
+
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, info.Size(), maxFile)
+	}
+	return os.ReadFile(path)
+}
+
+// VocabSize returns the number of tokens, added ones included. A model may have
+// more embedding rows than that.
+func (t *Tokenizer) VocabSize() int { return len(t.ids) }
+
+// ID returns the id of a token as the vocabulary spells it ("Ġthe", "▁the").
+func (t *Tokenizer) ID(token string) (int32, bool) {
+	id, ok := t.ids[token]
+	return id, ok
+}
+
+// Token returns the vocabulary's spelling of an id.
+func (t *Tokenizer) Token(id int32) (string, bool) {
+	if i, ok := t.added.byID[id]; ok {
+		return t.added.tokens[i].Content, true
+	}
+	tok, ok := t.tokens[id]
+	return tok, ok
+}
+
+// Encode returns the ids of text. With special, the post-processor adds its
+// tokens (a beginning-of-sequence token, for most Llama-like models); special
+// tokens written in the text are read as such either way.
+func (t *Tokenizer) Encode(text string, special bool) []int32 {
+	if !utf8.ValidString(text) {
+		text = string([]rune(text))
+	}
+	e := t.encoder()
+	e.ids = make([]int32, 0, len(text)/3+8)
+	if t.post == nil {
+		e.text(text)
+	}
+	for _, part := range t.post {
+		if part.sequence {
+			e.text(text)
+		} else if special {
+			e.ids = append(e.ids, part.ids...)
+		}
+	}
+	ids := e.ids
+	e.ids = nil
+	t.release(e)
+	return ids
+}
+
+// Decode returns the text of ids; ids that are no token count for nothing, and
+// with skipSpecial neither do special tokens. Bytes that do not make up UTF-8
+// come out as U+FFFD.
+func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
+	tokens := make([]string, 0, len(ids))
+	for _, id := range ids {
+		tok, ok := t.tokens[id]
+		if !ok || skipSpecial && t.added.special[tok] {
+			continue
+		}
+		tokens = append(tokens, tok)
+	}
+	if t.dec == nil {
+		return strings.Join(tokens, " ")
+	}
+	return strings.Join(t.dec(tokens), "")
+}
+
+// maxIdle is the number of encoders kept for later calls.
+const maxIdle = 64
+
+func (t *Tokenizer) encoder() *encoder {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := len(t.idle); n > 0 {
+		e := t.idle[n-1]
+		t.idle = t.idle[:n-1]
+		return e
+	}
+	return &encoder{t: t}
+}
+
+func (t *Tokenizer) release(e *encoder) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.idle) < maxIdle {
+		t.idle = append(t.idle, e)
+	}
+}
