@@ -1,0 +1,32 @@
+package score
+
+import (
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Magnitude is the size of the weight.
+var Magnitude = Method{
+	Name:  "magnitude",
+	Doc:   "|W|; needs no data",
+	Cite:  "Han et al. 2015, arXiv:1506.02626",
+	Group: pattern.Matrix,
+	Score: scoreMagnitude,
+}
+
+// scoreMagnitude scores a weight by its size:
+//
+//	S_ij = |W_ij|
+//
+// exactly.
+//
+// Han et al. 2015, arXiv:1506.02626, section 3.
+func scoreMagnitude(dst []float32, w *tensor.Weight, _ *stats.Input, _ Params) error {
+	checkDst(dst, w)
+	ones := make([]float32, w.Cols)
+	for j := range ones {
+		ones[j] = 1
+	}
+	return scaled(dst, w, ones)
+}

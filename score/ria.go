@@ -1,0 +1,56 @@
+package score
+
+import (
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// DefaultPower is the exponent of the activation norm in ria and crepe.
+const DefaultPower = 0.5
+
+// RIA weighs the share of row and column by a dampened norm of the input.
+var RIA = Method{
+	Name:      "ria",
+	Doc:       "(|W|/row sum + |W|/column sum)·‖X‖^power; compares within the matrix",
+	Cite:      "Zhang et al. 2024, Plug-and-Play, ICLR",
+	Group:     pattern.Matrix,
+	NeedsData: true,
+	Params:    []string{"power"},
+	Defaults:  Params{Power: DefaultPower},
+	Score:     scoreRIA,
+}
+
+// scoreRIA scores a weight by its share of its row and of its column, so that
+// no channel is lost whole, times a dampened norm of its input:
+//
+//	S_ij = (|W_ij|/R_i + |W_ij|/C_j)·‖X_j‖^p
+//
+// p is Params.Power. The sums are float64; 1/R_i, 1/C_j and the norm are
+// rounded to float32, and S_ij = |W_ij|·(1/R_i + 1/C_j)·‖X_j‖^p after each
+// operation: relative error at most 5·2⁻²⁴.
+//
+// Zhang et al. 2024, "Plug-and-Play: An Efficient Post-training Pruning Method
+// for Large Language Models", ICLR.
+func scoreRIA(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error {
+	checkDst(dst, w)
+	n, err := norms(w, s, p.Power)
+	if err != nil {
+		return err
+	}
+	row, col, err := absSums(w)
+	if err != nil {
+		return err
+	}
+	relative(dst, w, overSums(1, row), overSums(1, col), n)
+	return nil
+}
+
+// relative writes |W_ij|·(a_i + b_j)·n_j.
+func relative(dst []float32, w *tensor.Weight, a, b, n []float32) {
+	eachSegment(w, func(x []float32, i, j int) {
+		k, end := i*w.Cols+j, j+len(x)
+		kernel.RelativeImportance(dst[k:k+len(x)], x, b[j:end], n[j:end], a[i])
+	})
+}

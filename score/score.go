@@ -1,0 +1,151 @@
+// Package score says what each weight of a Linear is worth: the methods.
+//
+// A method writes one score a weight, finite and at least 0; mask.Select then
+// prunes the lowest. The letters of all files here:
+//
+//	W      out × in weight; row i is an output feature, column j an input feature
+//	X      input of the Linear, tokens × in; ‖X_j‖ = sqrt(ColSq[j])
+//	R_i    Σ_j |W_ij|, sum of row i
+//	C_j    Σ_i |W_ij|, sum of column j
+//	N_ij   sum of the neighbourhood of W_ij (crepe.go)
+//
+// A quotient 0/0 (an empty row, column or neighbourhood) counts as 0, and so
+// does the score of a weight whose input channel is silent: both go first.
+// Where the references get NaN there, they never prune.
+//
+// No method depends on GOMAXPROCS or on the processor: sums are float64 in a
+// fixed order, the rest is float32 with each operation rounded by itself.
+package score
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Params are the parameters of all methods. Each reads those that its
+// Method.Params names.
+type Params struct {
+	Alpha  float64 // coefficient of |W|/R
+	Beta   float64 // coefficient of |W|/C
+	Gamma  float64 // coefficient of |W|/N
+	Kernel int     // width of the neighbourhood: 3, 5, 7, 9 or 11
+	Power  float64 // exponent of ‖X_j‖
+}
+
+// Method is a way to score.
+type Method struct {
+	Name      string
+	Doc       string        // the score, in a line
+	Cite      string        // its source
+	Group     pattern.Group // which weights compete in the source
+	NeedsData bool          // reads a stats.Input
+	Params    []string      // the parameters it reads: alpha, beta, gamma, kernel, power
+	Defaults  Params        // of those
+
+	// Score writes the score of W_ij to dst[i·in + j]. len(dst) is out·in;
+	// the statistic, if the method reads one, has one ColSq a column. A weight
+	// that is NaN or infinite is an error that names its position.
+	Score func(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error
+}
+
+// Methods returns all methods, the simplest first.
+func Methods() []Method { return []Method{Magnitude, Wanda, RIA, CRePE} }
+
+// Names returns the names of all methods, in their order.
+func Names() []string {
+	var names []string
+	for _, m := range Methods() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// Lookup returns the method called name.
+func Lookup(name string) (Method, error) {
+	for _, m := range Methods() {
+		if m.Name == name {
+			return m, nil
+		}
+	}
+	return Method{}, fmt.Errorf("unknown method %q, want one of %s", name, strings.Join(Names(), ", "))
+}
+
+// Bounds within which no score overflows float32 for the weights and
+// activations of any real model.
+const (
+	maxCoefficient = 1e6
+	maxPower       = 4
+)
+
+// Check returns an error if m cannot compute with p. What m does not read is
+// not looked at.
+func (m Method) Check(p Params) error {
+	for _, c := range []struct {
+		name     string
+		v, limit float64
+	}{
+		{"alpha", p.Alpha, maxCoefficient},
+		{"beta", p.Beta, maxCoefficient},
+		{"gamma", p.Gamma, maxCoefficient},
+		{"power", p.Power, maxPower},
+	} {
+		if slices.Contains(m.Params, c.name) && !(c.v >= 0 && c.v <= c.limit) {
+			return fmt.Errorf("%s: %v, want 0 to %v", c.name, c.v, c.limit)
+		}
+	}
+	if slices.Contains(m.Params, "kernel") && (p.Kernel < 3 || p.Kernel > 11 || p.Kernel%2 == 0) {
+		return fmt.Errorf("kernel: %d, want 3, 5, 7, 9 or 11", p.Kernel)
+	}
+	if slices.Contains(m.Params, "alpha") && p.Alpha == 0 && p.Beta == 0 && p.Gamma == 0 {
+		return fmt.Errorf("alpha, beta and gamma are all 0, want one above it")
+	}
+	return nil
+}
+
+// norms returns ‖X_j‖^power = ColSq[j]^(power/2) as float32; a silent channel
+// gets 0, whatever the power.
+func norms(w *tensor.Weight, s *stats.Input, power float64) ([]float32, error) {
+	if s == nil || len(s.ColSq) != w.Cols {
+		panic(fmt.Sprintf("score: statistic %v, want one with %d columns", s, w.Cols))
+	}
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	n := make([]float32, w.Cols)
+	for j, sq := range s.ColSq {
+		switch {
+		case sq < 0:
+			return nil, fmt.Errorf("input channel %d: sum of squared activations is %v, want at least 0", j, sq)
+		case sq > 0:
+			n[j] = float32(root(sq, power))
+		}
+		if math.IsInf(float64(n[j]), 0) {
+			return nil, fmt.Errorf("input channel %d: norm %v to the power %v does not fit in float32", j, math.Sqrt(sq), power)
+		}
+	}
+	return n, nil
+}
+
+// root returns sq^(power/2); for the powers in use by square roots, which are
+// the same on every processor.
+func root(sq, power float64) float64 {
+	switch power {
+	case 1:
+		return math.Sqrt(sq)
+	case 0.5:
+		return math.Sqrt(math.Sqrt(sq))
+	}
+	return math.Pow(sq, power/2)
+}
+
+func checkDst(dst []float32, w *tensor.Weight) {
+	if len(dst) != w.Rows*w.Cols {
+		panic(fmt.Sprintf("score: len(dst) = %d, want %d × %d", len(dst), w.Rows, w.Cols))
+	}
+}
