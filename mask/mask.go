@@ -1,0 +1,73 @@
+// Package mask selects the weights that are pruned, exactly as many as asked
+// for, and prunes them.
+package mask
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Mask says of each weight of a matrix whether it is kept.
+type Mask struct {
+	Rows, Cols int
+	stride     int      // words a row
+	bits       []uint64 // bit j%64 of bits[i*stride + j/64] is set: W_ij is kept; unused bits are 0
+}
+
+func newMask(rows, cols int) *Mask {
+	stride := (cols + 63) / 64
+	return &Mask{Rows: rows, Cols: cols, stride: stride, bits: make([]uint64, rows*stride)}
+}
+
+func (m *Mask) row(i int) []uint64 { return m.bits[i*m.stride : (i+1)*m.stride] }
+
+// Kept reports whether weight (i, j) is kept.
+func (m *Mask) Kept(i, j int) bool {
+	return m.bits[i*m.stride+j/64]>>(j%64)&1 != 0
+}
+
+// Pruned returns how many weights are pruned.
+func (m *Mask) Pruned() int {
+	return m.Rows*m.Cols - count(m.bits)
+}
+
+// PrunedInRow returns how many weights of row i are pruned.
+func (m *Mask) PrunedInRow(i int) int {
+	return m.Cols - count(m.row(i))
+}
+
+func count(words []uint64) int {
+	n := 0
+	for _, w := range words {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// applyRows is how many rows one task of Apply prunes.
+const applyRows = 64
+
+// Apply sets the weights that m prunes to +0 and leaves the others as they are.
+func (m *Mask) Apply(w *tensor.Weight) {
+	if w.Rows != m.Rows || w.Cols != m.Cols {
+		panic(fmt.Sprintf("mask: Apply: weight of %d × %d, want %d × %d", w.Rows, w.Cols, m.Rows, m.Cols))
+	}
+	src := w.Source()
+	parallel.For(m.Rows, applyRows, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			a, b := i*m.Cols, (i+1)*m.Cols
+			switch {
+			case src.F32 != nil:
+				kernel.ZeroUnset32(src.F32[a:b], m.row(i))
+			case src.BF16 != nil:
+				kernel.ZeroUnset16(src.BF16[a:b], m.row(i))
+			case src.F16 != nil:
+				kernel.ZeroUnset16(src.F16[a:b], m.row(i))
+			}
+		}
+	})
+}
