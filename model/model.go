@@ -155,6 +155,9 @@ func scale(x []float32, by float32) {
 	}
 }
 
+// Trim gives up the memory that is kept for the next LoadBlock.
+func (m *Model) Trim() { m.pool.free = map[poolKey][]*tensor.Weight{} }
+
 // LoadBlock reads block i into memory, into that of released blocks where it fits.
 func (m *Model) LoadBlock(i int) (Block, error) {
 	b := m.binder()
