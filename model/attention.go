@@ -41,9 +41,10 @@ func newAttention(c *Config, b *binder, block int) *attention {
 // turn, and o_proj.
 func newFusedAttention(c *Config, b *binder, block int) *attention {
 	qWidth, kvWidth := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	qkv := b.linear("self_attn.qkv_proj", qWidth+2*kvWidth, c.Width, c.qkvBias)
+	qkv := b.fused("self_attn.qkv_proj", c.Width, c.qkvBias,
+		partSize{"q", qWidth}, partSize{"k", kvWidth}, partSize{"v", kvWidth})
 	a := attend(c, b, block, newInput(qkv))
-	a.q, a.k, a.v = rows{qkv, 0, qWidth}, rows{qkv, qWidth, kvWidth}, rows{qkv, qWidth + kvWidth, kvWidth}
+	a.q, a.k, a.v = qkv.part(0), qkv.part(1), qkv.part(2)
 	return a
 }
 
@@ -70,7 +71,7 @@ func attend(c *Config, b *binder, block int, in *Input) *attention {
 
 func (a *attention) inputs() []*Input { return a.ins }
 
-func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 	defer st.release(st.mark())
 	tokens := h.Rows
 	if tap != nil {
@@ -99,6 +100,7 @@ func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
 	if out != nil {
 		out.project(st, mixed, a.o)
 	}
+	return nil
 }
 
 // queries returns the queries and, where the output is gated, these and the

@@ -17,6 +17,8 @@ type binder struct {
 	inv         *checkpoint.Inventory
 	prefix      string // "model.layers.3."
 	read        bool
+	expert      bool  // Linears are an expert's, and read later
+	expertBytes int64 // as in Model
 	pool        *pool
 	compute     *Compute
 	zeroCentred bool            // norms are stored less 1
@@ -42,19 +44,6 @@ func (b *binder) find(name string, shape ...int) (checkpoint.Tensor, bool) {
 		return t, false
 	}
 	return t, true
-}
-
-// matrix returns the out × in weight of that name, nil if it is only looked for.
-func (b *binder) matrix(name string, out, in int) *tensor.Weight {
-	t, ok := b.find(name, out, in)
-	if !ok || !b.read {
-		return nil
-	}
-	w := b.pool.get(t.DType, out, in)
-	if err := readWeight(b.inv, t, w); err != nil {
-		b.errs = append(b.errs, err)
-	}
-	return w
 }
 
 // vector returns the elements of that name as float32.
@@ -87,12 +76,45 @@ func (b *binder) norm(name string, n int) []float32 {
 
 // linear returns the Linear of that name: name.weight, and name.bias if bias is set.
 func (b *binder) linear(name string, out, in int, bias bool) *Linear {
-	l := &Linear{Name: b.prefix + name, compute: b.compute}
-	l.W = b.matrix(name+".weight", out, in)
+	l := &Linear{Name: b.prefix + name, Rows: out, Cols: in, compute: b.compute, expert: b.expert, streamed: b.expert}
+	t, ok := b.find(name+".weight", out, in)
+	l.stored = stored{inv: b.inv, tensor: t, pool: b.pool}
+	if ok && !l.streamed {
+		b.load(l)
+	}
 	if bias {
 		l.Bias = b.vector(name+".bias", out)
 	}
 	return l
+}
+
+// load reads l, unless headers are all that is looked at.
+func (b *binder) load(l *Linear) {
+	if !b.read {
+		return
+	}
+	if err := l.Load(); err != nil {
+		b.errs = append(b.errs, err)
+	}
+}
+
+// fused returns the Linear of that name, which holds parts of the given sizes
+// one after the other.
+func (b *binder) fused(name string, in int, bias bool, parts ...partSize) *Linear {
+	var all []Part
+	out := 0
+	for _, p := range parts {
+		all = append(all, Part{Name: p.name, Lo: out, Hi: out + p.rows})
+		out += p.rows
+	}
+	l := b.linear(name, out, in, bias)
+	l.Parts = all
+	return l
+}
+
+type partSize struct {
+	name string
+	rows int
 }
 
 // err returns what was wrong, the first few of it.

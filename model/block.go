@@ -1,6 +1,10 @@
 package model
 
 import (
+	"fmt"
+	"slices"
+
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -14,11 +18,16 @@ type Block interface {
 	// Observe calls tap with the input of every Linear for the sequence x,
 	// tokens × width, which is left as it is. It stops before the last
 	// product, whose result no Input needs. st must not be a decoder, tap not nil.
-	Observe(st *State, x tensor.Matrix, tap Tap)
+	// An error is one of reading weights that are not in memory.
+	Observe(st *State, x tensor.Matrix, tap Tap) error
 
 	// Forward replaces the hidden states x that enter the block by those that
-	// leave it.
-	Forward(st *State, x tensor.Matrix)
+	// leave it. An error is as in Observe, and x is then of no use.
+	Forward(st *State, x tensor.Matrix) error
+
+	// ReadFrom makes weights that are not in memory be read from inv from now
+	// on, which has the tensors of the Model's checkpoint, pruned.
+	ReadFrom(inv *checkpoint.Inventory) error
 
 	// Release gives the weights' memory to the next LoadBlock; the block must
 	// not be used afterwards.
@@ -31,7 +40,6 @@ type Block interface {
 type decoder struct {
 	branches []branch
 	eps      float32
-	pool     *pool
 }
 
 type branch struct {
@@ -47,7 +55,7 @@ type mixer interface {
 	// run takes the normed tokens × width input h, which it may overwrite,
 	// calls tap, if not nil, with the input of every Linear, and adds its
 	// output to out. With out nil it stops before its last product.
-	run(st *State, h tensor.Matrix, out *residual, tap Tap)
+	run(st *State, h tensor.Matrix, out *residual, tap Tap) error
 }
 
 func (d *decoder) Inputs() []*Input {
@@ -58,13 +66,11 @@ func (d *decoder) Inputs() []*Input {
 	return all
 }
 
-func (d *decoder) Forward(st *State, x tensor.Matrix) {
-	for i := range d.branches {
-		d.run(st, &d.branches[i], x, &residual{x: x, post: d.branches[i].post, eps: d.eps}, nil)
-	}
+func (d *decoder) Forward(st *State, x tensor.Matrix) error {
+	return d.runAll(st, d.branches, x, nil)
 }
 
-func (d *decoder) Observe(st *State, x tensor.Matrix, tap Tap) {
+func (d *decoder) Observe(st *State, x tensor.Matrix, tap Tap) error {
 	if st.memory != nil {
 		panic("model: Observe: the State is a decoder, want one from NewState")
 	}
@@ -72,25 +78,51 @@ func (d *decoder) Observe(st *State, x tensor.Matrix, tap Tap) {
 	y := st.alloc(x.Rows, x.Cols)
 	copy(y.Data, x.Data)
 	last := len(d.branches) - 1
-	for i := range d.branches[:last] {
-		d.run(st, &d.branches[i], y, &residual{x: y, post: d.branches[i].post, eps: d.eps}, tap)
+	if err := d.runAll(st, d.branches[:last], y, tap); err != nil {
+		return err
 	}
-	d.run(st, &d.branches[last], y, nil, tap)
+	return d.run(st, &d.branches[last], y, nil, tap)
 }
 
-func (d *decoder) run(st *State, b *branch, x tensor.Matrix, out *residual, tap Tap) {
+// runAll adds the outputs of the branches to x, one after the other.
+func (d *decoder) runAll(st *State, branches []branch, x tensor.Matrix, tap Tap) error {
+	for i := range branches {
+		if err := d.run(st, &branches[i], x, &residual{x: x, post: branches[i].post, eps: d.eps}, tap); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *decoder) run(st *State, b *branch, x tensor.Matrix, out *residual, tap Tap) error {
 	defer st.release(st.mark())
 	h := st.alloc(x.Rows, x.Cols)
 	normRows(h, x, b.norm, d.eps)
-	b.mixer.run(st, h, out, tap)
+	return b.mixer.run(st, h, out, tap)
+}
+
+func (d *decoder) ReadFrom(inv *checkpoint.Inventory) error {
+	for _, l := range d.linears() {
+		t, ok := inv.Tensor(l.Name + ".weight")
+		if was := l.stored.tensor; !ok || t.DType != was.DType || !slices.Equal(t.Shape, was.Shape) {
+			return fmt.Errorf("%s: tensor %s: want it as in %s", inv.Dir(), was.Name, l.stored.inv.Dir())
+		}
+		l.stored.inv, l.stored.tensor = inv, t
+	}
+	return nil
+}
+
+func (d *decoder) linears() []*Linear {
+	var all []*Linear
+	for _, in := range d.Inputs() {
+		all = append(all, in.Linears...)
+	}
+	return all
 }
 
 func (d *decoder) Release() {
-	for _, in := range d.Inputs() {
-		for _, l := range in.Linears {
-			d.pool.put(l.W)
-			l.W = nil
-		}
+	for _, l := range d.linears() {
+		l.release()
 	}
 }
 

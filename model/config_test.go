@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/golden"
 )
 
 // small is a config that is complete but for what each test adds.
@@ -267,7 +268,7 @@ func TestNestedConfig(t *testing.T) {
 }
 
 func FuzzParseConfig(f *testing.F) {
-	for _, name := range fixtures(f) {
+	for _, name := range golden.Folders(f, fixturesDir) {
 		text, err := os.ReadFile(filepath.Join(fixturesDir, name, "config.json"))
 		if err != nil {
 			f.Fatal(err)

@@ -46,7 +46,9 @@ type deltaNet struct {
 func newDeltaNet(c *Config, b *binder, block int) *deltaNet {
 	const at = "linear_attn."
 	s := c.delta
-	qkv := b.linear(at+"in_proj_qkv", s.channels(), c.Width, false)
+	keys := s.keyHeads * s.keyDim
+	qkv := b.fused(at+"in_proj_qkv", c.Width, false,
+		partSize{"q", keys}, partSize{"k", keys}, partSize{"v", s.valueWidth()})
 	z := b.linear(at+"in_proj_z", s.valueWidth(), c.Width, false)
 	beta := b.linear(at+"in_proj_b", s.valueHeads, c.Width, false)
 	decay := b.linear(at+"in_proj_a", s.valueHeads, c.Width, false)
@@ -109,7 +111,7 @@ func (d *deltaNet) recall(st *State) deltaMemory {
 
 func (d *deltaNet) inputs() []*Input { return d.ins }
 
-func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 	defer st.release(st.mark())
 	if tap != nil {
 		tap(d.ins[0], h)
@@ -142,6 +144,7 @@ func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
 	if out != nil {
 		out.project(st, z, d.out)
 	}
+	return nil
 }
 
 // convolve writes silu of the causal convolution of x over time into dst;

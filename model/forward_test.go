@@ -27,7 +27,7 @@ func run(t *testing.T, m *Model, st *State, ids []int32, pieces []int) tensor.Ma
 		b := load(t, m, i)
 		at := 0
 		for _, n := range pieces {
-			b.Forward(st, x.Slice(at, at+n))
+			forward(t, b, st, x.Slice(at, at+n))
 			at += n
 		}
 		b.Release()
@@ -49,7 +49,7 @@ func TestDecoderEqualsWholeSequence(t *testing.T) {
 // TestLongSequence passes more tokens than fit a chunk.
 func TestLongSequence(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, name := range fixtures(t) {
+	for _, name := range golden.Folders(t, fixturesDir) {
 		t.Run(name, func(t *testing.T) {
 			m := open(t, fixturesDir+"/"+name)
 			ids := make([]int32, chunkTokens+37)
@@ -80,7 +80,7 @@ func TestGreedyDecoding(t *testing.T) {
 		for at := 0; len(got) < len(ids); {
 			x := embed(t, m, [][]int32{got[at:]})[0]
 			for _, b := range blocks {
-				b.Forward(st, x)
+				forward(t, b, st, x)
 			}
 			at = len(got)
 			got = append(got, argmax(logits(t, m, []tensor.Matrix{x.Slice(x.Rows-1, x.Rows)})))
@@ -107,7 +107,7 @@ func argmax(x []float32) int32 {
 // as it does; that is 0.3 to 2.2, a wrong product moves them by 10. And they
 // must move, or the mode does nothing.
 func TestComputeBF16(t *testing.T) {
-	for _, name := range fixtures(t) {
+	for _, name := range golden.Folders(t, fixturesDir) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(fixturesDir, name)
 			var meta struct {
@@ -163,8 +163,8 @@ func TestMemoryIsReused(t *testing.T) {
 	pass := func() {
 		for i := range m.Blocks() {
 			b := load(t, m, i)
-			b.Observe(st, x, func(*Input, tensor.Matrix) {})
-			b.Forward(st, x)
+			observe(t, b, st, x, func(*Input, tensor.Matrix) {})
+			forward(t, b, st, x)
 			b.Release()
 		}
 	}
@@ -210,8 +210,8 @@ func TestMisuseOfDecoderPanics(t *testing.T) {
 	b := load(t, m, 0)
 	x := tensor.NewMatrix(3, m.Width())
 	for name, f := range map[string]func(){
-		"Observe":         func() { b.Observe(m.NewDecoder(3), x, func(*Input, tensor.Matrix) {}) },
-		"too many tokens": func() { b.Forward(m.NewDecoder(2), x) },
+		"Observe":         func() { observe(t, b, m.NewDecoder(3), x, func(*Input, tensor.Matrix) {}) },
+		"too many tokens": func() { forward(t, b, m.NewDecoder(2), x) },
 	} {
 		func() {
 			defer func() {

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -23,28 +22,9 @@ var (
 	sqnormTol = golden.Tolerance{Abs: 1e-5, Rel: 1e-3}
 )
 
-// fixtures returns the names of all fixture folders.
-func fixtures(t testing.TB) []string {
-	t.Helper()
-	entries, err := os.ReadDir(fixturesDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	if len(names) == 0 {
-		t.Fatalf("%s: no fixture in it", fixturesDir)
-	}
-	return names
-}
-
 // forFixtures runs f for every fixture.
 func forFixtures(t *testing.T, f func(t *testing.T, m *Model, want map[string]golden.Tensor)) {
-	for _, name := range fixtures(t) {
+	for _, name := range golden.Folders(t, fixturesDir) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(fixturesDir, name)
 			f(t, open(t, dir), golden.Read(t, filepath.Join(dir, "golden.safetensors")))
@@ -98,6 +78,20 @@ func load(t testing.TB, m *Model, i int) Block {
 	return b
 }
 
+func forward(t testing.TB, b Block, st *State, x tensor.Matrix) {
+	t.Helper()
+	if err := b.Forward(st, x); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func observe(t testing.TB, b Block, st *State, x tensor.Matrix, tap Tap) {
+	t.Helper()
+	if err := b.Observe(st, x, tap); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func logits(t testing.TB, m *Model, xs []tensor.Matrix) []float32 {
 	t.Helper()
 	h, err := m.LoadHead()
@@ -124,13 +118,13 @@ func join(xs []tensor.Matrix) []float32 {
 }
 
 // statistics gathers the statistics of every Input of a block.
-func statistics(b Block, st *State, xs []tensor.Matrix) map[string]*stats.Input {
+func statistics(t testing.TB, b Block, st *State, xs []tensor.Matrix) map[string]*stats.Input {
 	sums := map[*Input]*stats.Accumulator{}
 	for _, in := range b.Inputs() {
-		sums[in] = stats.NewAccumulator(in.Linears[0].W.Cols)
+		sums[in] = stats.NewAccumulator(in.Linears[0].Cols)
 	}
 	for _, x := range xs {
-		b.Observe(st, x, func(in *Input, x tensor.Matrix) { sums[in].Add(x) })
+		observe(t, b, st, x, func(in *Input, x tensor.Matrix) { sums[in].Add(x) })
 	}
 	out := map[string]*stats.Input{}
 	for in, a := range sums {
@@ -150,12 +144,12 @@ func TestGolden(t *testing.T) {
 			entering := append([]float32(nil), join(xs)...)
 			golden.Compare(t, fmt.Sprintf("hidden.%d", i), entering, want[fmt.Sprintf("hidden.%d", i)].F32, hiddenTol)
 			b := load(t, m, i)
-			for name, s := range statistics(b, st, xs) {
+			for name, s := range statistics(t, b, st, xs) {
 				seen[name] = s
 			}
 			golden.Compare(t, "x after Observe", join(xs), entering, golden.Tolerance{})
 			for _, x := range xs {
-				b.Forward(st, x)
+				forward(t, b, st, x)
 			}
 			b.Release()
 		}

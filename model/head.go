@@ -14,7 +14,7 @@ import (
 type Head struct {
 	m     *Model
 	norm  []float32
-	chunk *Linear // vocabulary rows first to first+chunk.W.Rows-1
+	chunk *Linear // vocabulary rows first to first+chunk.Rows-1
 	first int     // nowhere before the first read
 	st    *State
 }
@@ -38,7 +38,10 @@ func (m *Model) loadHead(rows int) (*Head, error) {
 		return nil, err
 	}
 	rows = min(m.Config.Vocab, max(1, rows))
-	chunk := &Linear{Name: m.head.Name, W: tensor.NewWeight(m.head.DType, rows, m.Config.Width), compute: &m.Compute}
+	chunk := &Linear{
+		Name: m.head.Name, Rows: rows, Cols: m.Config.Width, compute: &m.Compute,
+		W: tensor.NewWeight(m.head.DType, rows, m.Config.Width),
+	}
 	return &Head{m: m, norm: norm, chunk: chunk, first: nowhere, st: m.NewState()}, nil
 }
 
@@ -112,7 +115,7 @@ func (h *Head) stream(x tensor.Matrix, f func(t, first int, part []float32)) err
 	if x.Cols != h.m.Config.Width {
 		panic(fmt.Sprintf("model: Head: hidden states have %d columns, want %d", x.Cols, h.m.Config.Width))
 	}
-	for first := 0; first < h.m.Config.Vocab; first += h.chunk.W.Rows {
+	for first := 0; first < h.m.Config.Vocab; first += h.chunk.Rows {
 		part, err := h.load(first)
 		if err != nil {
 			return err
@@ -152,8 +155,8 @@ func softCap(x []float32, c float32) {
 // there. The last chunk begins early, so that all are of one size and share
 // one memory.
 func (h *Head) load(first int) (rows, error) {
-	start := min(first, h.m.Config.Vocab-h.chunk.W.Rows)
-	part := rows{Linear: h.chunk, lo: first - start, n: h.chunk.W.Rows - (first - start)}
+	start := min(first, h.m.Config.Vocab-h.chunk.Rows)
+	part := rows{Linear: h.chunk, lo: first - start, n: h.chunk.Rows - (first - start)}
 	if h.first == start {
 		return part, nil
 	}

@@ -1,24 +1,74 @@
 package model
 
-import "github.com/crepe-llm/crepe/tensor"
+import (
+	"math"
+
+	"github.com/crepe-llm/crepe/tensor"
+)
 
 // LinearInfo describes a prunable Linear by its header.
 type LinearInfo struct {
 	Name       string // of the checkpoint, without ".weight"
 	Rows, Cols int    // out, in
 	DType      tensor.DType
-	Steers     bool // as in Linear
+	Steers     bool   // as in Linear
+	Parts      []Part // as in Linear
+
+	// Share is that of the tokens that enter it: below 1 for an expert's.
+	Share float64
 }
 
 // Linears returns the prunable Linears of block i in execution order. It reads
 // no weights.
 func (m *Model) Linears(i int) []LinearInfo {
 	var infos []LinearInfo
-	for _, in := range m.bind(m.binder(), i).Inputs() {
-		for _, l := range in.Linears {
-			t, _ := m.inv.Tensor(l.Name + ".weight") // Open has found it
-			infos = append(infos, LinearInfo{Name: l.Name, Rows: t.Shape[0], Cols: t.Shape[1], DType: t.DType, Steers: l.Steers})
+	for _, l := range m.bind(m.binder(), i).linears() {
+		infos = append(infos, LinearInfo{
+			Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
+			Steers: l.Steers, Parts: l.Parts, Share: 1,
+		})
+		if e := m.Config.experts; l.expert {
+			infos[len(infos)-1].Share = float64(e.used) / float64(e.count)
 		}
 	}
 	return infos
+}
+
+// FitBlocks returns the ExpertBytes with which the weights of no block take
+// more than room bytes, and what those of the largest then take. 0 is no limit;
+// where even one expert at a time is too much, the block is above room.
+func (m *Model) FitBlocks(room int64) (expertBytes, block int64) {
+	m = &Model{Config: m.Config, inv: m.inv, pool: m.pool} // without a limit of its own
+	var always, experts []int64                            // by block
+	limit, least := int64(math.MaxInt64), int64(0)
+	for i := range m.Blocks() {
+		all, largest, others := m.bind(m.binder(), i).bytes()
+		always, experts = append(always, others), append(experts, all)
+		block = max(block, others+all)
+		if all > 0 {
+			limit, least = min(limit, room-others), max(least, largest)
+		}
+	}
+	if block <= room || least == 0 {
+		return 0, block
+	}
+	expertBytes, block = max(limit, least), 0
+	for i := range always {
+		block = max(block, always[i]+min(experts[i], expertBytes))
+	}
+	return expertBytes, block
+}
+
+// bytes returns the sizes of d's experts, of the largest of them, and of the
+// other prunable Linears.
+func (d *decoder) bytes() (experts, largest, others int64) {
+	for _, b := range d.branches {
+		if x, ok := b.mixer.(*moe); ok {
+			experts, largest = x.bytes()
+		}
+	}
+	for _, l := range d.linears() {
+		others += l.stored.tensor.Size
+	}
+	return experts, largest, others - experts
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/tensor"
@@ -41,15 +42,72 @@ func ParseCompute(s string) (Compute, error) {
 
 // Linear computes y = W x + b.
 type Linear struct {
-	Name string         // of the checkpoint, without ".weight"
-	W    *tensor.Weight // out × in
-	Bias []float32      // [out], nil for none
+	Name       string         // of the checkpoint, without ".weight"
+	Rows, Cols int            // out, in
+	W          *tensor.Weight // nil while it is not in memory: see Load
+	Bias       []float32      // [out], nil for none
+
+	// Parts are what a fused matrix holds, row after row; nil for one that is
+	// not fused.
+	Parts []Part
 
 	// Steers marks the few rows that set how fast a recurrent state decays and
 	// learns: pruning them saves nothing and costs much, so the default is not to.
 	Steers bool
 
-	compute *Compute
+	compute  *Compute
+	stored   stored
+	expert   bool // of a mixture
+	streamed bool // in memory only between Load and Unload
+}
+
+// stored says where a weight is.
+type stored struct {
+	inv    *checkpoint.Inventory
+	tensor checkpoint.Tensor
+	pool   *pool
+}
+
+// Load reads W unless it is in memory. Only experts that Model.ExpertBytes
+// leaves no room for are not.
+func (l *Linear) Load() error {
+	if l.W != nil {
+		return nil
+	}
+	w := l.stored.pool.get(l.stored.tensor.DType, l.Rows, l.Cols)
+	if err := readWeight(l.stored.inv, l.stored.tensor, w); err != nil {
+		l.stored.pool.put(w)
+		return err
+	}
+	l.W = w
+	return nil
+}
+
+// Unload gives up a W that does not stay in memory, and with it every change.
+func (l *Linear) Unload() {
+	if l.streamed {
+		l.release()
+	}
+}
+
+func (l *Linear) release() {
+	if l.W != nil {
+		l.stored.pool.put(l.W)
+		l.W = nil
+	}
+}
+
+// Part is a run of a Linear's rows that is a Linear of its own in models that
+// do not fuse.
+type Part struct {
+	Name   string // "q"
+	Lo, Hi int    // rows Lo to Hi-1
+}
+
+// part returns the i-th of l's Parts.
+func (l *Linear) part(i int) rows {
+	p := l.Parts[i]
+	return rows{Linear: l, lo: p.Lo, n: p.Hi - p.Lo}
 }
 
 // rows is a Linear's output features lo to lo+n-1: what a fused matrix holds
@@ -60,32 +118,23 @@ type rows struct {
 }
 
 // all returns every row of l.
-func (l *Linear) all() rows { return rows{Linear: l, n: l.W.Rows} }
+func (l *Linear) all() rows { return rows{Linear: l, n: l.Rows} }
 
 // apply writes tokens × n products into dst. All products of a model with its
 // weights pass here.
 func (r rows) apply(dst, x tensor.Matrix) {
-	if x.Cols != r.W.Cols || dst.Cols != r.n || dst.Rows != x.Rows {
+	if x.Cols != r.Cols || dst.Cols != r.n || dst.Rows != x.Rows {
 		panic(fmt.Sprintf("model: %s: %d × %d from %d × %d, want %d from %d columns",
-			r.Name, dst.Rows, dst.Cols, x.Rows, x.Cols, r.n, r.W.Cols))
+			r.Name, dst.Rows, dst.Cols, x.Rows, x.Cols, r.n, r.Cols))
 	}
 	if x.Rows == 0 {
 		return
 	}
-	lo, hi := r.lo*r.W.Cols, (r.lo+r.n)*r.W.Cols
-	product, src := kernel.MatMulT, r.W.Source()
-	switch {
-	case src.F32 != nil:
-		src.F32 = src.F32[lo:hi]
-	case src.F16 != nil:
-		src.F16 = src.F16[lo:hi]
-	default:
-		src.BF16 = src.BF16[lo:hi]
-		if *r.compute == BF16 {
-			product = kernel.MatMulTBF16
-		}
+	product, src := kernel.MatMulT, r.W.Slice(r.lo, r.lo+r.n).Source()
+	if src.BF16 != nil && *r.compute == BF16 {
+		product = kernel.MatMulTBF16
 	}
-	product(dst.Data, dst.Cols, x.Data, x.Cols, src, r.W.Cols, x.Rows, r.n, r.W.Cols)
+	product(dst.Data, dst.Cols, x.Data, x.Cols, src, r.Cols, x.Rows, r.n, r.Cols)
 	if r.Bias == nil {
 		return
 	}

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"slices"
+
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -35,20 +37,47 @@ func newGated(c *Config, b *binder, inner int, gateName, upName, downName string
 // down_proj.
 func newFusedMLP(c *Config, b *binder) *mlp {
 	inner := c.Intermediate
-	both := b.linear("mlp.gate_up_proj", 2*inner, c.Width, c.mlpBias)
+	both := b.fused("mlp.gate_up_proj", c.Width, c.mlpBias, partSize{"gate", inner}, partSize{"up", inner})
 	down := b.linear("mlp.down_proj", c.Width, inner, c.mlpBias)
 	return &mlp{
-		gate: rows{both, 0, inner}, up: rows{both, inner, inner}, down: down, gelu: c.class.gelu,
+		gate: both.part(0), up: both.part(1), down: down, gelu: c.class.gelu,
 		ins: []*Input{newInput(both), newInput(down)},
 	}
 }
 
 func (f *mlp) inputs() []*Input { return f.ins }
 
-func (f *mlp) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+func (f *mlp) linears() []*Linear { return slices.Concat(f.ins[0].Linears, f.ins[1].Linears) }
+
+// bytes returns the size of the weights.
+func (f *mlp) bytes() int64 {
+	n := int64(0)
+	for _, l := range f.linears() {
+		n += l.stored.tensor.Size
+	}
+	return n
+}
+
+// load and unload frame the use of weights that do not stay in memory.
+func (f *mlp) load() error {
+	for _, l := range f.linears() {
+		if err := l.Load(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *mlp) unload() {
+	for _, l := range f.linears() {
+		l.Unload()
+	}
+}
+
+func (f *mlp) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 	if tap == nil {
 		f.runChunks(st, h, out)
-		return
+		return nil
 	}
 	defer st.release(st.mark())
 	tap(f.ins[0], h)
@@ -61,6 +90,7 @@ func (f *mlp) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
 	if out != nil {
 		out.project(st, act, f.down)
 	}
+	return nil
 }
 
 // runChunks is run without a tap: the wide activations of a chunk of tokens

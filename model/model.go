@@ -28,6 +28,11 @@ type Model struct {
 	Config  *Config
 	Compute Compute // may be changed between calls
 
+	// ExpertBytes bounds the memory that the experts of a block take. Those it
+	// has no room for are read when tokens reach them, one at a time; the least
+	// is the largest expert's bytes. 0 keeps all of a block's experts in memory.
+	ExpertBytes int64
+
 	inv   *checkpoint.Inventory
 	embed checkpoint.Tensor // the matrix whose rows are the tokens' embeddings
 	head  checkpoint.Tensor // the matrix that makes logits; may be embed
@@ -59,15 +64,13 @@ func (m *Model) layers() string { return m.Config.class.tensors() + "layers." }
 func (m *Model) binder() *binder {
 	return &binder{
 		inv: m.inv, pool: m.pool, compute: &m.Compute,
-		zeroCentred: m.Config.class.zeroCentred, bound: map[string]bool{},
+		zeroCentred: m.Config.class.zeroCentred, expertBytes: m.ExpertBytes, bound: map[string]bool{},
 	}
 }
 
 func (m *Model) bind(b *binder, i int) *decoder {
 	b.prefix = fmt.Sprintf("%s%d.", m.layers(), i)
-	block := m.Config.class.block(m.Config, b, i)
-	block.pool = m.pool
-	return block
+	return m.Config.class.block(m.Config, b, i)
 }
 
 // check binds everything without reading, and refuses tensors of blocks and

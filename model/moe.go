@@ -46,30 +46,66 @@ type moe struct {
 func newMoE(c *Config, b *binder, router string, name func(e int) (gate, up, down string)) *moe {
 	m := &moe{conf: c.experts}
 	m.router = rows{b.linear(router, c.experts.count, c.Width, false), 0, c.experts.count}
+	b.expert = true
 	for e := range c.experts.count {
 		gate, up, down := name(e)
 		f := newGated(c, b, c.experts.inner, gate, up, down)
 		m.experts = append(m.experts, f)
 		m.ins = append(m.ins, f.ins...)
 	}
+	b.expert = false
+	m.keep(b)
 	return m
+}
+
+// keep reads the experts that stay in memory: all, or from the first on as
+// many as leave room for one of the others. Which they are makes no difference
+// where nearly all experts get tokens of every sequence.
+func (m *moe) keep(b *binder) {
+	all, largest := m.bytes()
+	room := b.expertBytes - largest
+	if b.expertBytes == 0 || b.expertBytes >= all {
+		room = all
+	}
+	for _, f := range m.experts {
+		if room -= f.bytes(); room < 0 {
+			return
+		}
+		for _, l := range f.linears() {
+			l.streamed = false
+			b.load(l)
+		}
+	}
+}
+
+// bytes returns the size of all experts and of the largest.
+func (m *moe) bytes() (all, largest int64) {
+	for _, f := range m.experts {
+		n := f.bytes()
+		all += n
+		largest = max(largest, n)
+	}
+	return all, largest
 }
 
 func (m *moe) inputs() []*Input { return m.ins }
 
-func (m *moe) run(st *State, h tensor.Matrix, out *residual, tap Tap) {
+func (m *moe) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 	defer st.release(st.mark())
 	routed := m.route(st, h)
 	sum := st.alloc(h.Rows, h.Cols)
 	clear(sum.Data)
 	for e, f := range m.experts {
 		if len(routed[e]) > 0 {
-			m.runExpert(st, f, h, sum, routed[e], out != nil, tap)
+			if err := m.runExpert(st, f, h, sum, routed[e], out != nil, tap); err != nil {
+				return err
+			}
 		}
 	}
 	if out != nil {
 		out.add(0, sum)
 	}
+	return nil
 }
 
 // routing is one token of an expert and the expert's weight for it.
@@ -129,25 +165,31 @@ func (m *moe) choose(p []float32) []choice {
 }
 
 // runExpert adds an expert's weighted outputs for its tokens to sum.
-func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routing, output bool, tap Tap) {
+func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routing, output bool, tap Tap) error {
 	defer st.release(st.mark())
+	defer f.unload()
+	if err := f.load(); err != nil {
+		return err
+	}
 	in := st.alloc(len(routed), h.Cols)
 	for i, r := range routed {
 		copy(in.Row(i), h.Row(r.token))
 	}
 	if !output {
-		f.run(st, in, nil, tap)
-		return
+		return f.run(st, in, nil, tap)
 	}
 	y := st.alloc(len(routed), h.Cols)
 	clear(y.Data)
-	f.run(st, in, &residual{x: y}, tap)
+	if err := f.run(st, in, &residual{x: y}, tap); err != nil {
+		return err
+	}
 	eachToken(len(routed), func(i int) {
 		dst, w := sum.Row(routed[i].token), routed[i].weight
 		for j, v := range y.Row(i) {
 			dst[j] += w * v
 		}
 	})
+	return nil
 }
 
 // expertNames returns a function for newMoE: prefix.e.name of each.

@@ -15,7 +15,7 @@ import (
 // TestInputsInExecutionOrder holds names, order and shapes of the Linears
 // against the order in which transformers reaches them.
 func TestInputsInExecutionOrder(t *testing.T) {
-	for _, name := range fixtures(t) {
+	for _, name := range golden.Folders(t, fixturesDir) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(fixturesDir, name)
 			var meta struct {
@@ -108,7 +108,7 @@ func TestExpertsWithoutTokens(t *testing.T) {
 		x.Data[i] = float32(rng.NormFloat64())
 	}
 	seen := map[string]int{}
-	block.Observe(m.NewState(), x, func(in *Input, x tensor.Matrix) { seen[in.Name] += x.Rows })
+	observe(t, block, m.NewState(), x, func(in *Input, x tensor.Matrix) { seen[in.Name] += x.Rows })
 	want := map[string]int{}
 	for _, in := range append(block.branches[0].mixer.inputs(), experts.ins[:4]...) {
 		want[in.Name] = 9

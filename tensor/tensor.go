@@ -82,6 +82,17 @@ func (w *Weight) Source() kernel.Source {
 	}
 }
 
+// Slice returns rows lo to hi-1; it aliases w.
+func (w *Weight) Slice(lo, hi int) *Weight {
+	s := &Weight{Rows: hi - lo, Cols: w.Cols, DType: w.DType}
+	if w.DType == F32 {
+		s.w32 = w.w32[lo*w.Cols : hi*w.Cols : hi*w.Cols]
+	} else {
+		s.w16 = w.w16[lo*w.Cols : hi*w.Cols : hi*w.Cols]
+	}
+	return s
+}
+
 // Row writes row i into dst as float32 (exactly: both 16-bit types widen
 // without rounding). len(dst) must be w.Cols.
 func (w *Weight) Row(dst []float32, i int) {

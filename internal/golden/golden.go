@@ -50,6 +50,26 @@ func MaxAbs[T float32 | float64](a, b []T) float64 {
 	return most
 }
 
+// Folders returns the names of the folders in dir. It fails t if there is none:
+// a test of goldens must not pass for want of them.
+func Folders(t testing.TB, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) == 0 {
+		t.Fatalf("%s: no folder in it", dir)
+	}
+	return names
+}
+
 // Tensor is a stored array; the field of its type is set.
 type Tensor struct {
 	Shape []int
