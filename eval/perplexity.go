@@ -1,0 +1,129 @@
+// Package eval measures what a model is worth.
+package eval
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Result is a perplexity and what it was measured on: without the window and
+// the number of windows a perplexity says nothing.
+type Result struct {
+	Perplexity float64 `json:"perplexity"` // exp(NLL)
+	NLL        float64 `json:"nll"`        // nats per token: mean over the windows of each window's mean
+	Windows    int     `json:"windows"`
+	Tokens     int     `json:"tokens"` // Windows · SeqLen; each window scores SeqLen − 1
+	SeqLen     int     `json:"seqlen"`
+}
+
+// Options say where the hidden states between blocks are kept.
+type Options struct {
+	Name     string        // of the step in progress reports
+	SpillDir string        // folder for a temporary file; empty keeps them in memory
+	Progress progress.Func // may be nil
+}
+
+// Perplexity measures m on windows of equal length, by the literature's protocol:
+//
+//	perplexity = exp( mean over windows of ( 1/(T−1) Σ_{t<T} −ln p(x_{t+1} | x_1 … x_t) ) )
+//
+// Each window stands alone. All windows pass one block before the next is
+// loaded, so one block is in memory at a time. Log-probabilities are float32
+// logits less a log-sum accumulated in float64. A NaN is a typed error.
+func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Options) (Result, error) {
+	if len(windows) == 0 || len(windows[0]) < 2 {
+		return Result{}, errors.New("perplexity: no window of two tokens or more")
+	}
+	tokens := len(windows[0])
+	store, err := hidden.New(len(windows), tokens, m.Width(), opt.SpillDir)
+	if err != nil {
+		return Result{}, err
+	}
+	defer store.Close()
+	bar := opt.Progress.Start(cmp.Or(opt.Name, "perplexity"), int64(len(windows)*(m.Blocks()+1)), "windows")
+	if err := store.Embed(m, windows); err != nil {
+		return Result{}, err
+	}
+	st := m.NewState()
+	for b := range m.Blocks() {
+		block, err := m.LoadBlock(b)
+		if err != nil {
+			return Result{}, err
+		}
+		if err := store.Forward(ctx, block, st, func() { bar.Add(1) }); err != nil {
+			return Result{}, err
+		}
+		block.Release()
+	}
+	return score(ctx, m, windows, store, bar)
+}
+
+// score turns the last block's outputs into the result.
+func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, bar *progress.Bar) (Result, error) {
+	head, err := m.LoadHead()
+	if err != nil {
+		return Result{}, err
+	}
+	// The head's matrix is streamed once per batch; this many tokens make the
+	// stream cheap beside the product.
+	const batchTokens = 2048
+	tokens := len(windows[0])
+	perBatch := max(1, batchTokens/tokens)
+	nll := make([]float64, 0, perBatch*(tokens-1))
+	x := tensor.NewMatrix(perBatch*(tokens-1), m.Width())
+	total := 0.0
+	for lo := 0; lo < len(windows); lo += perBatch {
+		if err := ctx.Err(); err != nil {
+			return Result{}, err
+		}
+		hi := min(lo+perBatch, len(windows))
+		var targets []int32
+		for i := lo; i < hi; i++ {
+			h, err := store.Get(i)
+			if err != nil {
+				return Result{}, err
+			}
+			copy(x.Slice((i-lo)*(tokens-1), (i-lo+1)*(tokens-1)).Data, h.Slice(0, tokens-1).Data)
+			targets = append(targets, windows[i][1:]...)
+		}
+		nll = nll[:len(targets)]
+		if err := head.NLL(x.Slice(0, len(targets)), targets, nll); err != nil {
+			return Result{}, err
+		}
+		for i := lo; i < hi; i++ {
+			mean := 0.0
+			for _, v := range nll[(i-lo)*(tokens-1) : (i-lo+1)*(tokens-1)] {
+				mean += v
+			}
+			mean /= float64(tokens - 1)
+			if math.IsNaN(mean) || math.IsInf(mean, 0) {
+				return Result{}, &NotFiniteError{Window: i, NLL: mean}
+			}
+			total += mean
+		}
+		bar.Add(int64(hi - lo))
+	}
+	total /= float64(len(windows))
+	return Result{
+		Perplexity: math.Exp(total), NLL: total,
+		Windows: len(windows), Tokens: len(windows) * tokens, SeqLen: tokens,
+	}, nil
+}
+
+// NotFiniteError says that a window has no finite likelihood under the model.
+type NotFiniteError struct {
+	Window int     // from 0
+	NLL    float64 // its mean: NaN or an infinity
+}
+
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("perplexity: window %d has a mean negative log-likelihood of %v, want a finite number", e.Window, e.NLL)
+}

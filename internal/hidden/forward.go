@@ -1,0 +1,46 @@
+package hidden
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/crepe-llm/crepe/model"
+)
+
+// Embed fills s with the embeddings of the sequences.
+func (s *Store) Embed(m *model.Model, sequences [][]int32) error {
+	for i, ids := range sequences {
+		x, err := s.Get(i)
+		if err != nil {
+			return err
+		}
+		if err := m.Embed(x, ids); err != nil {
+			return fmt.Errorf("sequence %d: %w", i, err)
+		}
+		if err := s.Put(i, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Forward runs every sequence through block, calling step after each.
+func (s *Store) Forward(ctx context.Context, block model.Block, st *model.State, step func()) error {
+	for i := range s.n {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		x, err := s.Get(i)
+		if err != nil {
+			return err
+		}
+		if err := block.Forward(st, x); err != nil {
+			return err
+		}
+		if err := s.Put(i, x); err != nil {
+			return err
+		}
+		step()
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package hidden
+
+import (
+	stdbytes "bytes"
+	"os"
+	"testing"
+)
+
+func TestStoreKeepsWhatWasPut(t *testing.T) {
+	for name, dir := range map[string]string{"memory": "", "file": t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			s, err := New(3, 2, 5, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			for i := range s.Len() {
+				x, err := s.Get(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for j := range x.Data {
+					if x.Data[j] != 0 {
+						t.Fatalf("fresh store holds %v", x.Data[j])
+					}
+					x.Data[j] = float32(100*i + j)
+				}
+				if err := s.Put(i, x); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var saved stdbytes.Buffer
+			if err := s.Save(&saved); err != nil {
+				t.Fatal(err)
+			}
+			again, err := New(3, 2, 5, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := again.Restore(&saved); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []*Store{s, again} {
+				for _, i := range []int{2, 0, 1} {
+					x, err := s.Get(i)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for j, v := range x.Data {
+						if v != float32(100*i+j) {
+							t.Fatalf("sequence %d element %d: got %v, want %d", i, j, v, 100*i+j)
+						}
+					}
+				}
+			}
+			if err := again.Restore(stdbytes.NewReader(make([]byte, 7))); err == nil {
+				t.Fatal("Restore of 7 bytes: no error")
+			}
+		})
+	}
+}
+
+func TestFileLeavesNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	s, err := New(1, 4, 4, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 0 {
+		t.Fatalf("left %v (%v), want nothing", left, err)
+	}
+	if _, err := New(1, 4, 4, dir+"/absent"); err == nil {
+		t.Fatal("New in an absent folder: no error")
+	}
+}

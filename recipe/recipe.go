@@ -1,0 +1,172 @@
+// Package recipe describes a pruning run but for its model: what a run writes
+// beside its output, and what repeats it or carries it to another model.
+package recipe
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/score"
+)
+
+// Version is the format this package writes and the newest it reads.
+const Version = 1
+
+// The defaults of the literature's protocol.
+const (
+	DefaultMethod   = "crepe"
+	DefaultSparsity = "50%"
+	DefaultSamples  = 128
+	DefaultSeqLen   = 2048
+	DefaultCompute  = "auto"
+	DefaultFused    = "whole"
+)
+
+// Recipe is everything about a run but the model, the output and the machine.
+// The zero value of a field means its default.
+type Recipe struct {
+	Version int `yaml:"version" json:"version"`
+
+	Method string   `yaml:"method" json:"method"`                   // a name that package score knows
+	Alpha  *float64 `yaml:"alpha,omitempty" json:"alpha,omitempty"` // of the row term; nil: the method's default
+	Beta   *float64 `yaml:"beta,omitempty" json:"beta,omitempty"`   // of the column term
+	Gamma  *float64 `yaml:"gamma,omitempty" json:"gamma,omitempty"` // of the neighbourhood term
+	Kernel *int     `yaml:"kernel,omitempty" json:"kernel,omitempty"`
+	Power  *float64 `yaml:"power,omitempty" json:"power,omitempty"` // of the activation norm
+
+	Sparsity string `yaml:"sparsity,omitempty" json:"sparsity,omitempty"` // "50%" or "0.5"; with Pattern empty
+	Pattern  string `yaml:"pattern,omitempty" json:"pattern,omitempty"`   // "2:4"
+	Compare  string `yaml:"compare,omitempty" json:"compare,omitempty"`   // "matrix" or "row"; empty: the method's own
+	Fused    string `yaml:"fused,omitempty" json:"fused,omitempty"`       // "whole" or "split": fused matrices are scored as one, or part by part
+	Skip     string `yaml:"skip,omitempty" json:"skip,omitempty"`         // regexp of Linears left dense
+
+	Calibration Calibration `yaml:"calibration" json:"calibration"`
+	Eval        Eval        `yaml:"eval" json:"eval"`
+	Compute     string      `yaml:"compute,omitempty" json:"compute,omitempty"` // "f32", "bf16" or "auto"
+}
+
+// Calibration says which text the activations come from.
+type Calibration struct {
+	Source  string `yaml:"source" json:"source"`
+	Samples int    `yaml:"samples" json:"samples"` // sequences
+	SeqLen  int    `yaml:"seqlen" json:"seqlen"`   // tokens a sequence; a model whose maximum is smaller gets its maximum
+	Seed    int64  `yaml:"seed" json:"seed"`
+}
+
+// Eval says what perplexity is measured on.
+type Eval struct {
+	Source  string `yaml:"source" json:"source"`                       // "none": not measured
+	SeqLen  int    `yaml:"seqlen" json:"seqlen"`                       // tokens a window
+	Windows int    `yaml:"windows,omitempty" json:"windows,omitempty"` // the first so many; 0: all
+}
+
+// Read reads a recipe file. Unknown keys are errors, so that a misspelt one
+// is not a silent default.
+func Read(path string) (Recipe, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Recipe{}, err
+	}
+	r, err := Parse(data)
+	if err != nil {
+		return Recipe{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
+// maxBytes bounds a recipe file: it is a page of text.
+const maxBytes = 1 << 20
+
+// Parse reads a recipe and checks it.
+func Parse(data []byte) (Recipe, error) {
+	if len(data) > maxBytes {
+		return Recipe{}, fmt.Errorf("recipe of %d bytes, want at most %d", len(data), maxBytes)
+	}
+	var r Recipe
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&r); err != nil {
+		if errors.Is(err, io.EOF) {
+			return Recipe{}, errors.New("empty recipe")
+		}
+		return Recipe{}, plain(err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return Recipe{}, errors.New("more than one YAML document, want one recipe")
+	}
+	if r.Version < 1 || r.Version > Version {
+		return Recipe{}, fmt.Errorf("version: %d, want %d", r.Version, Version)
+	}
+	if _, err := r.Resolve(); err != nil {
+		return Recipe{}, err
+	}
+	return r, nil
+}
+
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// plain is a YAML error in one line and in the words of a recipe's writer.
+func plain(err error) error {
+	var many *yaml.TypeError
+	if !errors.As(err, &many) {
+		return err
+	}
+	return errors.New(unknownField.ReplaceAllString(strings.Join(many.Errors, "; "), `unknown field "$1"`))
+}
+
+// YAML returns the recipe as Read takes it.
+func (r Recipe) YAML() ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteString("# crepe recipe: crepe prune MODEL --recipe FILE\n")
+	enc := yaml.NewEncoder(&out)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(r), enc.Close()); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Resolved is a checked recipe in the types that the work is done with.
+type Resolved struct {
+	Method score.Method
+	Params score.Params
+	Target pattern.Target
+	Split  bool           // score and select each part of a fused matrix by itself
+	Skip   *regexp.Regexp // nil: nothing is skipped
+}
+
+// WithDefaults returns r with every field that has a default filled in.
+// Sources and numbers of windows have none here: they depend on the model.
+func (r Recipe) WithDefaults() Recipe {
+	r.Version = Version
+	if r.Method == "" {
+		r.Method = DefaultMethod
+	}
+	if r.Sparsity == "" && r.Pattern == "" {
+		r.Sparsity = DefaultSparsity
+	}
+	if r.Calibration.Samples == 0 {
+		r.Calibration.Samples = DefaultSamples
+	}
+	if r.Calibration.SeqLen == 0 {
+		r.Calibration.SeqLen = DefaultSeqLen
+	}
+	if r.Eval.SeqLen == 0 {
+		r.Eval.SeqLen = DefaultSeqLen
+	}
+	if r.Fused == "" {
+		r.Fused = DefaultFused
+	}
+	if r.Compute == "" {
+		r.Compute = DefaultCompute
+	}
+	return r
+}

@@ -1,0 +1,114 @@
+package recipe
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/score"
+)
+
+func TestWhatIsWrittenIsReadBack(t *testing.T) {
+	alpha, kernel := 0.25, 5
+	want := Recipe{
+		Method: "crepe", Alpha: &alpha, Kernel: &kernel, Pattern: "2:4", Skip: `q_proj|"quoted": #`,
+		Calibration: Calibration{Source: "c4", Seed: 7},
+		Eval:        Eval{Source: "wikitext2", Windows: 3},
+	}.WithDefaults()
+	text, err := want.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "r.yaml")
+	if err := os.WriteFile(path, text, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestDefaultsAreThePapers(t *testing.T) {
+	r, err := Recipe{}.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Method.Name != "crepe" || r.Params != (score.Params{Alpha: 1, Beta: 1, Gamma: 1, Kernel: 9, Power: 0.5}) {
+		t.Errorf("%s %+v", r.Method.Name, r.Params)
+	}
+	if n, err := r.Target.Pruned(10, 11); err != nil || n != 55 || r.Target.Group != pattern.Matrix {
+		t.Errorf("prunes %d of 110 (%v) within %v, want 55 within the matrix", n, err, r.Target.Group)
+	}
+	d := Recipe{}.WithDefaults()
+	if d.Calibration.Samples != 128 || d.Calibration.SeqLen != 2048 || d.Calibration.Seed != 0 || d.Eval.SeqLen != 2048 {
+		t.Errorf("%+v", d)
+	}
+	if r, err := (Recipe{Method: "wanda"}).Resolve(); err != nil || r.Target.Group != pattern.Row {
+		t.Errorf("wanda compares within %v (%v), want rows", r.Target.Group, err)
+	}
+}
+
+func TestEachErrorNamesItsField(t *testing.T) {
+	for text, want := range map[string]string{
+		``:                                 "empty",
+		`version: 1` + "\n---\nversion: 1": "more than one",
+		`version: 2`:                       "version: 2",
+		`method: crepe`:                    "version: 0",
+		`[1, 2]`:                           "seq",
+		`{version: 1, methd: ria}`:         "methd",
+		`{version: 1, method: prayer}`:     `method "prayer"`,
+		`{version: 1, method: magnitude, alpha: 1}`:                  "alpha: method magnitude has no parameters",
+		`{version: 1, method: ria, gamma: 1}`:                        "gamma: method ria does not read it; it reads",
+		`{version: 1, alpha: -1}`:                                    "alpha: -1",
+		`{version: 1, alpha: .nan}`:                                  "alpha: NaN",
+		`{version: 1, beta: .inf}`:                                   "beta: +Inf",
+		`{version: 1, kernel: 4}`:                                    "kernel",
+		`{version: 1, sparsity: 50%, pattern: "2:4"}`:                "pattern: 2:4, beside sparsity",
+		`{version: 1, compare: row, pattern: "2:4"}`:                 "compare: row, beside pattern",
+		`{version: 1, compare: col}`:                                 "compare: ",
+		`{version: 1, sparsity: 100%}`:                               `sparsity "100%"`,
+		`{version: 1, pattern: "4:2"}`:                               `pattern "4:2"`,
+		`{version: 1, fused: halves}`:                                `fused: "halves", want whole or split`,
+		`{version: 1, skip: "("}`:                                    "skip: ",
+		`{version: 1, compute: f64}`:                                 "compute: ",
+		`{version: 1, calibration: {samples: -1}}`:                   "calibration samples: -1",
+		`{version: 1, calibration: {seqlen: 1}}`:                     "calibration seqlen: 1",
+		`{version: 1, calibration: {seed: -1}}`:                      "calibration seed: -1",
+		`{version: 1, eval: {windows: -1}}`:                          "eval windows: -1",
+		`{version: 1, calibration: {samples: 99999999999999999999}}`: "line 1",
+	} {
+		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error with %q", text, err, want)
+		}
+	}
+	if _, err := Parse(make([]byte, maxBytes+1)); err == nil || !strings.Contains(err.Error(), "bytes") {
+		t.Errorf("a recipe of %d bytes: %v", maxBytes+1, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("version: 1\nmethod: wanda\npattern: \"2:4\"\ncalibration: {source: c4, samples: 128}\n"))
+	f.Add([]byte("version: 1\nalpha: 0.5\nkernel: 5\nskip: \"q_proj|k_proj\"\n"))
+	f.Add([]byte("a: &a [*a, *a]\n"))
+	f.Add([]byte("version: 1e3\nsparsity: 0.333\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := Parse(text)
+		if err != nil {
+			return
+		}
+		again, err := r.YAML()
+		if err != nil {
+			t.Fatalf("%q: accepted, but not written: %v", text, err)
+		}
+		if back, err := Parse(again); err != nil || !reflect.DeepEqual(back, r) {
+			t.Fatalf("%q: read as %+v, written and read as %+v (%v)", text, r, back, err)
+		}
+	})
+}

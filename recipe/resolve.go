@@ -1,0 +1,135 @@
+package recipe
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/score"
+)
+
+// Resolve checks r, with its defaults filled in, and returns what it means.
+// Every error names the field, which is also the flag.
+func (r Recipe) Resolve() (Resolved, error) {
+	r = r.WithDefaults()
+	var out Resolved
+	var err error
+	if out.Method, err = score.Lookup(r.Method); err != nil {
+		return out, err
+	}
+	if out.Params, err = r.params(out.Method); err != nil {
+		return out, err
+	}
+	if out.Target, err = r.target(out.Method); err != nil {
+		return out, err
+	}
+	switch r.Fused {
+	case "whole":
+	case "split":
+		out.Split = true
+	default:
+		return out, fmt.Errorf("fused: %q, want whole or split", r.Fused)
+	}
+	if r.Skip != "" {
+		if out.Skip, err = regexp.Compile(r.Skip); err != nil {
+			return out, fmt.Errorf("skip: %w", err)
+		}
+	}
+	if r.Compute != "auto" {
+		if _, err := model.ParseCompute(r.Compute); err != nil {
+			return out, fmt.Errorf("compute: %q, want f32, bf16 or auto", r.Compute)
+		}
+	}
+	return out, r.checkNumbers()
+}
+
+func (r Recipe) params(m score.Method) (score.Params, error) {
+	p := m.Defaults
+	set := func(name string, dst *float64, v *float64) error {
+		if v == nil {
+			return nil
+		}
+		if !slices.Contains(m.Params, name) {
+			return notRead(name, m)
+		}
+		if math.IsNaN(*v) || math.IsInf(*v, 0) || *v < 0 {
+			return fmt.Errorf("%s: %v, want a finite number of at least 0", name, *v)
+		}
+		*dst = *v
+		return nil
+	}
+	err := errors.Join(
+		set("alpha", &p.Alpha, r.Alpha), set("beta", &p.Beta, r.Beta),
+		set("gamma", &p.Gamma, r.Gamma), set("power", &p.Power, r.Power))
+	if err != nil {
+		return p, err
+	}
+	if r.Kernel != nil {
+		if !slices.Contains(m.Params, "kernel") {
+			return p, notRead("kernel", m)
+		}
+		p.Kernel = *r.Kernel
+	}
+	return p, m.Check(p)
+}
+
+func notRead(name string, m score.Method) error {
+	if len(m.Params) == 0 {
+		return fmt.Errorf("%s: method %s has no parameters", name, m.Name)
+	}
+	return fmt.Errorf("%s: method %s does not read it; it reads %s", name, m.Name, strings.Join(m.Params, ", "))
+}
+
+func (r Recipe) target(m score.Method) (pattern.Target, error) {
+	t := pattern.Target{Group: m.Group}
+	if r.Pattern != "" {
+		switch {
+		case r.Sparsity != "":
+			return t, fmt.Errorf("pattern: %s, beside sparsity %s; want one of the two", r.Pattern, r.Sparsity)
+		case r.Compare != "":
+			return t, fmt.Errorf("compare: %s, beside pattern %s, whose groups are fixed", r.Compare, r.Pattern)
+		}
+		p, err := pattern.ParsePattern(r.Pattern)
+		if err != nil {
+			return t, err
+		}
+		t.Pattern = p
+		return t, nil
+	}
+	s, err := pattern.ParseSparsity(r.Sparsity)
+	if err != nil {
+		return t, err
+	}
+	t.Sparsity = s
+	if r.Compare != "" {
+		if t.Group, err = pattern.ParseGroup(r.Compare); err != nil {
+			return t, fmt.Errorf("compare: %w", err)
+		}
+	}
+	return t, nil
+}
+
+func (r Recipe) checkNumbers() error {
+	for _, c := range []struct {
+		name     string
+		v, least int
+	}{
+		{"calibration samples", r.Calibration.Samples, 1},
+		{"calibration seqlen", r.Calibration.SeqLen, 2},
+		{"eval seqlen", r.Eval.SeqLen, 2},
+		{"eval windows", r.Eval.Windows, 0},
+	} {
+		if c.v < c.least {
+			return fmt.Errorf("%s: %d, want at least %d", c.name, c.v, c.least)
+		}
+	}
+	if r.Calibration.Seed < 0 {
+		return fmt.Errorf("calibration seed: %d, want at least 0", r.Calibration.Seed)
+	}
+	return nil
+}

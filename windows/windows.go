@@ -1,0 +1,187 @@
+// Package windows turns the text sources of a recipe into the token windows
+// that a model is calibrated and measured on.
+package windows
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/crepe-llm/crepe/calibration"
+	"github.com/crepe-llm/crepe/corpus"
+	"github.com/crepe-llm/crepe/hub"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/tokenizer"
+)
+
+// Set is token windows of one length and where they come from.
+type Set struct {
+	Source string
+	Tokens [][]int32 // windows × SeqLen
+	SeqLen int
+	BOS    bool // the text's, or each document's, first token is one that the tokenizer adds
+}
+
+// SHA256 identifies the windows: the hash of their ids as little-endian int32.
+func (s *Set) SHA256() string {
+	h := sha256.New()
+	var word [4]byte
+	for _, w := range s.Tokens {
+		for _, id := range w {
+			binary.LittleEndian.PutUint32(word[:], uint32(id))
+			h.Write(word[:])
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Loader makes Sets for one model.
+type Loader struct {
+	Hub       *hub.Client
+	ModelDir  string // of the tokenizer, which is read when a text first needs it
+	Vocab     int    // ids must be below
+	MaxSeqLen int    // the longest window the model takes
+	Warn      func(format string, args ...any)
+	Progress  progress.Func // may be nil
+
+	tokenizer *tokenizer.Tokenizer
+}
+
+// Calibration draws the windows of c. Sequences longer than the model takes
+// are cut to its maximum, with a warning.
+func (l *Loader) Calibration(ctx context.Context, c recipe.Calibration) (*Set, error) {
+	src, err := l.parse(c.Source)
+	if err != nil {
+		return nil, err
+	}
+	if src.Tokens() {
+		return l.given(src, "calibration", c.SeqLen, c.Samples)
+	}
+	seqLen := l.clip("calibration", c.SeqLen)
+	t, err := l.load()
+	if err != nil {
+		return nil, err
+	}
+	docs, err := src.Documents(ctx, l.Hub)
+	if err != nil {
+		return nil, err
+	}
+	defer docs.Close()
+	encode := func(text string) []int32 { return t.Encode(text, true) }
+	tokens, err := calibration.Sample(ctx, docs, encode, calibration.Options{
+		Samples: c.Samples, SeqLen: seqLen, Seed: uint64(c.Seed),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", src, err)
+	}
+	return l.check(&Set{Source: c.Source, Tokens: tokens, SeqLen: seqLen, BOS: addsBOS(t)})
+}
+
+// Evaluation cuts the text of e into windows; the tail that does not fill one
+// is dropped.
+func (l *Loader) Evaluation(ctx context.Context, e recipe.Eval) (*Set, error) {
+	src, err := l.parse(e.Source)
+	if err != nil {
+		return nil, err
+	}
+	limit := e.Windows
+	if m := src.MaxWindows(); m > 0 && (limit == 0 || limit > m) {
+		limit = m
+	}
+	if src.Tokens() {
+		return l.given(src, "evaluation", e.SeqLen, limit)
+	}
+	seqLen := l.clip("evaluation", e.SeqLen)
+	t, err := l.load()
+	if err != nil {
+		return nil, err
+	}
+	text, err := src.Text(ctx, l.Hub)
+	if err != nil {
+		return nil, err
+	}
+	ids := t.Encode(text, true)
+	tokens := calibration.Windows(ids, seqLen, limit)
+	if len(tokens) == 0 {
+		return nil, fmt.Errorf("%s: %d tokens, want at least one window of %d: give a longer text or a smaller --seqlen", src, len(ids), seqLen)
+	}
+	return l.check(&Set{Source: e.Source, Tokens: tokens, SeqLen: seqLen, BOS: addsBOS(t)})
+}
+
+func (l *Loader) parse(source string) (corpus.Source, error) {
+	src, err := corpus.Parse(source)
+	var bar *progress.Bar
+	src.Progress = func(done, total int64) {
+		if bar == nil {
+			bar = l.Progress.Start("read "+source, total, "bytes")
+		}
+		bar.Set(done)
+	}
+	return src, err
+}
+
+// given takes windows that are already tokens: the first limit rows, in their
+// own length if it is not above seqLen, else their first seqLen ids.
+func (l *Loader) given(src corpus.Source, what string, seqLen, limit int) (*Set, error) {
+	rows, err := src.Windows()
+	if err != nil {
+		return nil, err
+	}
+	if limit > 0 && len(rows) > limit {
+		rows = rows[:limit]
+	}
+	if len(rows) == 0 || len(rows[0]) < 2 {
+		return nil, fmt.Errorf("%s: no window of two tokens or more", src)
+	}
+	own := len(rows[0])
+	if seqLen = l.clip(what, min(own, seqLen)); seqLen < own {
+		l.warn("%s: windows of %d tokens cut to %d", src, own, seqLen)
+		for i := range rows {
+			rows[i] = rows[i][:seqLen]
+		}
+	}
+	return l.check(&Set{Source: src.String(), Tokens: rows, SeqLen: seqLen})
+}
+
+func (l *Loader) check(s *Set) (*Set, error) {
+	if err := calibration.CheckIDs(s.Tokens, l.Vocab); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Source, err)
+	}
+	return s, nil
+}
+
+// clip returns the window's length, cut to the model's maximum.
+func (l *Loader) clip(what string, seqLen int) int {
+	if l.MaxSeqLen > 0 && seqLen > l.MaxSeqLen {
+		l.warn("%s windows of %d tokens instead of %d: the model takes no more", what, l.MaxSeqLen, seqLen)
+		return l.MaxSeqLen
+	}
+	return seqLen
+}
+
+func (l *Loader) warn(format string, args ...any) {
+	if l.Warn != nil {
+		l.Warn(format, args...)
+	}
+}
+
+// load reads the tokenizer once.
+func (l *Loader) load() (*tokenizer.Tokenizer, error) {
+	if l.tokenizer == nil {
+		t, err := tokenizer.Load(l.ModelDir)
+		if err != nil {
+			return nil, err
+		}
+		l.tokenizer = t
+	}
+	return l.tokenizer, nil
+}
+
+// addsBOS reports whether t puts tokens of its own before a text.
+func addsBOS(t *tokenizer.Tokenizer) bool {
+	plain, special := t.Encode("a", false), t.Encode("a", true)
+	return len(special) > len(plain) && (len(plain) == 0 || special[0] != plain[0])
+}
