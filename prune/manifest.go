@@ -1,0 +1,132 @@
+package prune
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/windows"
+)
+
+// Version is crepe's.
+const Version = "0.1.0"
+
+// ManifestName is the file in an output folder that says how it was made.
+const ManifestName = "crepe.json"
+
+// Manifest is the content of crepe.json. It holds nothing that differs between
+// two runs of the same inputs and recipe: no times, no paths.
+type Manifest struct {
+	Crepe    string            `json:"crepe"`   // version
+	Kernels  string            `json:"kernels"` // the processor features used
+	Compute  string            `json:"compute"`
+	Recipe   recipe.Recipe     `json:"recipe"`
+	Inputs   map[string]string `json:"inputs"` // SHA-256 of config and weight files
+	Sparsity Sparsity          `json:"sparsity"`
+
+	Calibration *Text `json:"calibration,omitempty"`
+	Evaluation  *Text `json:"evaluation,omitempty"`
+
+	Dense   *eval.Result `json:"dense,omitempty"`
+	Pruned  *eval.Result `json:"pruned,omitempty"`
+	Linears []Linear     `json:"linears"`
+}
+
+// Text is what was calibrated or measured on, as it came out: a recipe's
+// window may be longer than the model takes.
+type Text struct {
+	Source  string `json:"source"`
+	Windows int    `json:"windows"`
+	SeqLen  int    `json:"seqlen"`
+	BOS     bool   `json:"bos"`
+	SHA256  string `json:"sha256"` // of the token ids
+}
+
+func newText(s *windows.Set) *Text {
+	if s == nil {
+		return nil
+	}
+	return &Text{Source: s.Source, Windows: len(s.Tokens), SeqLen: s.SeqLen, BOS: s.BOS, SHA256: s.SHA256()}
+}
+
+// commit completes the report from the journal, writes manifest and recipe and
+// puts the output in its place.
+func (r *runner) commit(hashes map[string]string) error {
+	defer timed(&r.report.Seconds.Write)()
+	if err := r.collect(); err != nil {
+		return err
+	}
+	rep := r.report
+	used := r.opt.Recipe.WithDefaults()
+	manifest := Manifest{
+		Crepe: Version, Kernels: cpu.Current().String(), Compute: r.m.Compute.String(), Recipe: used, Inputs: hashes,
+		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
+		Evaluation: newText(r.opt.Evaluation),
+	}
+	if r.plan.resolved.Method.NeedsData {
+		manifest.Calibration = newText(r.opt.Calibration)
+	}
+	text, err := json.MarshalIndent(manifest, "", "  ")
+	if err != nil {
+		return err
+	}
+	yaml, err := used.YAML()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(rep.Recipe, yaml, 0o666); err != nil {
+		return fmt.Errorf("recipe: %w", err)
+	}
+	r.trim() // an open file among what Commit removes would stop it on Windows
+	return r.w.Commit(map[string][]byte{ManifestName: append(text, '\n')})
+}
+
+// ReadManifest returns the manifest of an output folder.
+func ReadManifest(dir string) (*Manifest, error) {
+	path := filepath.Join(dir, ManifestName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var m Manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &m, nil
+}
+
+// recall completes the report of a finished output from its manifest.
+func (r *runner) recall() error {
+	m, err := ReadManifest(r.opt.Output)
+	if err != nil {
+		return err
+	}
+	rep := r.report
+	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears = m.Sparsity, m.Dense, m.Pruned, m.Linears
+	return nil
+}
+
+// collect takes what the steps have noted into the report.
+func (r *runner) collect() error {
+	rep := r.report
+	for b := range r.m.Blocks() {
+		var linears []Linear
+		if err := r.w.Info(stepBlock(b), &linears); err != nil {
+			return err
+		}
+		rep.Linears = append(rep.Linears, linears...)
+	}
+	rep.Sparsity.Measured = measured(rep.Linears)
+	if r.opt.Evaluation == nil {
+		return nil
+	}
+	rep.Dense, rep.Pruned = new(eval.Result), new(eval.Result)
+	if err := r.w.Info(stepDense, rep.Dense); err != nil {
+		return err
+	}
+	return r.w.Info(stepPruned, rep.Pruned)
+}

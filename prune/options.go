@@ -1,0 +1,77 @@
+// Package prune is the driver: it prunes a model block by block and writes the
+// result.
+//
+// For every decoder block in order (Sun et al. 2023 and all that follow them):
+// every calibration sequence runs through the block while it is still dense,
+// and what enters each Linear is gathered; each Linear is scored, masked and
+// written; the sequences run through the pruned block, and what leaves it
+// enters the next. So errors propagate as they will in the pruned model, and
+// the memory is one block's weights and one set of hidden states, whatever the
+// number of blocks.
+//
+// A method that needs no data skips the sequences.
+package prune
+
+import (
+	"errors"
+	"path/filepath"
+
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/windows"
+)
+
+// Options say what to do with a model.
+type Options struct {
+	Recipe recipe.Recipe
+
+	// Model names the model in the report and the manifest; it is not opened.
+	Model string
+
+	// Output is the folder to make. It must not exist, or be empty, or be
+	// allowed to be replaced by Overwrite.
+	Output    string
+	Overwrite bool
+
+	// Resume goes on with the partial output of an interrupted run with the
+	// same inputs and recipe. Without one it starts anew.
+	Resume bool
+
+	// Calibration is what the statistics are gathered on; nil only for a
+	// method that needs none.
+	Calibration *windows.Set
+
+	// Evaluation is what perplexity is measured on, before and after; nil
+	// measures none.
+	Evaluation *windows.Set
+
+	// Memory is the budget in bytes: hidden states that would exceed it live
+	// in a file beside the output. 0 takes what the system has to give.
+	Memory int64
+
+	Progress progress.Func
+	Warn     func(format string, args ...any) // may be nil
+}
+
+func (o *Options) warn(format string, args ...any) {
+	if o.Warn != nil {
+		o.Warn(format, args...)
+	}
+}
+
+// Validate checks what can be checked without the model.
+func (o *Options) Validate() error {
+	resolved, err := o.Recipe.Resolve()
+	switch {
+	case err != nil:
+		return err
+	case o.Output == "":
+		return errors.New("output: empty, want a folder")
+	case resolved.Method.NeedsData && o.Calibration == nil:
+		return errors.New("calibration: none, but method " + resolved.Method.Name + " needs it")
+	}
+	return nil
+}
+
+// RecipePath returns where the recipe of a run is written: beside its output.
+func RecipePath(output string) string { return filepath.Clean(output) + ".recipe.yaml" }

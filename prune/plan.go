@@ -1,0 +1,180 @@
+package prune
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/sysinfo"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// Plan is what a run will do and take, known before any weight is read.
+type Plan struct {
+	Linears []PlannedLinear `json:"linears"`
+	Memory  Memory          `json:"memory"`
+	Disk    Disk            `json:"disk"`
+	FLOP    float64         `json:"flop"` // of the matrix products of calibration and evaluation
+
+	resolved recipe.Resolved
+	files    *checkpoint.Plan
+	skip     map[string]bool // by Linear: left dense
+}
+
+// PlannedLinear is one prunable Linear of the model.
+type PlannedLinear struct {
+	Name   string `json:"name"`
+	Rows   int    `json:"rows"`
+	Cols   int    `json:"cols"`
+	Pruned int    `json:"pruned"` // weights that will be zero
+	Skip   bool   `json:"skip,omitempty"`
+
+	share float64 // of the tokens that enter it
+}
+
+// Memory is what the run will hold at its peak, in bytes.
+type Memory struct {
+	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once
+	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
+	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
+	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
+	Hidden  int64 `json:"hidden"`  // hidden states between blocks
+	Spill   bool  `json:"spill"`   // they are kept in a file beside the output
+	Budget  int64 `json:"budget"`
+}
+
+// Total returns the peak.
+func (m Memory) Total() int64 {
+	n := m.fixed()
+	if !m.Spill {
+		n += m.Hidden
+	}
+	return n
+}
+
+// fixed is what no budget can do without: scores and a sequence's activations
+// are not held at the same time.
+func (m Memory) fixed() int64 { return m.Block + max(m.Scores, m.Scratch) + programBytes }
+
+// programBytes is the program itself: code, packed panels, buffers of files.
+const programBytes = 96 << 20
+
+// Disk is what the run writes, in bytes.
+type Disk struct {
+	Output int64 `json:"output"`
+	Extra  int64 `json:"extra"` // while it runs: hidden states in files, and their copies to resume from
+}
+
+// MakePlan looks at headers only. It refuses what cannot be done: a pattern
+// that does not divide a Linear's columns, a budget below the least.
+func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, error) {
+	if err := opt.Validate(); err != nil {
+		return nil, err
+	}
+	resolved, err := opt.Recipe.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{resolved: resolved, skip: map[string]bool{}}
+	if p.files, err = checkpoint.NewPlan(inv, 0); err != nil {
+		return nil, err
+	}
+	if err := p.addLinears(m, resolved); err != nil {
+		return nil, err
+	}
+	p.count(m, opt)
+	return p, p.Memory.check()
+}
+
+func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
+	todo := 0
+	for b := range m.Blocks() {
+		for _, l := range m.Linears(b) {
+			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
+			if pl.Skip = l.Steers || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
+				for _, part := range matrices(r, l.Parts, l.Rows) {
+					rows := part.Hi - part.Lo
+					n, err := r.Target.Pruned(rows, l.Cols)
+					if err != nil {
+						return fmt.Errorf("%s: %w", l.Name, err)
+					}
+					pl.Pruned += n
+					const scoreBytes, maskBytes = 4, 1
+					p.Memory.Scores = max(p.Memory.Scores, int64(rows)*int64(l.Cols)*(scoreBytes+maskBytes))
+				}
+				todo++
+			}
+			p.Linears = append(p.Linears, pl)
+			p.skip[pl.Name] = pl.Skip
+		}
+	}
+	_, p.Memory.Block = m.FitBlocks(math.MaxInt64)
+	if todo == 0 {
+		return fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
+	}
+	return nil
+}
+
+// matrices returns the runs of a Linear's rows that are scored and selected by
+// themselves: all of them as one, unless the recipe splits what is fused.
+func matrices(r recipe.Resolved, parts []model.Part, rows int) []model.Part {
+	if r.Split && len(parts) > 0 {
+		return parts
+	}
+	return []model.Part{{Hi: rows}}
+}
+
+// count fills in memory, disk and work.
+func (p *Plan) count(m *model.Model, opt Options) {
+	width := m.Width()
+	weights := 0.0 // that a token meets in all Linears
+	widest := 0
+	for _, l := range p.Linears {
+		weights += l.share * float64(l.Rows) * float64(l.Cols)
+		widest = max(widest, l.Rows, l.Cols)
+	}
+	head := float64(width) * float64(m.Config.Vocab)
+	use := func(sequences, tokens int, flopPerToken float64) {
+		p.Memory.Hidden = max(p.Memory.Hidden, hidden.Bytes(sequences, tokens, width))
+		// Up to six activations as wide as the hidden states live at once, and a
+		// chunk of tokens of the widest product.
+		p.Memory.Scratch = max(p.Memory.Scratch, 4*int64(tokens)*int64(6*width+2*widest))
+		p.FLOP += float64(sequences) * float64(tokens) * flopPerToken
+	}
+	if c := opt.Calibration; c != nil && p.resolved.Method.NeedsData {
+		use(len(c.Tokens), c.SeqLen, 2*2*weights)
+	}
+	if e := opt.Evaluation; e != nil {
+		use(len(e.Tokens), e.SeqLen, 2*2*(weights+head))
+	}
+	p.Memory.Budget = opt.Memory
+	if p.Memory.Budget == 0 {
+		p.Memory.Budget = sysinfo.Memory() / 4 * 3
+	}
+	if p.Memory.Budget > 0 {
+		others := p.Memory.fixed() - p.Memory.Block
+		p.Memory.Experts, p.Memory.Block = m.FitBlocks(p.Memory.Budget - others)
+	}
+	p.Memory.Spill = p.Memory.Budget > 0 && p.Memory.fixed()+p.Memory.Hidden > p.Memory.Budget
+	p.Disk.Output = p.files.Bytes()
+	if p.Memory.Hidden > 0 {
+		p.Disk.Extra = 2 * p.Memory.Hidden // a copy to resume from, and the next while it is written
+		if p.Memory.Spill {
+			p.Disk.Extra += p.Memory.Hidden
+		}
+	}
+}
+
+// ErrMemory marks a budget that no order of work can meet.
+var ErrMemory = errors.New("memory budget too small")
+
+func (m Memory) check() error {
+	if least := m.fixed(); m.Budget > 0 && least > m.Budget {
+		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, scores %d, activations %d)",
+			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Scores>>20, m.Scratch>>20)
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package prune
+
+import (
+	"time"
+
+	"github.com/crepe-llm/crepe/eval"
+)
+
+// Report is what a run did, as crepe prune --json prints it.
+type Report struct {
+	Model    string       `json:"model"`
+	Method   string       `json:"method"`
+	Recipe   string       `json:"recipe"`  // the file it was written to
+	Pattern  string       `json:"pattern"` // "2:4"; "unstructured" without N:M
+	Sparsity Sparsity     `json:"sparsity"`
+	Dense    *eval.Result `json:"dense"` // null if not measured
+	Pruned   *eval.Result `json:"pruned"`
+	Linears  []Linear     `json:"linears"`
+	Seconds  Seconds      `json:"seconds"`
+	PeakRSS  int64        `json:"peak_rss_bytes"` // 0 where the system does not say
+	Output   string       `json:"output"`
+}
+
+// Sparsity is the share of zeros in the pruned Linears: as asked, and as
+// counted in what was written.
+type Sparsity struct {
+	Target   float64 `json:"target"`
+	Measured float64 `json:"measured"`
+}
+
+// Linear is one Linear of the output.
+type Linear struct {
+	Name     string  `json:"name"`
+	Rows     int     `json:"rows"` // out
+	Cols     int     `json:"cols"` // in
+	Sparsity float64 `json:"sparsity"`
+	Skipped  bool    `json:"skipped,omitempty"` // left dense as the recipe asks
+	Zeros    int     `json:"zeros"`
+}
+
+// Seconds is where the time of this process went. A resumed run counts only
+// what it did itself.
+type Seconds struct {
+	Load      float64 `json:"load"`
+	Calibrate float64 `json:"calibrate"`
+	Score     float64 `json:"score"`
+	Select    float64 `json:"select"`
+	Write     float64 `json:"write"`
+	Eval      float64 `json:"eval"`
+	Total     float64 `json:"total"`
+}
+
+// timed adds the time until the returned function is called to *s.
+func timed(s *float64) func() {
+	start := time.Now()
+	return func() { *s += time.Since(start).Seconds() }
+}
+
+// measured returns the share of zeros over the Linears that were pruned.
+func measured(linears []Linear) float64 {
+	zeros, total := 0, 0
+	for _, l := range linears {
+		if !l.Skipped {
+			zeros += l.Zeros
+			total += l.Rows * l.Cols
+		}
+	}
+	if total == 0 {
+		return 0
+	}
+	return float64(zeros) / float64(total)
+}

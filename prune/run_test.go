@@ -1,0 +1,291 @@
+package prune_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/windows"
+)
+
+// openDemo opens the demo model.
+func openDemo(t *testing.T) (*checkpoint.Inventory, *model.Model) {
+	t.Helper()
+	dir, err := demo.ModelDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inv.Close() })
+	m, err := model.Open(inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv, m
+}
+
+// tokens is n windows of made-up text: for the driver's work any ids will do.
+func tokens(n, seqLen int, step int32) *windows.Set {
+	s := &windows.Set{Source: "made up", SeqLen: seqLen}
+	id := int32(1)
+	for range n {
+		w := make([]int32, seqLen)
+		for t := range w {
+			id = (id*31 + step) % 4096
+			w[t] = id
+		}
+		s.Tokens = append(s.Tokens, w)
+	}
+	return s
+}
+
+func options(dir string) prune.Options {
+	return prune.Options{
+		Model: "demo", Output: filepath.Join(dir, "out"),
+		Recipe:      recipe.Recipe{Method: "crepe", Calibration: recipe.Calibration{Source: "x"}, Eval: recipe.Eval{Source: "y"}},
+		Calibration: tokens(3, 12, 7), Evaluation: tokens(2, 12, 11),
+	}
+}
+
+func run(t *testing.T, ctx context.Context, opt prune.Options) (*prune.Report, error) {
+	t.Helper()
+	inv, m := openDemo(t)
+	return prune.Run(ctx, inv, m, opt)
+}
+
+// content returns every file of an output folder.
+func content(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = data
+	}
+	return files
+}
+
+func compare(t *testing.T, what string, got, want map[string][]byte) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d files, want %d", what, len(got), len(want))
+	}
+	for name := range want {
+		if !bytes.Equal(got[name], want[name]) {
+			t.Fatalf("%s: %s differs", what, name)
+		}
+	}
+}
+
+// TestResumeEndsWithTheSameBytes interrupts a run at each point at which it
+// reports progress, resumes it, and interrupts that as well.
+func TestResumeEndsWithTheSameBytes(t *testing.T) {
+	opt := options(t.TempDir())
+	points := 0
+	opt.Progress = func(progress.Update) { points++ }
+	if _, err := run(t, t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, opt.Output)
+	if points < 20 {
+		t.Fatalf("%d progress reports, want some to interrupt at", points)
+	}
+	stride := 1
+	if testing.Short() {
+		stride = 7
+	}
+	for stop := 1; stop <= points; stop += stride {
+		again := options(t.TempDir())
+		again.Resume = true // the first time there is nothing to resume
+		for tries := 1; ; tries++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			left := stop
+			again.Progress = func(progress.Update) {
+				if left--; left == 0 {
+					cancel()
+				}
+			}
+			_, err := run(t, ctx, again)
+			cancel()
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, context.Canceled) {
+				t.Fatalf("stopped at report %d: %v", stop, err)
+			}
+			if _, err := os.Stat(again.Output); !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("stopped at report %d: the output folder is there (%v)", stop, err)
+			}
+			if tries == 3 {
+				stop += points // let it end
+			}
+		}
+		compare(t, "resumed", content(t, again.Output), want)
+	}
+}
+
+func TestThreadsDoNotChangeTheBytes(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	var want map[string][]byte
+	for _, threads := range []int{1, 2, 3, 7} {
+		runtime.GOMAXPROCS(threads)
+		opt := options(t.TempDir())
+		if _, err := run(t, t.Context(), opt); err != nil {
+			t.Fatal(err)
+		}
+		got := content(t, opt.Output)
+		if want == nil {
+			want = got
+		}
+		compare(t, "threads", got, want)
+	}
+}
+
+func TestResumeRefusesAnotherRecipe(t *testing.T) {
+	opt := options(t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opt.Progress = func(u progress.Update) {
+		if strings.HasPrefix(u.Phase, "block 3") {
+			cancel()
+		}
+	}
+	if _, err := run(t, ctx, opt); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want it cancelled", err)
+	}
+	opt.Progress, opt.Resume = nil, true
+	opt.Recipe.Method = "wanda"
+	if _, err := run(t, t.Context(), opt); err == nil || !strings.Contains(err.Error(), "wanda") || !strings.Contains(err.Error(), "crepe") {
+		t.Fatalf("got %v, want a refusal that shows both recipes", err)
+	}
+	opt.Resume = false
+	if _, err := run(t, t.Context(), opt); !errors.Is(err, checkpoint.ErrPartial) {
+		t.Fatalf("got %v, want %v", err, checkpoint.ErrPartial)
+	}
+	opt.Overwrite = true
+	if _, err := run(t, t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnprunedTensorsAreCarriedOver compares the output with its input tensor
+// by tensor: Linears differ by zeros only, everything else by nothing.
+func TestUnprunedTensorsAreCarriedOver(t *testing.T) {
+	opt := options(t.TempDir())
+	opt.Recipe.Skip = `layers\.2\.`
+	rep, err := run(t, t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pruned := map[string]prune.Linear{}
+	for _, l := range rep.Linears {
+		pruned[l.Name+".weight"] = l
+	}
+	in, _ := openDemo(t)
+	out, err := checkpoint.Open(opt.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	checked := 0
+	for _, src := range in.Tensors() {
+		dst, ok := out.Tensor(src.Name)
+		if !ok || dst.DType != src.DType || dst.Size != src.Size {
+			t.Fatalf("%s: %+v in the output, want as %+v", src.Name, dst, src)
+		}
+		a, b := make([]byte, src.Size), make([]byte, src.Size)
+		if err := errors.Join(in.Read(src, a), out.Read(dst, b)); err != nil {
+			t.Fatal(err)
+		}
+		l, ok := pruned[src.Name]
+		if !ok || l.Skipped {
+			if !bytes.Equal(a, b) {
+				t.Fatalf("%s is not pruned but differs", src.Name)
+			}
+			continue
+		}
+		checked++
+		zeros := 0
+		for i := 0; i < len(a); i += 2 { // bfloat16
+			if b[i] == 0 && b[i+1] == 0 {
+				zeros++
+			} else if a[i] != b[i] || a[i+1] != b[i+1] {
+				t.Fatalf("%s: element %d is kept but differs", src.Name, i/2)
+			}
+		}
+		if zeros != l.Rows*l.Cols/2 || zeros != l.Zeros {
+			t.Fatalf("%s: %d zeros, want %d and as reported %d", src.Name, zeros, l.Rows*l.Cols/2, l.Zeros)
+		}
+	}
+	if checked != 35 {
+		t.Fatalf("%d pruned Linears, want 35 of 42", checked)
+	}
+}
+
+func TestMemoryBudget(t *testing.T) {
+	inv, m := openDemo(t)
+	opt := options(t.TempDir())
+	opt.Calibration = tokens(64, 512, 7)
+	roomy, err := prune.MakePlan(inv, m, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if roomy.Memory.Spill {
+		t.Fatalf("hidden states of %d bytes in a file with a budget of %d", roomy.Memory.Hidden, roomy.Memory.Budget)
+	}
+	opt.Memory = roomy.Memory.Total() - 1
+	tight, err := prune.MakePlan(inv, m, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !tight.Memory.Spill || tight.Memory.Total() > opt.Memory {
+		t.Fatalf("spill %v, %d bytes with a budget of %d", tight.Memory.Spill, tight.Memory.Total(), opt.Memory)
+	}
+	opt.Memory = 1 << 20
+	if _, err := prune.MakePlan(inv, m, opt); !errors.Is(err, prune.ErrMemory) {
+		t.Fatalf("got %v, want %v", err, prune.ErrMemory)
+	}
+}
+
+// TestHiddenStatesInAFile prunes with a budget that they do not fit in.
+func TestHiddenStatesInAFile(t *testing.T) {
+	inv, m := openDemo(t)
+	opt := options(t.TempDir())
+	if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, opt.Output)
+	opt.Output = filepath.Join(t.TempDir(), "spilt")
+	plan, err := prune.MakePlan(inv, m, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt.Memory = plan.Memory.Total() - 1
+	if plan, err = prune.MakePlan(inv, m, opt); err != nil || !plan.Memory.Spill {
+		t.Fatalf("spill %v (%v), want true", plan.Memory.Spill, err)
+	}
+	if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "with a file", content(t, opt.Output), want)
+}
