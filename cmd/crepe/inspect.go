@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/prune"
+)
+
+// inspection is what crepe inspect --json prints.
+type inspection struct {
+	Model        string           `json:"model"`
+	Architecture string           `json:"architecture"`
+	Blocks       int              `json:"blocks"`
+	Parameters   int64            `json:"parameters"` // elements of all tensors stored
+	Bytes        int64            `json:"bytes"`      // of all tensors stored
+	DTypes       map[string]int64 `json:"dtypes"`     // elements by type
+	Sparsity     float64          `json:"sparsity"`   // over all prunable Linears
+	Patterns     map[string]bool  `json:"patterns"`   // does every sparse Linear hold it
+	Linears      []inspected      `json:"linears"`
+	Manifest     *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
+}
+
+type inspected struct {
+	Name     string   `json:"name"`
+	Rows     int      `json:"rows"`
+	Cols     int      `json:"cols"`
+	DType    string   `json:"dtype"`
+	Sparsity float64  `json:"sparsity"`
+	Patterns []string `json:"patterns"` // those it holds
+}
+
+// patterns are looked for in every Linear: those that hardware or the
+// literature uses, strictest first.
+var patterns = []pattern.Pattern{{Keep: 1, Of: 4}, {Keep: 2, Of: 4}, {Keep: 2, Of: 8}, {Keep: 4, Of: 8}, {Keep: 8, Of: 16}}
+
+func newInspect(a *app) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "inspect MODEL [flags]",
+		Short: "Show architecture, size and the sparsity of every Linear",
+		Long: `Show what MODEL is: architecture, parameters, types, size, and for every
+prunable Linear the share of weights that are zero and whether N:M patterns
+hold. All weights are read; nothing is changed.`,
+		Example: `  crepe inspect demo
+  crepe inspect ./demo-crepe-50 --json`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error { return a.inspect(c.Context(), args[0], asJSON) },
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
+	return c
+}
+
+func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
+	meter := a.startMeter()
+	defer meter.finish()
+	o, err := a.open(ctx, name, meter)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	in := inspection{
+		Model: name, Architecture: o.m.Config.Architecture, Blocks: o.m.Blocks(),
+		Bytes: o.inv.WeightBytes(), DTypes: map[string]int64{}, Patterns: map[string]bool{},
+	}
+	for _, t := range o.inv.Tensors() {
+		in.Parameters += t.Elements()
+		in.DTypes[t.DType.String()] += t.Elements()
+	}
+	switch in.Manifest, err = prune.ReadManifest(o.dir); {
+	case err == nil:
+		in.Manifest.Linears = nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := in.measure(ctx, o, meter.update); err != nil {
+		return err
+	}
+	meter.finish()
+	if asJSON {
+		return json.NewEncoder(a.stdout).Encode(in)
+	}
+	return a.showInspection(in)
+}
+
+// measure reads every Linear.
+func (in *inspection) measure(ctx context.Context, o *opened, report progress.Func) error {
+	bar := report.Start("inspect", int64(o.m.Blocks()), "blocks")
+	zeros, total := 0, 0
+	held := map[string]int{}
+	for b := range o.m.Blocks() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		block, err := o.m.LoadBlock(b)
+		if err != nil {
+			return err
+		}
+		for _, input := range block.Inputs() {
+			for _, l := range input.Linears {
+				z, n := l.W.Zeros(), l.W.Rows*l.W.Cols
+				x := inspected{Name: l.Name, Rows: l.W.Rows, Cols: l.W.Cols, DType: l.W.DType.String(), Sparsity: float64(z) / float64(n), Patterns: []string{}}
+				for _, p := range patterns {
+					if mask.HoldsNM(l.W, p) {
+						x.Patterns = append(x.Patterns, p.String())
+						held[p.String()]++
+					}
+				}
+				zeros += z
+				total += n
+				in.Linears = append(in.Linears, x)
+			}
+		}
+		block.Release()
+		bar.Add(1)
+	}
+	in.Sparsity = float64(zeros) / float64(total)
+	for _, p := range patterns {
+		in.Patterns[p.String()] = held[p.String()] == len(in.Linears)
+	}
+	return nil
+}
+
+func (a *app) showInspection(in inspection) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "model\t%s (%s, %d blocks)\n", in.Model, in.Architecture, in.Blocks)
+	var types []string
+	for t, n := range in.DTypes {
+		types = append(types, fmt.Sprintf("%s %.4g M", t, float64(n)/1e6))
+	}
+	slices.Sort(types)
+	fmt.Fprintf(w, "parameters\t%.4g M (%s), %s\n", float64(in.Parameters)/1e6, strings.Join(types, ", "), formatBytes(in.Bytes))
+	if m := in.Manifest; m != nil {
+		fmt.Fprintf(w, "pruned by\tcrepe %s, %s %s\n", m.Crepe, m.Recipe.Method, amount(m.Recipe))
+		if m.Dense != nil && m.Pruned != nil {
+			fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%s, %d windows of %d tokens, %s)\n",
+				formatPerplexity(m.Dense), formatPerplexity(m.Pruned), m.Recipe.Eval.Source, m.Dense.Windows, m.Dense.SeqLen, m.Compute)
+		}
+	}
+	fmt.Fprintf(w, "sparsity\t%.3f %% of all prunable weights\n\n", 100*in.Sparsity)
+	fmt.Fprintln(w, "linear\tout × in\tdtype\tzeros\tholds")
+	for _, l := range in.Linears {
+		fmt.Fprintf(w, "%s\t%d × %d\t%s\t%.3f %%\t%s\n", l.Name, l.Rows, l.Cols, l.DType, 100*l.Sparsity, strings.Join(l.Patterns, " "))
+	}
+	return w.Flush()
+}

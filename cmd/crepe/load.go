@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/hub"
+	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/tensor"
+	"github.com/crepe-llm/crepe/windows"
+)
+
+const demoName = "demo"
+
+// opened is a MODEL of the command line.
+type opened struct {
+	name string // as given
+	dir  string
+	inv  *checkpoint.Inventory
+	m    *model.Model
+	hub  *hub.Client
+}
+
+func (o *opened) Close() error { return o.inv.Close() }
+
+// open finds MODEL, fetching it from the hub if it is an id, and reads its
+// headers.
+func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, error) {
+	client, err := hub.FromEnv()
+	if err != nil {
+		return nil, err
+	}
+	client.Progress = func(file string, done, total int64) {
+		meter.update(progress.Update{Phase: "fetch " + file, Done: done, Total: total, Unit: "bytes"})
+	}
+	client.Notice = func(line string) { a.warn("%s", line) }
+	o := &opened{name: name, hub: client}
+	if o.dir, err = a.locate(ctx, name, client); err != nil {
+		return nil, err
+	}
+	meter.finish()
+	if o.inv, err = checkpoint.Open(o.dir); err != nil {
+		return nil, err
+	}
+	if o.m, err = model.Open(o.inv); err != nil {
+		o.inv.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// locate returns the folder that name means.
+func (a *app) locate(ctx context.Context, name string, client *hub.Client) (string, error) {
+	if name == demoName {
+		return demo.ModelDir()
+	}
+	if _, err := os.Stat(name); err == nil {
+		return name, nil
+	}
+	repo, err := hub.ParseRepo(name)
+	if err != nil || strings.HasPrefix(name, ".") {
+		return "", fmt.Errorf("model %q: no such folder, and not a hub id org/name[@revision]", name)
+	}
+	return client.Snapshot(ctx, repo, hub.ModelFiles)
+}
+
+// loader makes token windows for o.
+func (a *app) loader(o *opened, meter *meter) *windows.Loader {
+	return &windows.Loader{
+		Hub: o.hub, ModelDir: o.dir, Vocab: o.m.Config.Vocab, MaxSeqLen: o.m.Config.MaxPositions,
+		Warn: a.warn, Progress: meter.update,
+	}
+}
+
+// compute resolves --compute: auto is bf16 where the processor multiplies it
+// and the checkpoint is stored in it, for speed, else f32.
+func compute(name string, o *opened) (model.Compute, error) {
+	if name != "auto" {
+		c, err := model.ParseCompute(name)
+		if err != nil {
+			return c, usageError{fmt.Errorf("--compute: %q, want f32, bf16 or auto", name)}
+		}
+		return c, nil
+	}
+	if cpu.AVX512BF16 && o.m.Linears(0)[0].DType == tensor.BF16 {
+		return model.BF16, nil
+	}
+	return model.F32, nil
+}

@@ -1,0 +1,204 @@
+// Command crepe prunes large language models after training and measures what
+// is left of them. See crepe help.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/internal/cpu"
+)
+
+// The exit codes, as crepe help states them.
+const (
+	exitOK          = 0
+	exitError       = 1 // the work was not done; the message says why
+	exitUsage       = 2 // the command line itself is wrong; nothing was begun
+	exitInterrupted = 130
+)
+
+func main() {
+	// The heap is a few large buffers without pointers: collecting it is cheap,
+	// and letting it double first, as is the default, would double the peak.
+	debug.SetGCPercent(20)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main without the process: it returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := interruptible(stderr)
+	defer stop()
+	root := newRoot(stdout, stderr)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(stderr, "crepe: interrupted"+resumeHint(err))
+		return exitInterrupted
+	}
+	fmt.Fprintf(stderr, "crepe: %v\n", err)
+	var usage usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") { // cobra's, which has no type
+		return exitUsage
+	}
+	return exitError
+}
+
+// usageError marks an error of the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// interruptedError says what an interrupted run left behind.
+type interruptedError struct {
+	error
+	hint string
+}
+
+func (e interruptedError) Unwrap() error { return e.error }
+
+func resumeHint(err error) string {
+	var i interruptedError
+	if errors.As(err, &i) {
+		return "; " + i.hint
+	}
+	return ""
+}
+
+// interruptible returns a context that the first Ctrl-C cancels. Work that
+// has not come to a stop soon after is cut off: what is on disk can be resumed
+// from at any moment, so nothing is gained by waiting for a long step.
+func interruptible(stderr io.Writer) (context.Context, func()) {
+	const patience = 700 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-done:
+			return
+		case <-signals:
+		}
+		cancel()
+		select {
+		case <-done:
+		case <-signals:
+			os.Exit(exitInterrupted)
+		case <-time.After(patience):
+			fmt.Fprintln(stderr, "\ncrepe: interrupted; a pruning run goes on with --resume")
+			os.Exit(exitInterrupted)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	app := &app{stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "crepe",
+		Short: "Prune large language models after training",
+		Long: `crepe prunes large language models after training: Hugging Face folder in,
+Hugging Face folder out, perplexity before and after.
+
+MODEL is "demo" (a small trained Llama inside this program), a local folder,
+or a Hugging Face id "org/name[@revision]".
+
+SOURCE is "demo", "wikitext2", "c4", or a file: .txt, .jsonl(.gz) or .parquet
+with a column "text", or .safetensors with int64 input_ids [samples, seqlen].
+
+Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as
+everywhere with Hugging Face; CREPE_CPU=avx512|avx2|generic limits the processor
+features used.
+
+Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
+		Example: `  crepe prune demo                                  # see it work, in seconds
+  crepe prune meta-llama/Llama-3.2-1B --pattern 2:4 # a model from the hub
+  crepe prune ./my-model -o ./my-model-60 --sparsity 60% --calibration my.txt
+  crepe eval ./my-model-60 --data wikitext2 --seqlen 2048
+  crepe inspect ./my-model-60`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version(),
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if err := cpu.EnvError(); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+	}
+	root.SetHelpTemplate(helpTemplate)
+	root.SetUsageTemplate(usageTemplate)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w\nsee %s --help", err, c.CommandPath())}
+	})
+	root.AddCommand(newPrune(app), newEval(app), newInspect(app))
+	return root
+}
+
+// app is what the subcommands share.
+type app struct {
+	stdout, stderr io.Writer
+	meter          *meter // nil before startMeter
+}
+
+func (a *app) startMeter() *meter {
+	a.meter = newMeter(a.stderr)
+	return a.meter
+}
+
+// warn prints a line that is not the result.
+func (a *app) warn(format string, args ...any) {
+	if a.meter != nil {
+		a.meter.clearLine()
+	}
+	fmt.Fprintf(a.stderr, "crepe: "+format+"\n", args...)
+}
+
+// argsBetween is cobra.RangeArgs as a usage error that shows the form.
+func argsBetween(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return usageError{fmt.Errorf("%d arguments (%s), want %s", len(args), strings.Join(args, " "), c.UseLine())}
+		}
+		return nil
+	}
+}
+
+// atLeast checks a flag's number. Zero is a number here, and no default.
+func atLeast(flag string, v, least int) error {
+	if v < least {
+		return usageError{fmt.Errorf("--%s: %d, want at least %d", flag, v, least)}
+	}
+	return nil
+}
+
+// setThreads limits the cores used; 0 takes all.
+func setThreads(n int) error {
+	switch {
+	case n < 0:
+		return usageError{fmt.Errorf("--threads: %d, want at least 1 (or 0 for all cores)", n)}
+	case n > 0:
+		runtime.GOMAXPROCS(n)
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"github.com/crepe-llm/crepe/internal/progress"
+)
+
+// meter shows progress on stderr: one live line on a terminal, otherwise a
+// plain line now and then, so that a log stays readable.
+type meter struct {
+	w    io.Writer
+	live bool
+
+	phase   string
+	started time.Time
+	printed time.Time // plain lines: when the last one was
+	bar     *progressbar.ProgressBar
+	total   int64
+}
+
+// plainEvery is the time between two plain lines of one step.
+const plainEvery = 10 * time.Second
+
+func newMeter(w io.Writer) *meter {
+	f, ok := w.(*os.File)
+	return &meter{w: w, live: ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"}
+}
+
+// update is a progress.Func.
+func (m *meter) update(u progress.Update) {
+	now := time.Now()
+	if u.Done == 0 || m.started.IsZero() || u.Total != m.total {
+		m.finish()
+		m.started, m.total = now, u.Total
+		m.printed = now.Add(-plainEvery)
+	}
+	if m.live {
+		m.drawLive(u)
+		return
+	}
+	last := u.Done >= u.Total
+	if !last && now.Sub(m.printed) < plainEvery {
+		return
+	}
+	m.printed = now
+	fmt.Fprintln(m.w, plainLine(u, now.Sub(m.started)))
+}
+
+func (m *meter) drawLive(u progress.Update) {
+	if m.bar == nil {
+		m.bar = progressbar.NewOptions64(u.Total,
+			progressbar.OptionSetWriter(m.w),
+			progressbar.OptionSetWidth(20),
+			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionShowIts(),
+			progressbar.OptionShowCount(),
+			progressbar.OptionShowBytes(u.Unit == "bytes"),
+			progressbar.OptionSetItsString(u.Unit),
+			progressbar.OptionSetPredictTime(true),
+			progressbar.OptionClearOnFinish())
+	}
+	if u.Phase != m.phase {
+		m.phase = u.Phase
+		m.bar.Describe(fmt.Sprintf("%-28s", u.Phase))
+	}
+	_ = m.bar.Set64(u.Done) // a terminal that has gone is not an error of the work
+}
+
+// clearLine makes room for another line; the next update draws the bar again.
+func (m *meter) clearLine() {
+	if m.bar != nil {
+		_ = m.bar.Clear()
+	}
+}
+
+// finish clears the live line.
+func (m *meter) finish() {
+	if m.bar != nil {
+		_ = m.bar.Clear()
+		m.bar = nil
+	}
+	m.phase = ""
+	m.started = time.Time{}
+}
+
+// plainLine is "block 3/32: 40 of 128 sequences, 12.1 sequences/s, 7s left".
+func plainLine(u progress.Update, elapsed time.Duration) string {
+	done, total, unit := float64(u.Done), float64(u.Total), u.Unit
+	if unit == "bytes" {
+		done, total, unit = done/1e6, total/1e6, "MB"
+	}
+	line := fmt.Sprintf("%s: %.0f of %.0f %s", u.Phase, done, total, unit)
+	if s := elapsed.Seconds(); done > 0 && s > 0.001 {
+		rate := done / s
+		line += fmt.Sprintf(", %.3g %s/s", rate, unit)
+		if done < total {
+			left := time.Duration((total - done) / rate * float64(time.Second))
+			line += fmt.Sprintf(", %s left", left.Round(time.Second))
+		}
+	}
+	return line
+}

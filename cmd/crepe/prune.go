@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/score"
+)
+
+type pruneFlags struct {
+	output    string
+	recipe    string
+	memory    bytesFlag
+	threads   int
+	dryRun    bool
+	resume    bool
+	overwrite bool
+	json      bool
+
+	r                         recipe.Recipe // what the flags below say
+	alpha, beta, gamma, power float64
+	kernel                    int
+	calibration, eval         string
+	samples, seqLen, windows  int
+	seed                      int64
+}
+
+func newPrune(a *app) *cobra.Command {
+	var f pruneFlags
+	c := &cobra.Command{
+		Use:   "prune [MODEL] [flags]",
+		Short: "Prune a model and measure perplexity before and after",
+		Long: `Prune MODEL (default: demo) and write the result as a Hugging Face folder.
+
+Block by block: calibration text runs through the dense block, each Linear's
+weights are scored and the lowest are set to zero, the text runs through the
+pruned block into the next. Memory holds one block and the hidden states;
+those go to a file where they exceed --memory. A run that was interrupted, in
+whatever way, goes on with --resume and gives the same bytes.
+
+Methods (--method):
+` + methodList() + `
+The recipe of every run is written beside its output; --recipe FILE repeats it
+or carries it to another model. Flags given beside it win.`,
+		Example: `  crepe prune                                          # the demo model, 50 %, CRePE
+  crepe prune ./llama-3.2-1b -o ./sparse --pattern 2:4
+  crepe prune org/name --method wanda --sparsity 60% --calibration c4
+  crepe prune ./big -o ./big-50 --calibration my.txt --memory 16GiB --dry-run
+  crepe prune ./other --recipe ./sparse.recipe.yaml`,
+		Args: argsBetween(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			name := demoName
+			if len(args) == 1 {
+				name = args[0]
+			}
+			return a.prune(c.Context(), name, &f, c.Flags())
+		},
+	}
+	f.add(c.Flags())
+	return c
+}
+
+// add declares the flags. Defaults of the recipe are applied later, so that
+// those not given leave a recipe file alone.
+func (f *pruneFlags) add(fl *pflag.FlagSet) {
+	fl.SortFlags = false
+	fl.StringVarP(&f.output, "output", "o", "", "folder to write (default MODEL's name with method and sparsity)")
+	fl.StringVar(&f.recipe, "recipe", "", "take method, sparsity, calibration and the rest from this YAML file")
+
+	fl.StringVar(&f.r.Method, "method", recipe.DefaultMethod, strings.Join(score.Names(), ", "))
+	fl.Float64Var(&f.alpha, "alpha", 0, "crepe: coefficient of the row term (default 1)")
+	fl.Float64Var(&f.beta, "beta", 0, "crepe: coefficient of the column term (default 1)")
+	fl.Float64Var(&f.gamma, "gamma", 0, "crepe: coefficient of the neighbourhood term (default 1)")
+	fl.IntVar(&f.kernel, "kernel", 0, "crepe: width of the neighbourhood: 3, 5, 7, 9 or 11 (default 9)")
+	fl.Float64Var(&f.power, "power", 0, "ria, crepe: exponent of the activation norm (default 0.5)")
+
+	fl.StringVar(&f.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
+	fl.StringVar(&f.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
+	fl.StringVar(&f.r.Compare, "compare", "", "weights compete within the whole matrix or each row (default the method's own)")
+	fl.StringVar(&f.r.Fused, "fused", recipe.DefaultFused, "fused matrices (qkv_proj, gate_up_proj) are scored whole, or split as in models that do not fuse")
+	fl.StringVar(&f.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
+
+	fl.StringVar(&f.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
+	fl.IntVar(&f.samples, "samples", recipe.DefaultSamples, "calibration sequences")
+	fl.IntVar(&f.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a calibration sequence and an evaluation window; at most what the model takes")
+	fl.Int64Var(&f.seed, "seed", 0, "of the drawing of calibration sequences")
+
+	fl.StringVar(&f.eval, "eval", "", `SOURCE that perplexity is measured on, or none (default "demo" for the demo model, else "wikitext2")`)
+	fl.IntVar(&f.windows, "windows", 0, "evaluate on the first N windows (default: all; 64 for the demo text)")
+
+	fl.StringVar(&f.r.Compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor have it)")
+	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
+	fl.Var(&f.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a file (default 3/4 of what is free)")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and what memory, disk and time it would take")
+	fl.BoolVar(&f.resume, "resume", false, "go on with an interrupted run")
+	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the output folder, or what an interrupted run left of it")
+	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout, everything else on stderr")
+}
+
+func methodList() string {
+	var b strings.Builder
+	for _, m := range score.Methods() {
+		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
+	}
+	return b.String()
+}
+
+// merge returns the recipe that file and flags make for model.
+func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, error) {
+	var r recipe.Recipe
+	if f.recipe != "" {
+		var err error
+		if r, err = recipe.Read(f.recipe); err != nil {
+			return r, err
+		}
+	}
+	given := fl.Changed
+	set := func(name string, dst *string, v string) {
+		if given(name) {
+			*dst = v
+		}
+	}
+	set("method", &r.Method, f.r.Method)
+	set("compare", &r.Compare, f.r.Compare)
+	set("fused", &r.Fused, f.r.Fused)
+	set("skip", &r.Skip, f.r.Skip)
+	set("compute", &r.Compute, f.r.Compute)
+	set("calibration", &r.Calibration.Source, f.calibration)
+	set("eval", &r.Eval.Source, f.eval)
+	switch {
+	case given("sparsity") && given("pattern"):
+		return r, usageError{errors.New("--sparsity and --pattern: want one of the two")}
+	case given("sparsity"):
+		r.Sparsity, r.Pattern = f.r.Sparsity, ""
+	case given("pattern"):
+		r.Sparsity, r.Pattern = "", f.r.Pattern
+	}
+	for name, v := range map[string]struct {
+		dst **float64
+		v   *float64
+	}{
+		"alpha": {&r.Alpha, &f.alpha}, "beta": {&r.Beta, &f.beta}, "gamma": {&r.Gamma, &f.gamma}, "power": {&r.Power, &f.power},
+	} {
+		if given(name) {
+			*v.dst = v.v
+		}
+	}
+	if given("kernel") {
+		r.Kernel = &f.kernel
+	}
+	r = r.WithDefaults()
+	if err := atLeast("samples", f.samples, 1); err != nil {
+		return r, err
+	}
+	if given("samples") {
+		r.Calibration.Samples = f.samples
+	}
+	if err := atLeast("seqlen", f.seqLen, 2); err != nil {
+		return r, err
+	}
+	if given("seqlen") {
+		r.Calibration.SeqLen, r.Eval.SeqLen = f.seqLen, f.seqLen
+	}
+	if given("seed") {
+		r.Calibration.Seed = f.seed
+	}
+	if given("windows") {
+		r.Eval.Windows = f.windows
+	}
+	defaultSources(&r, model)
+	if r.Eval.Source == demoName && !given("windows") && f.recipe == "" {
+		r.Eval.Windows = demoWindows
+	}
+	_, err := r.Resolve()
+	if err != nil {
+		return r, usageError{err}
+	}
+	return r, nil
+}
+
+// demoWindows keeps the demo quick.
+const demoWindows = 64
+
+func defaultSources(r *recipe.Recipe, model string) {
+	if r.Calibration.Source == "" {
+		r.Calibration.Source = "c4"
+		if model == demoName {
+			r.Calibration.Source = demoName
+		}
+	}
+	if r.Eval.Source == "" {
+		r.Eval.Source = defaultEval(model)
+	}
+}
+
+// prune runs the subcommand.
+func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.FlagSet) error {
+	if err := setThreads(f.threads); err != nil {
+		return err
+	}
+	r, err := f.merge(name, fl)
+	if err != nil {
+		return err
+	}
+	meter := a.startMeter()
+	defer meter.finish()
+	o, err := a.open(ctx, name, meter)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	opt := prune.Options{
+		Recipe: r, Model: name, Output: f.output, Overwrite: f.overwrite, Resume: f.resume,
+		Memory: int64(f.memory), Progress: meter.update, Warn: a.warn,
+	}
+	if opt.Output == "" {
+		if opt.Output, err = defaultOutput(name, r); err != nil {
+			return err
+		}
+	}
+	if o.m.Compute, err = compute(r.Compute, o); err != nil {
+		return err
+	}
+	if err := a.gather(ctx, o, meter, &opt, fl.Changed("eval") || f.recipe != ""); err != nil {
+		return err
+	}
+	plan, err := prune.MakePlan(o.inv, o.m, opt)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return a.showPlan(plan, o, opt, f.json)
+	}
+	if !f.json {
+		a.announce(o, r, plan)
+	}
+	rep, err := prune.Run(ctx, o.inv, o.m, opt)
+	if err != nil {
+		if ctx.Err() != nil {
+			return interruptedError{context.Canceled, "what is done is kept: the same command with --resume goes on"}
+		}
+		return err
+	}
+	meter.finish()
+	if f.json {
+		return json.NewEncoder(a.stdout).Encode(rep)
+	}
+	return a.showReport(rep, o)
+}
+
+// gather loads the token windows. A default evaluation text that cannot be had
+// is no reason not to prune: it is left out, and said so.
+func (a *app) gather(ctx context.Context, o *opened, meter *meter, opt *prune.Options, evalAsked bool) error {
+	resolved, err := opt.Recipe.Resolve()
+	if err != nil {
+		return err
+	}
+	l := a.loader(o, meter)
+	if resolved.Method.NeedsData {
+		if opt.Calibration, err = l.Calibration(ctx, opt.Recipe.Calibration); err != nil {
+			return fmt.Errorf("--calibration: %w", err)
+		}
+	}
+	if opt.Recipe.Eval.Source == "none" {
+		return nil
+	}
+	opt.Evaluation, err = l.Evaluation(ctx, opt.Recipe.Eval)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case evalAsked:
+		return fmt.Errorf("--eval: %w", err)
+	}
+	a.warn("perplexity is not measured: %v; name a text with --eval", err)
+	opt.Evaluation, opt.Recipe.Eval.Source = nil, "none"
+	return nil
+}
+
+// defaultOutput is "demo-crepe-50" or "llama-crepe-2of4", in the working folder.
+func defaultOutput(model string, r recipe.Recipe) (string, error) {
+	dir, _, _ := strings.Cut(model, "@")
+	if _, err := os.Stat(model); err == nil { // a folder: "." has a name, too
+		if dir, err = filepath.Abs(model); err != nil {
+			return "", err
+		}
+	}
+	amount := strings.ReplaceAll(r.Pattern, ":", "of")
+	if amount == "" {
+		s, err := pattern.ParseSparsity(r.Sparsity)
+		if err != nil {
+			return "", err
+		}
+		amount = strings.TrimSuffix(s.String(), "%")
+	}
+	return filepath.Base(dir) + "-" + r.Method + "-" + amount, nil
+}

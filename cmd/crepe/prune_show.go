@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// announce says what is about to happen.
+func (a *app) announce(o *opened, r recipe.Recipe, p *prune.Plan) {
+	a.warn("%s: %s, %d blocks, %s of weights; %s, %s, %s",
+		o.name, o.m.Config.Architecture, o.m.Blocks(), formatBytes(o.inv.WeightBytes()), r.Method, amount(r), o.m.Compute)
+	for _, l := range o.inv.LeftOut() {
+		a.warn("not carried over: %s (%s)", l.Path, l.Reason)
+	}
+	if p.Memory.Spill {
+		a.warn("hidden states (%s) are kept in a file: the memory budget is %s", formatBytes(p.Memory.Hidden), formatBytes(p.Memory.Budget))
+	}
+}
+
+func amount(r recipe.Recipe) string {
+	if r.Pattern != "" {
+		return r.Pattern
+	}
+	return r.Sparsity
+}
+
+// dryRun is what prune --dry-run --json prints.
+type dryRun struct {
+	*prune.Plan
+	Output     string  `json:"output"`
+	Free       int64   `json:"free_bytes"` // on the output's disk; 0 if unknown
+	Seconds    float64 `json:"seconds"`    // estimated
+	MemoryPeak int64   `json:"memory_peak_bytes"`
+}
+
+func (a *app) showPlan(p *prune.Plan, o *opened, opt prune.Options, asJSON bool) error {
+	if err := checkpoint.CheckTarget(opt.Output, o.inv, opt.Overwrite); err != nil {
+		return err
+	}
+	free, err := checkpoint.FreeBytes(filepath.Dir(opt.Output))
+	if err != nil {
+		free = 0
+	}
+	d := dryRun{Plan: p, Output: opt.Output, Free: free, Seconds: p.EstimateSeconds(o.m.Compute), MemoryPeak: p.Memory.Total()}
+	if asJSON {
+		return json.NewEncoder(a.stdout).Encode(d)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "linear\tout × in\tpruned")
+	weights, pruned := 0, 0
+	for _, l := range p.Linears {
+		how := fmt.Sprintf("%.2f %%", 100*float64(l.Pruned)/float64(l.Rows*l.Cols))
+		if l.Skip {
+			how = "skipped"
+		}
+		fmt.Fprintf(w, "%s\t%d × %d\t%s\n", l.Name, l.Rows, l.Cols, how)
+		weights += l.Rows * l.Cols
+		pruned += l.Pruned
+	}
+	fmt.Fprintf(w, "\nweights\t%d of %d would be zero\n", pruned, weights)
+	m := p.Memory
+	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, scores %s, activations %s, hidden states %s%s\n",
+		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Scores),
+		formatBytes(m.Scratch), formatBytes(m.Hidden), map[bool]string{true: " in a file"}[m.Spill])
+	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n",
+		formatBytes(p.Disk.Output), opt.Output, formatBytes(p.Disk.Extra), formatBytes(free))
+	fmt.Fprintf(w, "time\tabout %s\n", time.Duration(d.Seconds*float64(time.Second)).Round(time.Second))
+	return w.Flush()
+}
+
+// showReport prints the result for a person.
+func (a *app) showReport(rep *prune.Report, o *opened) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	weights := 0
+	for _, l := range rep.Linears {
+		weights += l.Rows * l.Cols
+	}
+	fmt.Fprintf(w, "model\t%s (%s)\n", rep.Model, o.m.Config.Architecture)
+	pattern := ""
+	if rep.Pattern != "unstructured" {
+		pattern = ", " + rep.Pattern
+	}
+	fmt.Fprintf(w, "method\t%s%s\n", rep.Method, pattern)
+	fmt.Fprintf(w, "sparsity\t%.3f %% of %d Linears with %.1f M weights (asked: %.3f %%)\n",
+		100*rep.Sparsity.Measured, len(rep.Linears), float64(weights)/1e6, 100*rep.Sparsity.Target)
+	if rep.Dense != nil {
+		fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%d windows of %d tokens, %s)\n",
+			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.m.Compute)
+	}
+	s := rep.Seconds
+	fmt.Fprintf(w, "time\t%.1f s: load %.1f, calibrate %.1f, score %.2f, select %.2f, write %.1f, eval %.1f\n",
+		s.Total, s.Load, s.Calibrate, s.Score, s.Select, s.Write, s.Eval)
+	if rep.PeakRSS > 0 {
+		fmt.Fprintf(w, "memory\t%s at the peak\n", formatBytes(rep.PeakRSS))
+	}
+	fmt.Fprintf(w, "output\t%s\nrecipe\t%s\n", strings.TrimSuffix(rep.Output, "/")+"/", rep.Recipe)
+	return w.Flush()
+}
+
+func formatPerplexity(r *eval.Result) string { return fmt.Sprintf("%.2f", r.Perplexity) }

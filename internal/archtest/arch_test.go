@@ -1,0 +1,120 @@
+// Package archtest holds the project's structure to its plan.
+package archtest
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/crepe-llm/crepe/"
+
+// layers is the plan: a package imports packages of lower layers only, so data
+// flows one way. A new package is placed here when it is made.
+var layers = map[string]int{
+	"internal/cpu":            0,
+	"internal/parallel":       0,
+	"internal/progress":       0,
+	"internal/sysinfo":        0,
+	"demo":                    0,
+	"pattern":                 0,
+	"internal/golden":         0,
+	"internal/kernel":         1,
+	"tokenizer":               1,
+	"hub":                     1,
+	"tensor":                  2,
+	"checkpoint":              3,
+	"mask":                    3,
+	"stats":                   3,
+	"corpus":                  3,
+	"corpus/internal/parquet": 0,
+	"model":                   4,
+	"score":                   4,
+	"calibration":             4,
+	"internal/hidden":         5,
+	"recipe":                  5,
+	"eval":                    6,
+	"windows":                 6,
+	"prune":                   7,
+	"cmd/crepe":               8,
+}
+
+func TestPackagesImportLowerLayersOnly(t *testing.T) {
+	seen := map[string]bool{}
+	eachImport(t, func(pkg, file, path string) {
+		seen[pkg] = true
+		layer, ok := layers[pkg]
+		if !ok {
+			t.Errorf("%s: package %s has no layer; place it in the table", file, pkg)
+			return
+		}
+		dep, ours := strings.CutPrefix(path, module)
+		if ours && layers[dep] >= layer {
+			t.Errorf("%s: %s (layer %d) imports %s (layer %d), want a lower layer", file, pkg, layer, dep, layers[dep])
+		}
+	})
+	for pkg := range layers {
+		if !seen[pkg] {
+			t.Errorf("the table names %s, which has no Go file", pkg)
+		}
+	}
+}
+
+// A run is repeatable only if all randomness comes from its seed.
+func TestNoGlobalRandomness(t *testing.T) {
+	eachImport(t, func(pkg, file, path string) {
+		if path == "math/rand" || path == "math/rand/v2" || path == "C" {
+			t.Errorf("%s imports %s", file, path)
+		}
+	})
+}
+
+// eachImport calls f for each import of each file that is built into the product.
+func eachImport(t *testing.T, f func(pkg, file, path string)) {
+	t.Helper()
+	const root = "../.."
+	files := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); name == "testdata" || name == "gen" || name == "tools" || strings.HasPrefix(name, ".") && path != root {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		files++
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(filepath.Dir(rel))
+		src, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		f(pkg, rel, "")
+		for _, imp := range src.Imports {
+			p, err := strconv.Unquote(imp.Path.Value)
+			if err != nil {
+				return err
+			}
+			f(pkg, rel, p)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files == 0 {
+		t.Fatal("no Go files found")
+	}
+}
