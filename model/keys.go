@@ -201,6 +201,9 @@ var switches = []struct {
 	{"use_bidirectional_attention", off},
 	{"attn_output_gate", off},
 	{"shared_expert_intermediate_size", unset},
+	{"output_gate_type", func(k *keys, name string) bool {
+		return slices.Contains([]string{"swish", "silu"}, k.textOr(name, "silu")) // two names of one function
+	}},
 }
 
 func unset(k *keys, name string) bool { return !k.set(name) }

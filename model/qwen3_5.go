@@ -77,7 +77,8 @@ func (c *Config) readDelta(k *keys) {
 }
 
 // newGatedAttention is newAttention with a q_proj whose rows are, head by
-// head, those of the query and those of the gate.
+// head, those of the query and those of the gate. It has no Parts: those are
+// runs of rows.
 func newGatedAttention(c *Config, b *binder, block int) *attention {
 	qWidth, kvWidth := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	q := b.linear("self_attn.q_proj", 2*qWidth, c.Width, c.qkvBias)
