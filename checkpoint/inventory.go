@@ -211,7 +211,7 @@ func unindexed(dir string) ([]string, error) {
 	case pickle:
 		return nil, fmt.Errorf("%s: weights in pytorch_model*.bin, want safetensors; convert them with\n"+
 			`  python -c "import sys; from transformers import AutoModelForCausalLM as M; M.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2])" %s %s-safetensors`+
-			"\nand copy the tokenizer's files beside", dir, dir, dir)
+			"\nand copy the tokenizer's files beside", dir, dir, filepath.Clean(dir))
 	}
 	return nil, fmt.Errorf("%s: no %s, no %s and no other safetensors file in it", dir, singleName, indexName)
 }

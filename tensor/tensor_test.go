@@ -211,3 +211,23 @@ func TestMatrixViewsAlias(t *testing.T) {
 		t.Error("appending to a view overwrote the matrix")
 	}
 }
+
+func TestSliceAliases(t *testing.T) {
+	for _, d := range []DType{F32, F16, BF16} {
+		w := NewWeight(d, 4, 3)
+		for i := range w.Bytes() {
+			w.Bytes()[i] = byte(1 + i%100) // every element its own, none zero
+		}
+		s := w.Slice(1, 3)
+		if s.Rows != 2 || s.Cols != 3 || s.DType != d || s.At(0, 0) != w.At(1, 0) || s.At(1, 2) != w.At(2, 2) {
+			t.Errorf("%v: %d × %d from %v to %v", d, s.Rows, s.Cols, s.At(0, 0), s.At(1, 2))
+		}
+		s.Zero(4)
+		if w.At(2, 1) != 0 || w.Zeros() != 1 || s.Zeros() != 1 {
+			t.Errorf("%v: %d zeros in the weight and %d in its rows, want 1 at [2 1]", d, w.Zeros(), s.Zeros())
+		}
+		if empty := w.Slice(2, 2); empty.Zeros() != 0 || empty.Bytes() != nil {
+			t.Errorf("%v: no rows hold %d bytes", d, len(empty.Bytes()))
+		}
+	}
+}

@@ -70,6 +70,24 @@ func Folders(t testing.TB, dir string) []string {
 	return names
 }
 
+// NLL returns the mean negative log-likelihood, in nats, of each next token of
+// ids, sequences × tokens, under logits, sequences × tokens × vocabulary.
+func NLL(ids, logits Tensor) float64 {
+	tokens, vocab, sum, n := ids.Shape[1], logits.Shape[2], 0.0, 0
+	for i, id := range ids.I64 {
+		if i%tokens == 0 {
+			continue // nothing predicts a sequence's first token
+		}
+		row, total := logits.F32[(i-1)*vocab:i*vocab], 0.0
+		for _, v := range row {
+			total += math.Exp(float64(v))
+		}
+		sum += math.Log(total) - float64(row[id])
+		n++
+	}
+	return sum / float64(n)
+}
+
 // Tensor is a stored array; the field of its type is set.
 type Tensor struct {
 	Shape []int

@@ -77,7 +77,9 @@ func logits(m *model.Model, ids []int32) (tensor.Matrix, error) {
 		if err != nil {
 			return y, err
 		}
-		block.Forward(st, x)
+		if err := block.Forward(st, x); err != nil {
+			return y, err
+		}
 		block.Release()
 	}
 	head, err := m.LoadHead()

@@ -1,0 +1,126 @@
+package eval
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/golden"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+)
+
+const fixture = "../testdata/fixtures/llama3-gqa"
+
+func openFixture(t *testing.T) *model.Model {
+	t.Helper()
+	inv, err := checkpoint.Open(fixture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inv.Close() })
+	m, err := model.Open(inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// goldens returns the fixture's two sequences and, of transformers' logits for
+// them, the mean negative log-likelihood of each.
+func goldens(t *testing.T) (windows [][]int32, nll []float64) {
+	t.Helper()
+	g := golden.Read(t, fixture+"/golden.safetensors")
+	ids, logits := g["input_ids"], g["logits"]
+	tokens, vocab := ids.Shape[1], logits.Shape[2]
+	for i := range ids.Shape[0] {
+		var w []int32
+		for _, id := range ids.I64[i*tokens : (i+1)*tokens] {
+			w = append(w, int32(id))
+		}
+		sum := 0.0
+		for t := range tokens - 1 {
+			row := logits.F32[(i*tokens+t)*vocab : (i*tokens+t+1)*vocab]
+			total := 0.0
+			for _, v := range row {
+				total += math.Exp(float64(v))
+			}
+			sum += math.Log(total) - float64(row[w[t+1]])
+		}
+		windows = append(windows, w)
+		nll = append(nll, sum/float64(tokens-1))
+	}
+	return windows, nll
+}
+
+func TestPerplexityEqualsTransformers(t *testing.T) {
+	windows, nll := goldens(t)
+	got, err := Perplexity(t.Context(), openFixture(t), windows, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := (nll[0] + nll[1]) / 2
+	// Each logit is within 2e-4 (the fixtures' README), a likelihood within twice that.
+	if !(math.Abs(got.NLL-want) <= 4e-4) || !(math.Abs(got.Perplexity-math.Exp(got.NLL)) <= 1e-12*got.Perplexity) {
+		t.Errorf("got %+v, want a mean of %v nats", got, want)
+	}
+	if got.Windows != 2 || got.SeqLen != 24 || got.Tokens != 48 {
+		t.Errorf("got %+v, want 2 windows of 24", got)
+	}
+}
+
+// More windows than one batch of the head takes, the last batch not full: each
+// counts once.
+func TestManyWindowsAndAFile(t *testing.T) {
+	two, nll := goldens(t)
+	const n = 201
+	var windows [][]int32
+	want := 0.0
+	for i := range n {
+		windows = append(windows, two[i%2])
+		want += nll[i%2] / n
+	}
+	steps := int64(0)
+	inMemory, err := Perplexity(t.Context(), openFixture(t), windows, Options{Progress: func(u progress.Update) { steps = u.Done - u.Total }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !(math.Abs(inMemory.NLL-want) <= 4e-4) || inMemory.Windows != n || steps != 0 {
+		t.Errorf("got %+v with %d steps left, want a mean of %v nats", inMemory, steps, want)
+	}
+	inFile, err := Perplexity(t.Context(), openFixture(t), windows, Options{SpillDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inFile != inMemory {
+		t.Errorf("with a file %+v, in memory %+v", inFile, inMemory)
+	}
+}
+
+func TestPerplexityRefuses(t *testing.T) {
+	m := openFixture(t)
+	two, _ := goldens(t)
+	for name, windows := range map[string][][]int32{"none": nil, "one token": {{1}}, "unknown id": {{1, 1 << 30}}} {
+		if r, err := Perplexity(t.Context(), m, windows, Options{}); err == nil {
+			t.Errorf("%s: got %+v, want an error", name, r)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Perplexity(ctx, m, two, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: got %v", err)
+	}
+	if _, err := Perplexity(t.Context(), m, two, Options{SpillDir: t.TempDir() + "/absent"}); err == nil {
+		t.Error("an absent folder to spill to: no error")
+	}
+}
+
+func TestNotFiniteErrorNamesTheWindow(t *testing.T) {
+	var e *NotFiniteError
+	err := error(&NotFiniteError{Window: 3, NLL: math.NaN()})
+	if !errors.As(err, &e) || err.Error() != "perplexity: window 3 has a mean negative log-likelihood of NaN, want a finite number" {
+		t.Errorf("got %v", err)
+	}
+}
