@@ -76,7 +76,7 @@ func (b *binder) norm(name string, n int) []float32 {
 
 // linear returns the Linear of that name: name.weight, and name.bias if bias is set.
 func (b *binder) linear(name string, out, in int, bias bool) *Linear {
-	l := &Linear{Name: b.prefix + name, Rows: out, Cols: in, compute: b.compute, expert: b.expert, streamed: b.expert}
+	l := &Linear{Name: b.prefix + name, Rows: out, Cols: in, compute: b.compute, Expert: b.expert, streamed: b.expert}
 	t, ok := b.find(name+".weight", out, in)
 	l.stored = stored{inv: b.inv, tensor: t, pool: b.pool}
 	if ok && !l.streamed {

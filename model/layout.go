@@ -27,7 +27,7 @@ func (m *Model) Linears(i int) []LinearInfo {
 			Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
 			Steers: l.Steers, Parts: l.Parts, Share: 1,
 		})
-		if e := m.Config.experts; l.expert {
+		if e := m.Config.experts; l.Expert {
 			infos[len(infos)-1].Share = float64(e.used) / float64(e.count)
 		}
 	}

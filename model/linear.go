@@ -47,6 +47,10 @@ type Linear struct {
 	W          *tensor.Weight // nil while it is not in memory: see Load
 	Bias       []float32      // [out], nil for none
 
+	// Expert marks a Linear of one of a mixture of experts: only the tokens
+	// routed to it enter.
+	Expert bool
+
 	// Parts are what a fused matrix holds, row after row; nil for one that is
 	// not fused.
 	Parts []Part
@@ -57,7 +61,6 @@ type Linear struct {
 
 	compute  *Compute
 	stored   stored
-	expert   bool // of a mixture
 	streamed bool // in memory only between Load and Unload
 }
 

@@ -58,9 +58,14 @@ func (f *mlp) bytes() int64 {
 	return n
 }
 
-// load and unload frame the use of weights that do not stay in memory.
-func (f *mlp) load() error {
-	for _, l := range f.linears() {
+// load and unload frame a run, with or without its last product, where weights
+// do not stay in memory.
+func (f *mlp) load(output bool) error {
+	needed := f.ins[0].Linears
+	if output {
+		needed = f.linears()
+	}
+	for _, l := range needed {
 		if err := l.Load(); err != nil {
 			return err
 		}

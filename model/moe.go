@@ -168,7 +168,7 @@ func (m *moe) choose(p []float32) []choice {
 func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routing, output bool, tap Tap) error {
 	defer st.release(st.mark())
 	defer f.unload()
-	if err := f.load(); err != nil {
+	if err := f.load(output); err != nil {
 		return err
 	}
 	in := st.alloc(len(routed), h.Cols)

@@ -3,6 +3,7 @@ package prune
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -33,7 +34,7 @@ type Manifest struct {
 
 	Dense   *eval.Result `json:"dense,omitempty"`
 	Pruned  *eval.Result `json:"pruned,omitempty"`
-	Linears []Linear     `json:"linears"`
+	Linears []Linear     `json:"linears,omitempty"`
 }
 
 // Text is what was calibrated or measured on, as it came out: a recipe's
@@ -61,7 +62,8 @@ func (r *runner) commit(hashes map[string]string) error {
 		return err
 	}
 	rep := r.report
-	used := r.opt.Recipe.WithDefaults()
+	used := r.plan.used(r.opt)
+	used.Compute = r.m.Compute.String() // what "auto" came to
 	manifest := Manifest{
 		Crepe: Version, Kernels: cpu.Current().String(), Compute: r.m.Compute.String(), Recipe: used, Inputs: hashes,
 		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
@@ -74,15 +76,35 @@ func (r *runner) commit(hashes map[string]string) error {
 	if err != nil {
 		return err
 	}
-	yaml, err := used.YAML()
-	if err != nil {
+	if err := writeRecipe(rep.Recipe, used); err != nil {
 		return err
-	}
-	if err := os.WriteFile(rep.Recipe, yaml, 0o666); err != nil {
-		return fmt.Errorf("recipe: %w", err)
 	}
 	r.trim() // an open file among what Commit removes would stop it on Windows
 	return r.w.Commit(map[string][]byte{ManifestName: append(text, '\n')})
+}
+
+// used returns the recipe as it is carried out: with its defaults, and without
+// what has no part in it.
+func (p *Plan) used(opt Options) recipe.Recipe {
+	used := opt.Recipe.WithDefaults()
+	if !p.resolved.Method.NeedsData {
+		used.Calibration = recipe.Calibration{}
+	}
+	if opt.Evaluation == nil {
+		used.Eval = recipe.Eval{Source: "none"}
+	}
+	return used
+}
+
+func writeRecipe(path string, used recipe.Recipe) error {
+	text, err := used.YAML()
+	if err != nil {
+		return err
+	}
+	return writeWhole(path, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
 }
 
 // ReadManifest returns the manifest of an output folder.

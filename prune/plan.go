@@ -113,6 +113,9 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 	}
 	_, p.Memory.Block = m.FitBlocks(math.MaxInt64)
 	if todo == 0 {
+		if r.Skip == nil {
+			return errors.New("the model has no Linear to prune")
+		}
 		return fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
 	}
 	return nil

@@ -102,13 +102,16 @@ func (r *runner) replay(ctx context.Context, from, to int) error {
 
 // save copies the hidden states that enter block b, now and then.
 func (r *runner) save(b int) error {
-	if time.Since(r.lastSave) < saveEvery {
+	if r.unsaved || time.Since(r.lastSave) < saveEvery {
 		return nil
 	}
 	defer timed(&r.report.Seconds.Write)()
 	path := r.savedPath(b)
 	if err := writeWhole(path, r.store.Save); err != nil {
-		return err
+		// The copy saves time after a kill; the run itself can do without.
+		r.opt.warn("hidden states are not kept, a resumed run would compute them again: %v", err)
+		r.unsaved = true
+		return removeOthers(path)
 	}
 	if err := removeOthers(path); err != nil {
 		return err

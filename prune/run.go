@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
@@ -40,24 +41,27 @@ type runner struct {
 	report *Report
 
 	scores   []float32     // of the Linear at work, reused
+	starved  string        // the expert that was last warned of
 	store    *hidden.Store // nil if the method needs no data
 	bar      *progress.Bar
 	lastSave time.Time
+	unsaved  bool // hidden states cannot be copied
 }
 
 // Run prunes the model m of inv as opt says; it sets m.ExpertBytes as the memory
-// budget demands. An interrupted run (by ctx, an
-// error or a kill) leaves a partial folder beside the output that Options.Resume
-// goes on with; the output folder itself appears whole or not at all. The same
-// inputs and recipe give the same bytes, whatever the number of threads and
-// however often the run was interrupted.
+// budget demands. An interrupted run (by ctx, an error or a kill) leaves a
+// partial folder beside the output that Options.Resume goes on with, and an
+// IncompleteError says so; the output folder itself appears whole or not at all.
+// The same inputs and recipe give the same bytes on processors with the same
+// features, whatever the number of threads and however often the run was
+// interrupted.
 func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Options) (*Report, error) {
 	started := time.Now()
 	plan, err := MakePlan(inv, m, opt)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkpoint.CheckTarget(opt.Output, inv, opt.Overwrite); err != nil {
+	if err := plan.Check(inv, opt); err != nil {
 		return nil, err
 	}
 	m.ExpertBytes = plan.Memory.Experts
@@ -74,6 +78,9 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 		}
 	}
 	if err != nil {
+		if r.w != nil {
+			err = &IncompleteError{Folder: filepath.Dir(r.w.Folder()), Err: err}
+		}
 		return nil, err
 	}
 	r.report.Seconds.Total = time.Since(started).Seconds()
@@ -414,11 +421,14 @@ const MinTokens = 64
 // expert that routing has left with too little data.
 func (r *runner) method(l *model.Linear, s *stats.Input) score.Method {
 	m := r.plan.resolved.Method
-	c := r.opt.Calibration
-	if s == nil || s.Tokens >= MinTokens || s.Tokens == len(c.Tokens)*c.SeqLen {
+	if s == nil || !l.Expert || s.Tokens >= MinTokens {
 		return m
 	}
-	r.opt.warn("%s saw %d tokens, fewer than %d: pruned by magnitude", l.Name, s.Tokens, MinTokens)
+	expert := l.Name[:strings.LastIndexByte(l.Name, '.')]
+	if r.starved != expert {
+		r.opt.warn("%s saw %d tokens, fewer than %d: pruned by magnitude", expert, s.Tokens, MinTokens)
+	}
+	r.starved = expert
 	return score.Magnitude
 }
 

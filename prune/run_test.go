@@ -110,11 +110,9 @@ func TestResumeEndsWithTheSameBytes(t *testing.T) {
 	if points < 20 {
 		t.Fatalf("%d progress reports, want some to interrupt at", points)
 	}
-	stride := 1
-	if testing.Short() {
-		stride = 7
-	}
-	for stop := 1; stop <= points; stop += stride {
+	stride, cuts := 4, 0 // every fourth: they are some hundred, half a second each
+	for first := 1; first <= points; first += stride {
+		stop := first
 		again := options(t.TempDir())
 		again.Resume = true // the first time there is nothing to resume
 		for tries := 1; ; tries++ {
@@ -130,6 +128,7 @@ func TestResumeEndsWithTheSameBytes(t *testing.T) {
 			if err == nil {
 				break
 			}
+			cuts++
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("stopped at report %d: %v", stop, err)
 			}
@@ -141,6 +140,9 @@ func TestResumeEndsWithTheSameBytes(t *testing.T) {
 			}
 		}
 		compare(t, "resumed", content(t, again.Output), want)
+	}
+	if cuts < points/stride {
+		t.Fatalf("%d interruptions, want one at every %dth of %d reports", cuts, stride, points)
 	}
 }
 
@@ -197,46 +199,12 @@ func TestUnprunedTensorsAreCarriedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pruned := map[string]prune.Linear{}
-	for _, l := range rep.Linears {
-		pruned[l.Name+".weight"] = l
-	}
 	in, _ := openDemo(t)
-	out, err := checkpoint.Open(opt.Output)
-	if err != nil {
-		t.Fatal(err)
+	half := map[string]int{}
+	for _, l := range rep.Linears {
+		half[l.Name] = l.Rows * l.Cols / 2
 	}
-	defer out.Close()
-	checked := 0
-	for _, src := range in.Tensors() {
-		dst, ok := out.Tensor(src.Name)
-		if !ok || dst.DType != src.DType || dst.Size != src.Size {
-			t.Fatalf("%s: %+v in the output, want as %+v", src.Name, dst, src)
-		}
-		a, b := make([]byte, src.Size), make([]byte, src.Size)
-		if err := errors.Join(in.Read(src, a), out.Read(dst, b)); err != nil {
-			t.Fatal(err)
-		}
-		l, ok := pruned[src.Name]
-		if !ok || l.Skipped {
-			if !bytes.Equal(a, b) {
-				t.Fatalf("%s is not pruned but differs", src.Name)
-			}
-			continue
-		}
-		checked++
-		zeros := 0
-		for i := 0; i < len(a); i += 2 { // bfloat16
-			if b[i] == 0 && b[i+1] == 0 {
-				zeros++
-			} else if a[i] != b[i] || a[i+1] != b[i+1] {
-				t.Fatalf("%s: element %d is kept but differs", src.Name, i/2)
-			}
-		}
-		if zeros != l.Rows*l.Cols/2 || zeros != l.Zeros {
-			t.Fatalf("%s: %d zeros, want %d and as reported %d", src.Name, zeros, l.Rows*l.Cols/2, l.Zeros)
-		}
-	}
+	checked := carriedOver(t, in, opt.Output, rep, half)
 	if checked != 35 {
 		t.Fatalf("%d pruned Linears, want 35 of 42", checked)
 	}

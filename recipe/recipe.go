@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -48,7 +49,7 @@ type Recipe struct {
 	Fused    string `yaml:"fused,omitempty" json:"fused,omitempty"`       // "whole" or "split": fused matrices are scored as one, or part by part
 	Skip     string `yaml:"skip,omitempty" json:"skip,omitempty"`         // regexp of Linears left dense
 
-	Calibration Calibration `yaml:"calibration" json:"calibration"`
+	Calibration Calibration `yaml:"calibration,omitempty" json:"calibration,omitzero"` // of no use to a method that needs no data
 	Eval        Eval        `yaml:"eval" json:"eval"`
 	Compute     string      `yaml:"compute,omitempty" json:"compute,omitempty"` // "f32", "bf16" or "auto"
 }
@@ -64,8 +65,18 @@ type Calibration struct {
 // Eval says what perplexity is measured on.
 type Eval struct {
 	Source  string `yaml:"source" json:"source"`                       // "none": not measured
-	SeqLen  int    `yaml:"seqlen" json:"seqlen"`                       // tokens a window
+	SeqLen  int    `yaml:"seqlen,omitempty" json:"seqlen,omitempty"`   // tokens a window
 	Windows int    `yaml:"windows,omitempty" json:"windows,omitempty"` // the first so many; 0: all
+}
+
+// Equal reports whether both say the same, defaults filled in. A recipe that
+// was carried out says what "auto" came to.
+func (r Recipe) Equal(o Recipe) bool {
+	r, o = r.WithDefaults(), o.WithDefaults()
+	if r.Compute == DefaultCompute || o.Compute == DefaultCompute {
+		r.Compute, o.Compute = "", ""
+	}
+	return reflect.DeepEqual(r, o)
 }
 
 // Read reads a recipe file. Unknown keys are errors, so that a misspelt one

@@ -14,7 +14,7 @@ import (
 )
 
 // Resolve checks r, with its defaults filled in, and returns what it means.
-// Every error names the field, which is also the flag.
+// Every error names the field.
 func (r Recipe) Resolve() (Resolved, error) {
 	r = r.WithDefaults()
 	var out Resolved

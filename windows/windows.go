@@ -136,7 +136,13 @@ func (l *Loader) given(src corpus.Source, what string, seqLen, limit int) (*Set,
 	if len(rows) == 0 || len(rows[0]) < 2 {
 		return nil, fmt.Errorf("%s: no window of two tokens or more", src)
 	}
+	if len(rows) < limit {
+		l.warn("%s: %d windows, fewer than the %d asked for", src, len(rows), limit)
+	}
 	own := len(rows[0])
+	if own < seqLen {
+		l.warn("%s: windows of %d tokens, not %d", src, own, seqLen)
+	}
 	if seqLen = l.clip(what, min(own, seqLen)); seqLen < own {
 		l.warn("%s: windows of %d tokens cut to %d", src, own, seqLen)
 		for i := range rows {

@@ -61,6 +61,7 @@ at another window is another number.`,
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
 	fl.Var(&f.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of what is free)")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
+	complete(c, map[string][]string{"data": sourceNames, "compute": computeNames})
 	return c
 }
 
@@ -82,7 +83,7 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 		return err
 	}
 	if f.data == "" {
-		f.data = defaultEval(name)
+		f.data = defaultSource(name, "wikitext2")
 	}
 	set, err := a.loader(o, meter).Evaluation(ctx, recipe.Eval{Source: f.data, SeqLen: f.seqLen, Windows: f.windows})
 	if err != nil {
@@ -118,12 +119,4 @@ func bosText(bos bool) string {
 		return "with BOS"
 	}
 	return "no BOS"
-}
-
-// defaultEval is the text that perplexity is measured on unless one is named.
-func defaultEval(model string) string {
-	if model == demoName {
-		return demoName
-	}
-	return "wikitext2"
 }

@@ -27,7 +27,7 @@ type inspection struct {
 	Bytes        int64            `json:"bytes"`      // of all tensors stored
 	DTypes       map[string]int64 `json:"dtypes"`     // elements by type
 	Sparsity     float64          `json:"sparsity"`   // over all prunable Linears
-	Patterns     map[string]bool  `json:"patterns"`   // does every sparse Linear hold it
+	Patterns     map[string]bool  `json:"patterns"`   // does every Linear with zeros hold it
 	Linears      []inspected      `json:"linears"`
 	Manifest     *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
 }
@@ -59,6 +59,7 @@ hold. All weights are read; nothing is changed.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.inspect(c.Context(), args[0], asJSON) },
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
+	complete(c, nil)
 	return c
 }
 
@@ -98,7 +99,8 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 func (in *inspection) measure(ctx context.Context, o *opened, report progress.Func) error {
 	bar := report.Start("inspect", int64(o.m.Blocks()), "blocks")
 	zeros, total := 0, 0
-	held := map[string]int{}
+	held, sparse := map[string]int{}, 0
+	o.m.ExpertBytes = 1 // one expert at a time
 	for b := range o.m.Blocks() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -109,17 +111,24 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 		}
 		for _, input := range block.Inputs() {
 			for _, l := range input.Linears {
-				z, n := l.W.Zeros(), l.W.Rows*l.W.Cols
-				x := inspected{Name: l.Name, Rows: l.W.Rows, Cols: l.W.Cols, DType: l.W.DType.String(), Sparsity: float64(z) / float64(n), Patterns: []string{}}
+				if err := l.Load(); err != nil {
+					return err
+				}
+				z, n := l.W.Zeros(), l.Rows*l.Cols
+				x := inspected{Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.W.DType.String(), Sparsity: float64(z) / float64(n), Patterns: []string{}}
 				for _, p := range patterns {
 					if mask.HoldsNM(l.W, p) {
 						x.Patterns = append(x.Patterns, p.String())
 						held[p.String()]++
 					}
 				}
+				if z > 0 {
+					sparse++
+				}
 				zeros += z
 				total += n
 				in.Linears = append(in.Linears, x)
+				l.Unload()
 			}
 		}
 		block.Release()
@@ -127,7 +136,7 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 	}
 	in.Sparsity = float64(zeros) / float64(total)
 	for _, p := range patterns {
-		in.Patterns[p.String()] = held[p.String()] == len(in.Linears)
+		in.Patterns[p.String()] = sparse > 0 && held[p.String()] >= sparse
 	}
 	return nil
 }

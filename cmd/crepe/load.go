@@ -67,7 +67,11 @@ func (a *app) locate(ctx context.Context, name string, client *hub.Client) (stri
 	if err != nil || strings.HasPrefix(name, ".") {
 		return "", fmt.Errorf("model %q: no such folder, and not a hub id org/name[@revision]", name)
 	}
-	return client.Snapshot(ctx, repo, hub.ModelFiles)
+	dir, err := client.Snapshot(ctx, repo, hub.ModelFiles)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w (nor is there a folder %s)", err, name)
+	}
+	return dir, err
 }
 
 // loader makes token windows for o.

@@ -82,7 +82,7 @@ func resumeHint(err error) string {
 // has not come to a stop soon after is cut off: what is on disk can be resumed
 // from at any moment, so nothing is gained by waiting for a long step.
 func interruptible(stderr io.Writer) (context.Context, func()) {
-	const patience = 700 * time.Millisecond
+	const patience = 600 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -99,7 +99,7 @@ func interruptible(stderr io.Writer) (context.Context, func()) {
 		case <-signals:
 			os.Exit(exitInterrupted)
 		case <-time.After(patience):
-			fmt.Fprintln(stderr, "\ncrepe: interrupted; a pruning run goes on with --resume")
+			fmt.Fprintln(stderr, "\ncrepe: interrupted; what a prune has done is kept: the same command with --resume goes on")
 			os.Exit(exitInterrupted)
 		}
 	}()

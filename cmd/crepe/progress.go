@@ -45,7 +45,7 @@ func (m *meter) update(u progress.Update) {
 		m.drawLive(u)
 		return
 	}
-	last := u.Done >= u.Total
+	last := u.Done >= u.Total && u.Total > 0
 	if !last && now.Sub(m.printed) < plainEvery {
 		return
 	}
@@ -92,14 +92,18 @@ func (m *meter) finish() {
 
 // plainLine is "block 3/32: 40 of 128 sequences, 12.1 sequences/s, 7s left".
 func plainLine(u progress.Update, elapsed time.Duration) string {
-	done, total, unit := float64(u.Done), float64(u.Total), u.Unit
-	if unit == "bytes" {
-		done, total, unit = done/1e6, total/1e6, "MB"
+	done, total := float64(u.Done), float64(u.Total)
+	line := fmt.Sprintf("%s: %d of %d %s", u.Phase, u.Done, u.Total, u.Unit)
+	if u.Unit == "bytes" {
+		line = fmt.Sprintf("%s: %s of %s", u.Phase, formatBytes(u.Done), formatBytes(u.Total))
 	}
-	line := fmt.Sprintf("%s: %.0f of %.0f %s", u.Phase, done, total, unit)
 	if s := elapsed.Seconds(); done > 0 && s > 0.001 {
 		rate := done / s
-		line += fmt.Sprintf(", %.3g %s/s", rate, unit)
+		if u.Unit == "bytes" {
+			line += fmt.Sprintf(", %s/s", formatBytes(int64(rate)))
+		} else {
+			line += fmt.Sprintf(", %.3g %s/s", rate, u.Unit)
+		}
 		if done < total {
 			left := time.Duration((total - done) / rate * float64(time.Second))
 			line += fmt.Sprintf(", %s left", left.Round(time.Second))

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,6 +51,10 @@ pruned block into the next. Memory holds one block and the hidden states;
 those go to a file where they exceed --memory. A run that was interrupted, in
 whatever way, goes on with --resume and gives the same bytes.
 
+Of a mixture of experts each expert is scored on the tokens routed to it; one
+that sees fewer than ` + strconv.Itoa(prune.MinTokens) + ` is named and pruned by magnitude. Where --memory has no room
+for a block's experts, they are read when tokens reach them.
+
 Methods (--method):
 ` + methodList() + `
 The recipe of every run is written beside its output; --recipe FILE repeats it
@@ -68,6 +74,10 @@ or carries it to another model. Flags given beside it win.`,
 		},
 	}
 	f.add(c.Flags())
+	complete(c, map[string][]string{
+		"method": score.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
+		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
+	})
 	return c
 }
 
@@ -160,14 +170,13 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		r.Kernel = &f.kernel
 	}
 	r = r.WithDefaults()
-	if err := atLeast("samples", f.samples, 1); err != nil {
+	err := cmp.Or(atLeast("samples", f.samples, 1), atLeast("seqlen", f.seqLen, 2),
+		atLeast("windows", f.windows, 0), atLeast("seed", int(f.seed), 0))
+	if err != nil {
 		return r, err
 	}
 	if given("samples") {
 		r.Calibration.Samples = f.samples
-	}
-	if err := atLeast("seqlen", f.seqLen, 2); err != nil {
-		return r, err
 	}
 	if given("seqlen") {
 		r.Calibration.SeqLen, r.Eval.SeqLen = f.seqLen, f.seqLen
@@ -178,12 +187,16 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 	if given("windows") {
 		r.Eval.Windows = f.windows
 	}
-	defaultSources(&r, model)
-	if r.Eval.Source == demoName && !given("windows") && f.recipe == "" {
-		r.Eval.Windows = demoWindows
+	if r.Calibration.Source == "" {
+		r.Calibration.Source = defaultSource(model, "c4")
 	}
-	_, err := r.Resolve()
-	if err != nil {
+	if r.Eval.Source == "" {
+		r.Eval.Source = defaultSource(model, "wikitext2")
+		if r.Eval.Source == demoName && !given("windows") {
+			r.Eval.Windows = demoWindows
+		}
+	}
+	if _, err := r.Resolve(); err != nil {
 		return r, usageError{err}
 	}
 	return r, nil
@@ -192,16 +205,12 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 // demoWindows keeps the demo quick.
 const demoWindows = 64
 
-func defaultSources(r *recipe.Recipe, model string) {
-	if r.Calibration.Source == "" {
-		r.Calibration.Source = "c4"
-		if model == demoName {
-			r.Calibration.Source = demoName
-		}
+// defaultSource is the text that is used unless one is named.
+func defaultSource(model, literature string) string {
+	if model == demoName {
+		return demoName
 	}
-	if r.Eval.Source == "" {
-		r.Eval.Source = defaultEval(model)
-	}
+	return literature
 }
 
 // prune runs the subcommand.
@@ -232,15 +241,23 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	if o.m.Compute, err = compute(r.Compute, o); err != nil {
 		return err
 	}
-	if err := a.gather(ctx, o, meter, &opt, fl.Changed("eval") || f.recipe != ""); err != nil {
+	// All that can be known without the texts is checked before they are read.
+	prospect := opt
+	if prospect.Calibration, prospect.Evaluation, err = a.loader(o, meter).Prospect(r.Calibration, r.Eval); err != nil {
 		return err
 	}
-	plan, err := prune.MakePlan(o.inv, o.m, opt)
+	plan, err := prune.MakePlan(o.inv, o.m, prospect)
 	if err != nil {
+		return err
+	}
+	if err := plan.Check(o.inv, prospect); err != nil {
 		return err
 	}
 	if f.dryRun {
 		return a.showPlan(plan, o, opt, f.json)
+	}
+	if err := a.gather(ctx, o, meter, &opt, fl.Changed("eval") || f.recipe != ""); err != nil {
+		return err
 	}
 	if !f.json {
 		a.announce(o, r, plan)

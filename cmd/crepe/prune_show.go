@@ -21,6 +21,10 @@ func (a *app) announce(o *opened, r recipe.Recipe, p *prune.Plan) {
 	for _, l := range o.inv.LeftOut() {
 		a.warn("not carried over: %s (%s)", l.Path, l.Reason)
 	}
+	if p.Memory.Experts > 0 {
+		a.warn("a block's experts are held to %s, the rest is read for each sequence: the memory budget is %s",
+			formatBytes(p.Memory.Experts), formatBytes(p.Memory.Budget))
+	}
 	if p.Memory.Spill {
 		a.warn("hidden states (%s) are kept in a file: the memory budget is %s", formatBytes(p.Memory.Hidden), formatBytes(p.Memory.Budget))
 	}

@@ -1,0 +1,92 @@
+package prune
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// IncompleteError says that a run ended early and where what it has done lies.
+type IncompleteError struct {
+	Folder string // beside the output; Options.Resume goes on with it
+	Err    error
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("%v\n(what is done is kept in %s: --resume goes on, --overwrite begins again)", e.Err, e.Folder)
+}
+
+func (e *IncompleteError) Unwrap() error { return e.Err }
+
+// Check looks at the output's place before anything slow begins: it must be
+// free, writable and large enough, and no other recipe may lie beside it.
+func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
+	if err := checkpoint.CheckTarget(opt.Output, inv, opt.Overwrite); err != nil {
+		return err
+	}
+	if err := checkRecipe(opt, p.used(opt)); err != nil {
+		return err
+	}
+	dir, err := writable(opt.Output)
+	if err != nil {
+		return err
+	}
+	if opt.Resume {
+		return nil // the space is taken already
+	}
+	need := p.Disk.Output
+	if p.Memory.Spill {
+		need += p.Memory.Hidden
+	}
+	if free, err := checkpoint.FreeBytes(dir); err == nil && free < need {
+		return fmt.Errorf("output folder %s: the run needs %d bytes of disk, %d are free", opt.Output, need, free)
+	}
+	return nil
+}
+
+// checkRecipe keeps a run from writing over a recipe that somebody wrote.
+func checkRecipe(opt Options, used recipe.Recipe) error {
+	path := RecipePath(opt.Output)
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("recipe %s: not a file, and the run's recipe is to be written there", path)
+	case opt.Overwrite || opt.Resume:
+		return nil
+	}
+	there, err := recipe.Read(path)
+	if err == nil && there.Equal(used) {
+		return nil
+	}
+	return fmt.Errorf("recipe %s: there is another already: name another output, or replace it with --overwrite", path)
+}
+
+// writable returns the folder that the output's folders are made in, or the
+// nearest above it that exists, if files can be made there.
+func writable(output string) (string, error) {
+	dir, err := filepath.Abs(filepath.Dir(filepath.Clean(output)))
+	if err != nil {
+		return "", err
+	}
+	for {
+		_, err := os.Stat(dir)
+		if err == nil || filepath.Dir(dir) == dir {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	probe, err := os.MkdirTemp(dir, ".crepe-probe-*")
+	if err != nil {
+		return "", fmt.Errorf("output folder %s: cannot be written: %w", output, err)
+	}
+	return dir, os.Remove(probe)
+}

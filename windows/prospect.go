@@ -1,0 +1,52 @@
+package windows
+
+import (
+	"os"
+
+	"github.com/crepe-llm/crepe/corpus"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// Of a text that has not been read: English takes about four bytes a token,
+// and WikiText-2's test split has 1.29 MB.
+const (
+	bytesPerToken  = 4
+	wikiText2Bytes = 1_290_000
+)
+
+// Prospect returns sets of about the shapes that Calibration and Evaluation
+// would return, without their tokens and without reading or fetching a text:
+// enough to plan with. Evaluation is nil for the source "none".
+func (l *Loader) Prospect(c recipe.Calibration, e recipe.Eval) (cal, ev *Set, err error) {
+	quiet := *l
+	quiet.Warn = nil
+	if cal, err = quiet.prospect(c.Source, c.SeqLen, c.Samples); err != nil {
+		return nil, nil, err
+	}
+	if e.Source != "none" {
+		ev, err = quiet.prospect(e.Source, e.SeqLen, e.Windows)
+	}
+	return cal, ev, err
+}
+
+func (l *Loader) prospect(source string, seqLen, windows int) (*Set, error) {
+	src, err := corpus.Parse(source)
+	if err != nil {
+		return nil, err
+	}
+	if src.Tokens() {
+		return l.given(src, source, seqLen, windows)
+	}
+	seqLen = l.clip(source, seqLen)
+	if windows == 0 {
+		windows = src.MaxWindows()
+	}
+	if windows == 0 {
+		size := int64(wikiText2Bytes)
+		if st, err := os.Stat(source); err == nil {
+			size = st.Size()
+		}
+		windows = max(1, int(size/bytesPerToken/int64(seqLen)))
+	}
+	return &Set{Source: source, SeqLen: seqLen, Tokens: make([][]int32, windows)}, nil
+}
