@@ -42,28 +42,43 @@ func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Opti
 	if len(windows) == 0 || len(windows[0]) < 2 {
 		return Result{}, errors.New("perplexity: no window of two tokens or more")
 	}
-	tokens := len(windows[0])
-	store, err := hidden.New(len(windows), tokens, m.Width(), opt.SpillDir)
+	bar := opt.Progress.Start(cmp.Or(opt.Name, "perplexity"), int64(len(windows)*(m.Blocks()+1)), "windows")
+	store, err := forward(ctx, m, windows, opt, bar)
 	if err != nil {
 		return Result{}, err
 	}
 	defer store.Close()
-	bar := opt.Progress.Start(cmp.Or(opt.Name, "perplexity"), int64(len(windows)*(m.Blocks()+1)), "windows")
+	return score(ctx, m, windows, store, bar)
+}
+
+// forward returns the last block's outputs, to be closed.
+func forward(ctx context.Context, m *model.Model, windows [][]int32, opt Options, bar *progress.Bar) (*hidden.Store, error) {
+	store, err := hidden.New(len(windows), len(windows[0]), m.Width(), opt.SpillDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := passBlocks(ctx, m, windows, store, bar); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, bar *progress.Bar) error {
 	if err := store.Embed(m, windows); err != nil {
-		return Result{}, err
+		return err
 	}
 	st := m.NewState()
 	for b := range m.Blocks() {
 		block, err := m.LoadBlock(b)
 		if err != nil {
-			return Result{}, err
+			return err
 		}
 		if err := store.Forward(ctx, block, st, func() { bar.Add(1) }); err != nil {
-			return Result{}, err
+			return err
 		}
 		block.Release()
 	}
-	return score(ctx, m, windows, store, bar)
+	return nil
 }
 
 // score turns the last block's outputs into the result.

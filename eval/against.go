@@ -1,0 +1,134 @@
+package eval
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+
+	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Comparison is a model beside the dense one that it was made from, on the
+// same windows. Multiple choice and perplexity hide what it shows: how often
+// the model would say something else.
+type Comparison struct {
+	Model     Result  `json:"model"`
+	Dense     Result  `json:"dense"`
+	KL        Spread  `json:"kl"`       // divergence of the model's predictions from the dense ones', nats
+	SameTop   float64 `json:"same_top"` // share of positions at which both find the same token likeliest
+	Positions int     `json:"positions"`
+}
+
+// Spread is the mean of numbers and some of them in order: the p-th
+// percentile is the ⌈p·n/100⌉-th smallest of n.
+type Spread struct {
+	Mean float64 `json:"mean"`
+	P50  float64 `json:"p50"`
+	P90  float64 `json:"p90"`
+	P99  float64 `json:"p99"`
+	Max  float64 `json:"max"`
+}
+
+// spread sorts x, which is not empty.
+func spread(x []float64) Spread {
+	slices.Sort(x)
+	sum := 0.0
+	for _, v := range x {
+		sum += v
+	}
+	at := func(p int) float64 { return x[(p*len(x)+99)/100-1] }
+	return Spread{Mean: sum / float64(len(x)), P50: at(50), P90: at(90), P99: at(99), Max: x[len(x)-1]}
+}
+
+// Against measures m beside dense on windows of equal length, at the positions
+// that perplexity scores. The perplexities are Perplexity's but for the order of
+// additions. The two models must have one vocabulary and, for the
+// tokens to mean the same, one tokenizer.
+func Against(ctx context.Context, m, dense *model.Model, windows [][]int32, opt Options) (Comparison, error) {
+	if len(windows) == 0 || len(windows[0]) < 2 {
+		return Comparison{}, errors.New("comparison: no window of two tokens or more")
+	}
+	bar := opt.Progress.Start("compare", int64(len(windows)*(m.Blocks()+dense.Blocks()+1)), "windows")
+	var stores [2]*hidden.Store
+	for i, m := range []*model.Model{m, dense} {
+		s, err := forward(ctx, m, windows, opt, bar)
+		if err != nil {
+			return Comparison{}, err
+		}
+		defer s.Close()
+		m.Trim()
+		stores[i] = s
+	}
+	return diverge(ctx, m, dense, windows, stores, bar)
+}
+
+// diverge turns the last blocks' outputs into the comparison.
+func diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, stores [2]*hidden.Store, bar *progress.Bar) (Comparison, error) {
+	head, err := m.LoadHead()
+	if err != nil {
+		return Comparison{}, err
+	}
+	denseHead, err := dense.LoadHead()
+	if err != nil {
+		return Comparison{}, err
+	}
+	const batchTokens = 2048 // as in score
+	scored := len(windows[0]) - 1
+	perBatch := max(1, batchTokens/(scored+1))
+	x, y := tensor.NewMatrix(perBatch*scored, m.Width()), tensor.NewMatrix(perBatch*scored, dense.Width())
+	all := make([]model.Divergence, 0, len(windows)*scored)
+	for lo := 0; lo < len(windows); lo += perBatch {
+		if err := ctx.Err(); err != nil {
+			return Comparison{}, err
+		}
+		hi := min(lo+perBatch, len(windows))
+		var targets []int32
+		for i := lo; i < hi; i++ {
+			for k, dst := range []tensor.Matrix{x, y} {
+				h, err := stores[k].Get(i)
+				if err != nil {
+					return Comparison{}, err
+				}
+				copy(dst.Slice((i-lo)*scored, (i-lo+1)*scored).Data, h.Slice(0, scored).Data)
+			}
+			targets = append(targets, windows[i][1:]...)
+		}
+		n := len(targets)
+		part := make([]model.Divergence, n)
+		if err := head.Compare(denseHead, x.Slice(0, n), y.Slice(0, n), targets, part); err != nil {
+			return Comparison{}, err
+		}
+		all = append(all, part...)
+		bar.Add(int64(hi - lo))
+	}
+	return compare(all, len(windows), scored)
+}
+
+// compare sums up what was found at each position, so many a window.
+func compare(all []model.Divergence, windows, scored int) (Comparison, error) {
+	kl, same := make([]float64, len(all)), 0
+	var nll, denseNLL float64
+	for i, d := range all {
+		if v := d.KL + d.NLL + d.DenseNLL; math.IsNaN(v) || math.IsInf(v, 0) {
+			return Comparison{}, &NotFiniteError{Window: i / scored, NLL: v}
+		}
+		kl[i] = d.KL
+		nll += d.NLL
+		denseNLL += d.DenseNLL
+		if d.SameTop {
+			same++
+		}
+	}
+	result := func(sum float64) Result {
+		mean := sum / float64(len(all))
+		return Result{Perplexity: math.Exp(mean), NLL: mean, Windows: windows, Tokens: windows * (scored + 1), SeqLen: scored + 1}
+	}
+	return Comparison{
+		Model: result(nll), Dense: result(denseNLL),
+		KL: spread(kl), SameTop: float64(same) / float64(len(all)), Positions: len(all),
+	}, nil
+}
