@@ -38,6 +38,7 @@ var layers = map[string]int{
 	"internal/hidden":         5,
 	"recipe":                  5,
 	"eval":                    6,
+	"eval/task":               6,
 	"windows":                 6,
 	"prune":                   7,
 	"cmd/crepe":               8,
