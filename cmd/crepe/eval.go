@@ -4,30 +4,44 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/eval/task"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/recipe"
 )
 
-// evalReport is what crepe eval --json prints.
+// evalReport is what crepe eval --json prints: what was measured.
 type evalReport struct {
-	Model string `json:"model"`
-	Data  string `json:"data"`
-	eval.Result
-	BOS     bool   `json:"bos"`
+	Model   string `json:"model"`
 	Compute string `json:"compute"`
+	*TextReport
+	Against *againstReport `json:"against,omitempty"`
+	Tasks   *taskReport    `json:"tasks,omitempty"`
+}
+
+// TextReport is a perplexity and its text. It has an exported name because
+// encoding/json reads no others into embedded pointers.
+type TextReport struct {
+	Data string `json:"data"`
+	eval.Result
+	BOS bool `json:"bos"`
 }
 
 type evalFlags struct {
 	data    string
+	against string
 	seqLen  int
 	windows int
+	taskFlags
 	compute string
 	threads int
 	memory  bytesFlag
@@ -38,25 +52,47 @@ func newEval(a *app) *cobra.Command {
 	var f evalFlags
 	c := &cobra.Command{
 		Use:   "eval MODEL [flags]",
-		Short: "Measure perplexity",
+		Short: "Measure perplexity and the accuracy on zero-shot tasks",
 		Long: `Measure the perplexity of MODEL on a text, by the literature's protocol: the
 text is tokenised once with the tokenizer's default special tokens, cut into
 windows of --seqlen tokens, and the tail is dropped; perplexity is the
 exponential of the mean negative log-likelihood over the windows.
 
 Published perplexities of LLaMA-2 are at --seqlen 2048 on wikitext2; a number
-at another window is another number.`,
+at another window is another number.
+
+With --tasks, measure the accuracy on multiple-choice tasks instead, with the
+prompts and the mechanics of lm-evaluation-harness, so that the numbers are the
+same; give --data too for both. The tasks: ` + strings.Join(task.Names(), ", ") + `.
+--tasks-data has a folder for each, DIR/rte/validation.jsonl and so on: the
+split's rows as JSON lines, in the columns of the dataset on Hugging Face.
+
+With --against, measure a dense model beside it: how far the predictions are
+from the dense model's (Kullback-Leibler divergence, in nats) and how often both
+find the same token likeliest, and on tasks the difference with its error.
+
+acc counts the likeliest choice, which the pruning literature reports; acc_norm
+divides log-likelihoods by the choices' lengths in characters first.`,
 		Example: `  crepe eval demo --data demo --windows 64
   crepe eval meta-llama/Llama-2-7b-hf --data wikitext2 --seqlen 2048
-  crepe eval ./demo-crepe-50 --data my.txt --seqlen 512 --json`,
+  crepe eval ./demo-crepe-50 --data my.txt --seqlen 512 --json
+  crepe eval ./my-model-50 --against ./my-model
+  crepe eval ./my-model-50 --tasks rte,boolq,arc_easy --tasks-data ./tasks`,
 		Args: argsBetween(1, 1),
-		RunE: func(c *cobra.Command, args []string) error { return a.eval(c.Context(), args[0], f) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.check(c.Flags().Changed); err != nil {
+				return err
+			}
+			return a.eval(c.Context(), args[0], f)
+		},
 	}
 	fl := c.Flags()
 	fl.SortFlags = false
 	fl.StringVar(&f.data, "data", "", `SOURCE to measure on (default "demo" for the demo model, else "wikitext2")`)
 	fl.IntVar(&f.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a window, at most what the model takes")
 	fl.IntVar(&f.windows, "windows", 0, "measure on the first N windows (0: all)")
+	fl.StringVar(&f.against, "against", "", "compare with the MODEL that this one was made from")
+	f.taskFlags.add(fl)
 	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16 or auto")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
 	fl.Var(&f.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of what is free)")
@@ -65,11 +101,22 @@ at another window is another number.`,
 	return c
 }
 
-func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
-	if err := setThreads(f.threads); err != nil {
-		return err
+// check refuses what can be seen to be wrong before anything is opened.
+func (f *evalFlags) check(given func(flag string) bool) error {
+	if f.tasks != "" && f.data == "" && (given("seqlen") || given("windows")) {
+		return usageError{errors.New("--seqlen and --windows are of perplexity: with --tasks, give --data too")}
 	}
-	if err := cmp.Or(atLeast("seqlen", f.seqLen, 2), atLeast("windows", f.windows, 0)); err != nil {
+	return cmp.Or(
+		setThreads(f.threads),
+		atLeast("seqlen", f.seqLen, 2),
+		atLeast("windows", f.windows, 0),
+		f.taskFlags.check(given),
+	)
+}
+
+func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
+	sets, err := f.load()
+	if err != nil {
 		return err
 	}
 	meter := a.startMeter()
@@ -82,36 +129,86 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 	if o.m.Compute, err = compute(f.compute, o); err != nil {
 		return err
 	}
-	if f.data == "" {
-		f.data = defaultSource(name, "wikitext2")
-	}
-	set, err := a.loader(o, meter).Evaluation(ctx, recipe.Eval{Source: f.data, SeqLen: f.seqLen, Windows: f.windows})
-	if err != nil {
-		return err
-	}
 	budget := int64(f.memory)
 	if budget == 0 {
 		budget = sysinfo.Memory() / 4 * 3
 	}
-	spill := ""
-	if budget > 0 {
-		o.m.ExpertBytes, _ = o.m.FitBlocks(budget / 2)
-	}
-	if budget > 0 && hidden.Bytes(len(set.Tokens), set.SeqLen, o.m.Width()) > budget/2 {
-		spill = os.TempDir()
-	}
-	res, err := eval.Perplexity(ctx, o.m, set.Tokens, eval.Options{SpillDir: spill, Progress: meter.update})
+	dense, err := a.openDense(ctx, o, f)
 	if err != nil {
 		return err
 	}
+	if dense != nil {
+		defer dense.Close()
+		budget /= 2 // each model's
+	}
+	for _, o := range []*opened{o, dense} {
+		if o != nil && budget > 0 {
+			o.m.ExpertBytes, _ = o.m.FitBlocks(budget / 2)
+		}
+	}
+	rep := evalReport{Model: name, Compute: o.m.Compute.String()}
+	if f.tasks == "" || f.data != "" {
+		if err := a.evalText(ctx, o, dense, f, budget, &rep); err != nil {
+			return err
+		}
+	}
+	if f.tasks != "" {
+		if rep.Tasks, err = a.tasks(ctx, o, dense, f.taskFlags, sets, budget/2); err != nil {
+			return err
+		}
+	}
 	meter.finish()
-	rep := evalReport{Model: name, Data: set.Source, Result: res, BOS: set.BOS, Compute: o.m.Compute.String()}
 	if f.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}
-	_, err = fmt.Fprintf(a.stdout, "perplexity  %.4f  (%s, %d windows of %d tokens, %s, %s)\n",
-		res.Perplexity, rep.Data, res.Windows, res.SeqLen, bosText(rep.BOS), rep.Compute)
-	return err
+	return a.showEval(rep)
+}
+
+// evalText measures o on a text, beside dense if that is not nil. Half of the
+// memory budget of each is for its hidden states.
+func (a *app) evalText(ctx context.Context, o, dense *opened, f evalFlags, budget int64, rep *evalReport) error {
+	if f.data == "" {
+		f.data = defaultSource(o.name, "wikitext2")
+	}
+	source := recipe.Eval{Source: f.data, SeqLen: f.seqLen, Windows: f.windows}
+	set, err := a.loader(o, a.meter).Evaluation(ctx, source)
+	if err != nil {
+		return err
+	}
+	spill := ""
+	if budget > 0 && hidden.Bytes(len(set.Tokens), set.SeqLen, o.m.Width()) > budget/2 {
+		spill = os.TempDir()
+	}
+	opt := eval.Options{SpillDir: spill, Progress: a.meter.update}
+	rep.TextReport = &TextReport{Data: set.Source, BOS: set.BOS}
+	if dense == nil {
+		rep.Result, err = eval.Perplexity(ctx, o.m, set.Tokens, opt)
+		return err
+	}
+	c, err := a.against(ctx, o, dense, set, source, opt)
+	if err != nil {
+		return err
+	}
+	rep.Result, rep.Against = c.Model, &againstReport{Name: dense.name, Comparison: c}
+	return nil
+}
+
+func (a *app) showEval(rep evalReport) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	if t := rep.TextReport; t != nil {
+		fmt.Fprintf(w, "perplexity\t%.4f\t(%s, %d windows of %d tokens, %s, %s)\n",
+			t.Perplexity, t.Data, t.Windows, t.SeqLen, bosText(t.BOS), rep.Compute)
+	}
+	if rep.Against != nil {
+		showAgainst(w, rep.Against)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if rep.Tasks != nil {
+		return a.showTasks(rep.Tasks, rep.Compute)
+	}
+	return nil
 }
 
 func bosText(bos bool) string {

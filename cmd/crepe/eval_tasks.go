@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"github.com/crepe-llm/crepe/eval/task"
+)
+
+// taskFlags are the flags of zero-shot tasks.
+type taskFlags struct {
+	tasks, dir, bos, samples string
+	limit                    int
+}
+
+func (f *taskFlags) add(fl *pflag.FlagSet) {
+	fl.StringVar(&f.tasks, "tasks", "", "measure accuracy on these tasks: rte,boolq")
+	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data")
+	fl.IntVar(&f.limit, "limit", 0, "ask the first N documents of each task (0: all)")
+	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin texts of tasks with the BOS token: on, off, or auto as the tokenizer does")
+	fl.StringVar(&f.samples, "samples-out", "", "write each document's likelihoods and answer to this file, as JSON lines")
+}
+
+func (f *taskFlags) check(given func(flag string) bool) error {
+	for _, flag := range []string{"tasks-data", "limit", "bos", "samples-out"} {
+		if !given("tasks") && given(flag) {
+			return usageError{fmt.Errorf("--%s: only with --tasks", flag)}
+		}
+	}
+	if given("tasks") {
+		if _, err := task.Parse(f.tasks); err != nil {
+			return usageError{fmt.Errorf("--tasks: %w", err)}
+		}
+		if f.dir == "" {
+			return usageError{errors.New("--tasks: want --tasks-data DIR with each task's rows as JSON lines, DIR/rte/validation.jsonl")}
+		}
+	}
+	if _, err := task.ParseBOS(f.bos); err != nil {
+		return usageError{fmt.Errorf("--bos: %w", err)}
+	}
+	return atLeast("limit", f.limit, 0)
+}
+
+// load reads the documents of all tasks.
+func (f *taskFlags) load() ([]task.Set, error) {
+	if f.tasks == "" {
+		return nil, nil
+	}
+	tasks, err := task.Parse(f.tasks)
+	if err != nil {
+		return nil, err
+	}
+	var sets []task.Set
+	for _, t := range tasks {
+		docs, err := t.Load(f.dir, f.limit)
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, task.Set{Task: t, Documents: docs})
+	}
+	return sets, nil
+}
+
+// taskReport is the accuracy on all tasks.
+type taskReport struct {
+	Results []task.Result     `json:"results"`
+	Dense   []task.Result     `json:"dense,omitempty"` // of --against
+	Change  []task.Difference `json:"change,omitempty"`
+	Acc     float64           `json:"acc"`      // mean over the tasks
+	AccNorm float64           `json:"acc_norm"` // mean over the tasks
+	BOS     bool              `json:"bos"`
+	Limit   int               `json:"limit,omitempty"` // documents a task
+}
+
+// tasks asks o, and dense if that is not nil, all documents, with so many bytes
+// for hidden states (0: not known).
+func (a *app) tasks(ctx context.Context, o, dense *opened, f taskFlags, sets []task.Set, bytes int64) (*taskReport, error) {
+	out, err := newSamples(f.samples)
+	if err != nil {
+		return nil, err
+	}
+	defer out.discard()
+	rep := &taskReport{Limit: f.limit}
+	var answers, denseAnswers [][]task.Answer
+	if answers, rep.BOS, err = a.ask(ctx, o, f, sets, bytes); err != nil {
+		return nil, err
+	}
+	if err := out.write(answers); err != nil {
+		return nil, err
+	}
+	if dense != nil {
+		o.m.Trim()
+		if denseAnswers, _, err = a.ask(ctx, dense, f, sets, bytes); err != nil {
+			return nil, err
+		}
+	}
+	for i, s := range sets {
+		rep.Results = append(rep.Results, task.Summarize(s.Task.Name, answers[i]))
+		if dense != nil {
+			rep.Dense = append(rep.Dense, task.Summarize(s.Task.Name, denseAnswers[i]))
+			rep.Change = append(rep.Change, task.Compare(answers[i], denseAnswers[i]))
+		}
+	}
+	rep.Acc, rep.AccNorm = task.Mean(rep.Results)
+	return rep, nil
+}
+
+func (a *app) ask(ctx context.Context, o *opened, f taskFlags, sets []task.Set, bytes int64) (answers [][]task.Answer, begun bool, err error) {
+	bos, err := task.ParseBOS(f.bos)
+	if err != nil {
+		return nil, false, err
+	}
+	e, err := task.NewEncoder(o.m, o.inv.Config(), o.dir, bos)
+	if err != nil {
+		return nil, false, err
+	}
+	answers, err = task.Run(ctx, o.m, e, sets, task.Options{Bytes: bytes, Progress: a.meter.update})
+	return answers, e.BOS(), err
+}
+
+func (a *app) showTasks(rep *taskReport, compute string) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	head := "task\tdocuments\tacc\tacc_norm"
+	if rep.Dense != nil {
+		head += "\tdense acc\tchange\tdense acc_norm\tchange"
+	}
+	fmt.Fprintln(w, head)
+	documents := 0
+	for i, r := range rep.Results {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s", r.Task, r.Documents, withError(r.Acc, r.AccStderr), withError(r.AccNorm, r.AccNormStderr))
+		if rep.Dense != nil {
+			d, c := rep.Dense[i], rep.Change[i]
+			fmt.Fprintf(w, "\t%.4f\t%s\t%.4f\t%s", d.Acc, withError(c.Acc, c.AccStderr), d.AccNorm, withError(c.AccNorm, c.AccNormStderr))
+		}
+		fmt.Fprintln(w)
+		documents += r.Documents
+	}
+	fmt.Fprintf(w, "mean\t%d\t%.4f\t%.4f", documents, rep.Acc, rep.AccNorm)
+	if rep.Dense != nil {
+		acc, norm := task.Mean(rep.Dense)
+		fmt.Fprintf(w, "\t%.4f\t%.4f\t%.4f\t%.4f", acc, rep.Acc-acc, norm, rep.AccNorm-norm)
+	}
+	fmt.Fprintln(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "(zero-shot, %s, %s)\n", bosText(rep.BOS), compute)
+	return err
+}
+
+// withError is "0.5271 ± 0.0301".
+func withError(p float64, stderr *float64) string {
+	if stderr == nil {
+		return fmt.Sprintf("%.4f", p)
+	}
+	return fmt.Sprintf("%.4f ± %.4f", p, *stderr)
+}
+
+// samples is the file of --samples-out. It is made beside its place before the
+// work, so that a place that cannot be written is known early, and takes it when it
+// is whole.
+type samples struct {
+	path string
+	file *os.File // nil: none is wanted, or it has its place
+}
+
+func newSamples(path string) (*samples, error) {
+	if path == "" {
+		return &samples{}, nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".crepe-samples-*")
+	if err != nil {
+		return nil, fmt.Errorf("--samples-out: %w", err)
+	}
+	return &samples{path: path, file: f}, nil
+}
+
+func (s *samples) write(answers [][]task.Answer) error {
+	if s.file == nil {
+		return nil
+	}
+	w := bufio.NewWriter(s.file)
+	lines := json.NewEncoder(w)
+	for _, set := range answers {
+		for _, answer := range set {
+			if err := lines.Encode(answer); err != nil {
+				return err
+			}
+		}
+	}
+	err := errors.Join(w.Flush(), s.file.Chmod(0o644), s.file.Close())
+	if err == nil {
+		err = os.Rename(s.file.Name(), s.path)
+	}
+	if err != nil {
+		return fmt.Errorf("--samples-out: %w", err)
+	}
+	s.file = nil
+	return nil
+}
+
+// discard removes what has not got its place.
+func (s *samples) discard() {
+	if s.file != nil {
+		s.file.Close()
+		os.Remove(s.file.Name())
+	}
+}
