@@ -76,7 +76,6 @@ func diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, stor
 	if err != nil {
 		return Comparison{}, err
 	}
-	const batchTokens = 2048 // as in score
 	scored := len(windows[0]) - 1
 	perBatch := max(1, batchTokens/(scored+1))
 	x, y := tensor.NewMatrix(perBatch*scored, m.Width()), tensor.NewMatrix(perBatch*scored, dense.Width())

@@ -81,15 +81,16 @@ func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *h
 	return nil
 }
 
+// batchTokens is how many tokens pass the head at once: its matrix is streamed
+// once a batch, and so many make the stream cheap beside the product.
+const batchTokens = 2048
+
 // score turns the last block's outputs into the result.
 func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, bar *progress.Bar) (Result, error) {
 	head, err := m.LoadHead()
 	if err != nil {
 		return Result{}, err
 	}
-	// The head's matrix is streamed once per batch; this many tokens make the
-	// stream cheap beside the product.
-	const batchTokens = 2048
 	tokens := len(windows[0])
 	perBatch := max(1, batchTokens/tokens)
 	nll := make([]float64, 0, perBatch*(tokens-1))

@@ -155,7 +155,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 	}
 	p.Memory.Budget = opt.Memory
 	if p.Memory.Budget == 0 {
-		p.Memory.Budget = sysinfo.Memory() / 4 * 3
+		p.Memory.Budget = sysinfo.Budget()
 	}
 	if p.Memory.Budget > 0 {
 		others := p.Memory.fixed() - p.Memory.Block

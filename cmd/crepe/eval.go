@@ -131,7 +131,7 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 	}
 	budget := int64(f.memory)
 	if budget == 0 {
-		budget = sysinfo.Memory() / 4 * 3
+		budget = sysinfo.Budget()
 	}
 	dense, err := a.openDense(ctx, o, f)
 	if err != nil {
