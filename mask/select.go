@@ -38,6 +38,23 @@ func Select(scores []float32, rows, cols int, t pattern.Target) (*Mask, error) {
 	return s.Mask, nil
 }
 
+// Lowest is Select of the k lowest scores of the whole matrix.
+func Lowest(scores []float32, rows, cols, k int) (*Mask, error) {
+	if len(scores) != rows*cols || k < 0 || k > len(scores) {
+		panic(fmt.Sprintf("mask: Lowest: %d of %d scores, want some of %d × %d", k, len(scores), rows, cols))
+	}
+	s := selection{Mask: newMask(rows, cols), scores: scores, bad: make([]bool, rows)}
+	if k == 0 {
+		s.rows(0)
+	} else {
+		s.matrix(k)
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s.Mask, nil
+}
+
 // selection is a Select at work.
 type selection struct {
 	*Mask

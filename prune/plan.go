@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/update"
 )
 
 // Plan is what a run will do and take, known before any weight is read.
@@ -40,6 +43,7 @@ type Memory struct {
 	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
+	Gram    int64 `json:"gram"`    // of a block's inputs, and the factor of the largest; 0: no update needs them
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
 	Hidden  int64 `json:"hidden"`  // hidden states between blocks
 	Spill   bool  `json:"spill"`   // they are kept in a file beside the output
@@ -57,7 +61,7 @@ func (m Memory) Total() int64 {
 
 // fixed is what no budget can do without: scores and a sequence's activations
 // are not held at the same time.
-func (m Memory) fixed() int64 { return m.Block + max(m.Scores, m.Scratch) + programBytes }
+func (m Memory) fixed() int64 { return m.Block + m.Gram + max(m.Scores, m.Scratch) + programBytes }
 
 // programBytes is the program itself: code, packed panels, buffers of files.
 const programBytes = 96 << 20
@@ -92,6 +96,7 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 	todo := 0
 	for b := range m.Blocks() {
+		p.Memory.Gram = max(p.Memory.Gram, gramBytes(m.Linears(b), r))
 		for _, l := range m.Linears(b) {
 			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
 			if pl.Skip = l.Steers || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
@@ -119,6 +124,25 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 		return fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
 	}
 	return nil
+}
+
+// gramBytes returns what the update of a block holds at most: the Gram matrix of
+// each input, counted for every Linear that reads it, and the largest's factor.
+func gramBytes(linears []model.LinearInfo, r recipe.Resolved) int64 {
+	if r.Update == nil || !r.Update.NeedsGram {
+		return 0
+	}
+	sum, largest := int64(0), int64(0)
+	for _, l := range linears {
+		sum += stats.GramBytes(l.Cols)
+		largest = max(largest, max(update.FactorBytes(l.Cols), stats.GramScratchBytes(l.Cols)))
+	}
+	return sum + largest
+}
+
+// anyPruned reports whether some Linear of in is pruned.
+func (p *Plan) anyPruned(in *model.Input) bool {
+	return slices.ContainsFunc(in.Linears, func(l *model.Linear) bool { return !p.skip[l.Name] })
 }
 
 // matrices returns the runs of a Linear's rows that are scored and selected by
@@ -176,8 +200,8 @@ var ErrMemory = errors.New("memory budget too small")
 
 func (m Memory) check() error {
 	if least := m.fixed(); m.Budget > 0 && least > m.Budget {
-		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, scores %d, activations %d)",
-			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Scores>>20, m.Scratch>>20)
+		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, Gram matrices %d, scores %d, activations %d)",
+			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Gram>>20, m.Scores>>20, m.Scratch>>20)
 	}
 	return nil
 }

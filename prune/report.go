@@ -45,6 +45,7 @@ type Seconds struct {
 	Calibrate float64 `json:"calibrate"`
 	Score     float64 `json:"score"`
 	Select    float64 `json:"select"`
+	Update    float64 `json:"update"`
 	Write     float64 `json:"write"`
 	Eval      float64 `json:"eval"`
 	Total     float64 `json:"total"`

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/score"
+	"github.com/crepe-llm/crepe/update"
 )
 
 // Version is the format this package writes and the newest it reads.
@@ -36,12 +37,14 @@ const (
 type Recipe struct {
 	Version int `yaml:"version" json:"version"`
 
-	Method string   `yaml:"method" json:"method"`                   // a name that package score knows
+	Method string   `yaml:"method" json:"method"`                   // a name that package score or update knows
 	Alpha  *float64 `yaml:"alpha,omitempty" json:"alpha,omitempty"` // of the row term; nil: the method's default
 	Beta   *float64 `yaml:"beta,omitempty" json:"beta,omitempty"`   // of the column term
 	Gamma  *float64 `yaml:"gamma,omitempty" json:"gamma,omitempty"` // of the neighbourhood term
 	Kernel *int     `yaml:"kernel,omitempty" json:"kernel,omitempty"`
 	Power  *float64 `yaml:"power,omitempty" json:"power,omitempty"` // of the activation norm
+
+	Update string `yaml:"update,omitempty" json:"update,omitempty"` // a name that package update knows: changes what the method keeps; empty: nothing does
 
 	Sparsity string `yaml:"sparsity,omitempty" json:"sparsity,omitempty"` // "50%" or "0.5"; with Pattern empty
 	Pattern  string `yaml:"pattern,omitempty" json:"pattern,omitempty"`   // "2:4"
@@ -147,7 +150,8 @@ func (r Recipe) YAML() ([]byte, error) {
 
 // Resolved is a checked recipe in the types that the work is done with.
 type Resolved struct {
-	Method score.Method
+	Method score.Method   // Score is nil where Update selects; NeedsData counts what Update needs
+	Update *update.Method // nil: what is kept stays as it is
 	Params score.Params
 	Target pattern.Target
 	Split  bool           // score and select each part of a fused matrix by itself

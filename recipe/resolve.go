@@ -11,6 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/score"
+	"github.com/crepe-llm/crepe/update"
 )
 
 // Resolve checks r, with its defaults filled in, and returns what it means.
@@ -19,7 +20,7 @@ func (r Recipe) Resolve() (Resolved, error) {
 	r = r.WithDefaults()
 	var out Resolved
 	var err error
-	if out.Method, err = score.Lookup(r.Method); err != nil {
+	if out.Method, out.Update, err = r.methods(); err != nil {
 		return out, err
 	}
 	if out.Params, err = r.params(out.Method); err != nil {
@@ -46,6 +47,33 @@ func (r Recipe) Resolve() (Resolved, error) {
 		}
 	}
 	return out, r.checkNumbers()
+}
+
+// methods returns what selects the weights that go, and what changes those that
+// stay.
+func (r Recipe) methods() (score.Method, *update.Method, error) {
+	if u, err := update.Lookup(r.Method); err == nil {
+		switch {
+		case r.Update != "":
+			return score.Method{}, nil, fmt.Errorf("update: %s, beside method %s, which updates by itself", r.Update, r.Method)
+		case r.Compare != "":
+			return score.Method{}, nil, fmt.Errorf("compare: %s, but method %s compares within blocks of columns as it goes", r.Compare, r.Method)
+		}
+		return score.Method{Name: u.Name, Doc: u.Doc, Cite: u.Cite, NeedsData: true}, &u, nil
+	}
+	m, err := score.Lookup(r.Method)
+	if err != nil {
+		return m, nil, fmt.Errorf("%w, %s", err, strings.Join(update.Names(), ", "))
+	}
+	if r.Update == "" {
+		return m, nil, nil
+	}
+	u, err := update.Lookup(r.Update)
+	if err != nil {
+		return m, nil, fmt.Errorf("update: %w", err)
+	}
+	m.NeedsData = true
+	return m, &u, nil
 }
 
 func (r Recipe) params(m score.Method) (score.Params, error) {

@@ -21,6 +21,8 @@ type Input struct {
 	ColSq     []float64
 	Sequences int // n
 	Tokens    int // over all sequences
+
+	Gram *Gram // nil unless it was asked for
 }
 
 // Check returns an error that names the first channel whose activations were
@@ -32,6 +34,9 @@ func (in *Input) Check() error {
 			return fmt.Errorf("input channel %d: sum of squared activations is %v, want a finite number", j, v)
 		}
 	}
+	if in.Gram != nil {
+		return in.Gram.check()
+	}
 	return nil
 }
 
@@ -40,10 +45,18 @@ func (in *Input) Check() error {
 type Accumulator struct {
 	sum    []float64 // [in] Σ over all sequences and tokens of x_j²
 	tokens int
+	gram   *Gram // nil unless it was asked for
 }
 
 // NewAccumulator returns an empty accumulator of width in.
 func NewAccumulator(in int) *Accumulator { return &Accumulator{sum: make([]float64, in)} }
+
+// WithGram makes a, which is empty, gather the Gram matrix too, and returns it.
+// Memory is taken when the first token comes.
+func (a *Accumulator) WithGram() *Accumulator {
+	a.gram = NewGram(len(a.sum))
+	return a
+}
 
 // Add takes in the tokens × in inputs of one sequence. Squares are summed in
 // float64.
@@ -59,14 +72,20 @@ func (a *Accumulator) Add(x tensor.Matrix) {
 			kernel.AddSquares(a.sum[lo:hi], x.Row(t)[lo:hi])
 		}
 	})
+	if a.gram != nil {
+		a.gram.add(x)
+	}
 	a.tokens += x.Rows
 }
 
 // Input returns the statistic of what has been added, with n = sequences: the
 // number of calibration sequences, also where some brought no token (routed
-// experts).
+// experts). It takes over the Gram matrix: nothing may be added afterwards.
 func (a *Accumulator) Input(sequences int) *Input {
-	in := &Input{ColSq: make([]float64, len(a.sum)), Sequences: sequences, Tokens: a.tokens}
+	in := &Input{ColSq: make([]float64, len(a.sum)), Sequences: sequences, Tokens: a.tokens, Gram: a.gram}
+	if a.gram != nil {
+		a.gram.scale = 2 / float64(sequences)
+	}
 	for j, s := range a.sum {
 		in.ColSq[j] = s / float64(sequences)
 	}

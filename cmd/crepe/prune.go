@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
+	"github.com/crepe-llm/crepe/update"
 )
 
 type pruneFlags struct {
@@ -75,7 +76,7 @@ or carries it to another model. Flags given beside it win.`,
 	}
 	f.add(c.Flags())
 	complete(c, map[string][]string{
-		"method": score.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
+		"method": methodNames(), "update": update.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
 	return c
@@ -88,7 +89,8 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.StringVarP(&f.output, "output", "o", "", "folder to write (default MODEL's name with method and sparsity)")
 	fl.StringVar(&f.recipe, "recipe", "", "take method, sparsity, calibration and the rest from this YAML file")
 
-	fl.StringVar(&f.r.Method, "method", recipe.DefaultMethod, strings.Join(score.Names(), ", "))
+	fl.StringVar(&f.r.Method, "method", recipe.DefaultMethod, strings.Join(methodNames(), ", "))
+	fl.StringVar(&f.r.Update, "update", "", "then change the weights that stay to make up for those that go: "+strings.Join(update.Names(), ", "))
 	fl.Float64Var(&f.alpha, "alpha", 0, "crepe: coefficient of the row term (default 1)")
 	fl.Float64Var(&f.beta, "beta", 0, "crepe: coefficient of the column term (default 1)")
 	fl.Float64Var(&f.gamma, "gamma", 0, "crepe: coefficient of the neighbourhood term (default 1)")
@@ -118,9 +120,15 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout, everything else on stderr")
 }
 
+// methodNames are those of the scores, and of the updates that select.
+func methodNames() []string { return append(score.Names(), update.Names()...) }
+
 func methodList() string {
 	var b strings.Builder
 	for _, m := range score.Methods() {
+		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
+	}
+	for _, m := range update.Methods() {
 		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
 	}
 	return b.String()
@@ -142,6 +150,7 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		}
 	}
 	set("method", &r.Method, f.r.Method)
+	set("update", &r.Update, f.r.Update)
 	set("compare", &r.Compare, f.r.Compare)
 	set("fused", &r.Fused, f.r.Fused)
 	set("skip", &r.Skip, f.r.Skip)
@@ -320,5 +329,9 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 		}
 		amount = strings.TrimSuffix(s.String(), "%")
 	}
-	return filepath.Base(dir) + "-" + r.Method + "-" + amount, nil
+	method := r.Method
+	if r.Update != "" {
+		method += "-" + r.Update
+	}
+	return filepath.Base(dir) + "-" + method + "-" + amount, nil
 }

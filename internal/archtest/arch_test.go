@@ -30,6 +30,8 @@ var layers = map[string]int{
 	"checkpoint":              3,
 	"mask":                    3,
 	"stats":                   3,
+	"linalg":                  3,
+	"update":                  4,
 	"corpus":                  3,
 	"corpus/internal/parquet": 0,
 	"model":                   4,

@@ -1,0 +1,132 @@
+package prune
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/windows"
+)
+
+// Masks are a pruned model that was not written: by Linear, the masks of its
+// parts, row after row. A Linear that is left dense has none. They take a bit
+// a weight.
+type Masks map[string][]*mask.Mask
+
+// Apply prunes the Linears of a block that was just loaded.
+func (m Masks) Apply(block model.Block) {
+	for _, in := range block.Inputs() {
+		for _, l := range in.Linears {
+			lo := 0
+			for _, k := range m[l.Name] {
+				k.Apply(l.W.Slice(lo, lo+k.Rows))
+				lo += k.Rows
+			}
+		}
+	}
+}
+
+// InMemory prunes one model by several recipes without writing it, to the very
+// weights that Run writes. What enters the first block does not depend on the
+// recipe and is gathered once.
+type InMemory struct {
+	Progress progress.Func
+	Warn     func(format string, args ...any) // may be nil
+
+	m     *model.Model
+	text  *windows.Set
+	first []*stats.Input // of the first block's inputs; nil before the first Prune
+}
+
+// NewInMemory returns a pruner of m, calibrated on text. All experts of a block
+// must fit in memory: m.ExpertBytes is 0.
+func NewInMemory(m *model.Model, text *windows.Set) *InMemory {
+	if m.ExpertBytes != 0 {
+		panic(fmt.Sprintf("prune: NewInMemory: ExpertBytes is %d, want 0", m.ExpertBytes))
+	}
+	return &InMemory{m: m, text: text}
+}
+
+// Prune prunes by rec and calls each with every block once it is pruned; the
+// block is each's until it returns. name is that of the step.
+func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (Masks, error) {
+	resolved, err := rec.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	if resolved.Update != nil {
+		return nil, fmt.Errorf("update %s: makes new weights, which masks alone cannot hold", resolved.Update.Name)
+	}
+	plan := &Plan{resolved: resolved, skip: map[string]bool{}}
+	if err := plan.addLinears(p.m, resolved); err != nil {
+		return nil, err
+	}
+	r := &runner{
+		opt:  Options{Recipe: rec, Calibration: p.text, Progress: p.Progress, Warn: p.Warn},
+		plan: plan, m: p.m, report: &Report{}, masks: Masks{},
+	}
+	if r.store, err = hidden.New(len(p.text.Tokens), p.text.SeqLen, p.m.Width(), ""); err != nil {
+		return nil, err
+	}
+	defer r.store.Close()
+	if err := r.store.Embed(p.m, p.text.Tokens); err != nil {
+		return nil, fmt.Errorf("calibration: %w", err)
+	}
+	const passes = 2
+	r.bar = p.Progress.Start(name, int64(passes*r.store.Len()*p.m.Blocks()), "sequences")
+	for b := range p.m.Blocks() {
+		if err := p.block(ctx, r, b, each); err != nil {
+			return nil, fmt.Errorf("block %d: %w", b, err)
+		}
+	}
+	return r.masks, nil
+}
+
+// block takes block b from dense to pruned, and the hidden states past it.
+func (p *InMemory) block(ctx context.Context, r *runner, b int, each func(model.Block) error) error {
+	block, err := r.load(p.m, b)
+	if err != nil {
+		return err
+	}
+	defer block.Release()
+	seen, err := p.observe(ctx, r, b, block)
+	if err != nil {
+		return err
+	}
+	if _, err := r.pruneLinears(ctx, block, seen); err != nil {
+		return err
+	}
+	if b < p.m.Blocks()-1 {
+		if err := r.propagate(ctx, block); err != nil {
+			return err
+		}
+	} else {
+		r.bar.Add(int64(r.store.Len()))
+	}
+	return each(block)
+}
+
+func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
+	if b == 0 && p.first != nil {
+		seen := map[*model.Input]*stats.Input{}
+		for i, in := range block.Inputs() {
+			seen[in] = p.first[i]
+		}
+		r.bar.Add(int64(r.store.Len()))
+		return seen, nil
+	}
+	seen, err := r.observe(ctx, block)
+	if err == nil && b == 0 {
+		p.first = slices.Grow(p.first, len(seen))
+		for _, in := range block.Inputs() {
+			p.first = append(p.first, seen[in])
+		}
+	}
+	return seen, err
+}
