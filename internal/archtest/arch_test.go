@@ -42,8 +42,11 @@ var layers = map[string]int{
 	"eval":                    6,
 	"eval/task":               6,
 	"windows":                 6,
+	"search":                  0,
+	"search/store":            1,
 	"prune":                   7,
-	"cmd/crepe":               8,
+	"pho":                     8,
+	"cmd/crepe":               9,
 }
 
 func TestPackagesImportLowerLayersOnly(t *testing.T) {

@@ -1,0 +1,39 @@
+package score_test
+
+import (
+	"math"
+	"testing"
+
+	"github.com/crepe-llm/crepe/score"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// What the proxy of the search scores is what prune scores, to the bit.
+func TestTermsScoreAsCRePEDoes(t *testing.T) {
+	for _, dtype := range []tensor.DType{tensor.F32, tensor.BF16} {
+		w, s := benchWeight(dtype, 70, 131)
+		terms, err := score.NewTerms(w, s, score.DefaultPower)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []score.Params{
+			{Alpha: 1, Beta: 1, Gamma: 1, Kernel: 9}, {Alpha: 1, Beta: 1, Kernel: 9},
+			{Gamma: 1, Kernel: 3}, {Alpha: 0.3, Beta: 0.07, Gamma: 0.63, Kernel: 11}, {Beta: 1, Kernel: 5},
+		} {
+			p.Power = score.DefaultPower
+			want := make([]float32, w.Rows*w.Cols)
+			if err := score.CRePE.Score(want, w, s, p); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]float32, len(want))
+			if err := terms.EachRow(p, func(i int, x []float32) { copy(got[i*w.Cols:], x) }); err != nil {
+				t.Fatal(err)
+			}
+			for k := range want {
+				if math.Float32bits(got[k]) != math.Float32bits(want[k]) {
+					t.Fatalf("%v %+v: score %d is %v, want %v", dtype, p, k, got[k], want[k])
+				}
+			}
+		}
+	}
+}
