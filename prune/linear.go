@@ -1,0 +1,166 @@
+package prune
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/score"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+	"github.com/crepe-llm/crepe/update"
+)
+
+// pruneLinears prunes and writes every Linear of block. Scores and the scratch
+// of a forward pass are both large and never in use at the same time: each is
+// collected before the other is taken.
+func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*model.Input]*stats.Input) ([]Linear, error) {
+	runtime.GC()
+	var linears []Linear
+	for _, in := range block.Inputs() {
+		for _, l := range in.Linears {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			done, err := r.pruneLinear(l, in, seen[in])
+			if err != nil {
+				return nil, fmt.Errorf("tensor %s.weight: %w", l.Name, err)
+			}
+			linears = append(linears, done)
+		}
+		r.factor = nil
+		if s := seen[in]; s != nil {
+			s.Gram = nil // as large as the factor of the next
+		}
+	}
+	r.scores = nil
+	runtime.GC()
+	return linears, nil
+}
+
+// pruneLinear scores, masks and writes l.
+func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (Linear, error) {
+	out := Linear{Name: l.Name, Rows: l.Rows, Cols: l.Cols}
+	if err := l.Load(); err != nil {
+		return out, err
+	}
+	defer l.Unload()
+	if out.Skipped = r.plan.skip[l.Name]; !out.Skipped {
+		method, starved := r.method(l, s)
+		change := r.plan.resolved.Update
+		if starved {
+			change = nil
+		}
+		if change != nil && r.factor == nil {
+			if err := r.factorize(in, s); err != nil {
+				return out, err
+			}
+		}
+		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
+			kept, err := r.mask(l.W.Slice(part.Lo, part.Hi), method, change, s)
+			if err != nil {
+				return out, inPart(part, err)
+			}
+			if r.masks != nil {
+				r.masks[l.Name] = append(r.masks[l.Name], kept)
+			}
+		}
+	}
+	out.Zeros = l.W.Zeros()
+	out.Sparsity = float64(out.Zeros) / float64(l.Rows*l.Cols)
+	if r.w == nil {
+		return out, nil
+	}
+	defer timed(&r.report.Seconds.Write)()
+	return out, r.w.WriteTensor(l.Name+".weight", l.W.Bytes())
+}
+
+// inPart says which part of a Linear err is about, if it is split.
+func inPart(p model.Part, err error) error {
+	if p.Name != "" {
+		return fmt.Errorf("part %s: %w", p.Name, err)
+	}
+	return err
+}
+
+// mask prunes w, a Linear's rows or some of them, and updates it with change,
+// if there is one. It returns the mask, nil if change selected.
+func (r *runner) mask(w *tensor.Weight, method score.Method, change *update.Method, s *stats.Input) (*mask.Mask, error) {
+	n := w.Rows * w.Cols
+	if cap(r.scores) < n {
+		r.scores = make([]float32, n)
+	}
+	scores := r.scores[:n]
+	var kept *mask.Mask
+	if method.Score != nil {
+		stop := timed(&r.report.Seconds.Score)
+		err := method.Score(scores, w, s, r.plan.resolved.Params)
+		stop()
+		if err != nil {
+			return nil, err
+		}
+		stop = timed(&r.report.Seconds.Select)
+		kept, err = mask.Select(scores, w.Rows, w.Cols, r.plan.resolved.Target)
+		stop()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if change == nil {
+		kept.Apply(w)
+		return kept, nil
+	}
+	defer timed(&r.report.Seconds.Update)()
+	return kept, change.Run(w, r.factor, kept, r.plan.resolved.Target, scores)
+}
+
+// warnOfFewTokens says what a Gram matrix of too few tokens is worth.
+func (r *runner) warnOfFewTokens() {
+	if u := r.plan.resolved.Update; u == nil || !u.NeedsGram {
+		return
+	}
+	c, cols := r.opt.Calibration, 0
+	for _, l := range r.plan.Linears {
+		cols = max(cols, l.Cols)
+	}
+	if n := len(c.Tokens) * c.SeqLen; n < cols {
+		r.opt.warn("%d calibration tokens are fewer than the %d columns of the widest Linear: the update fits those tokens, not what the model sees", n, cols)
+	}
+}
+
+// factorize prepares the update of in's Linears.
+func (r *runner) factorize(in *model.Input, s *stats.Input) error {
+	defer timed(&r.report.Seconds.Update)()
+	f, err := update.Factorize(s.Gram, r.plan.resolved.Target.Pattern)
+	if err != nil {
+		return fmt.Errorf("input of %s: Gram %w", in.Name, err)
+	}
+	if f.Damping > update.Damping {
+		r.opt.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.Name, f.Damping)
+	}
+	r.factor = f
+	return nil
+}
+
+// MinTokens is what an expert must have seen of the calibration text for its
+// activation norms to say more than chance: with fewer tokens than this its
+// Linears are pruned by magnitude.
+const MinTokens = 64
+
+// method returns what l is scored by: the recipe's method, but magnitude for an
+// expert that routing has left with too little data.
+func (r *runner) method(l *model.Linear, s *stats.Input) (m score.Method, starved bool) {
+	m = r.plan.resolved.Method
+	if s == nil || !l.Expert || s.Tokens >= MinTokens {
+		return m, false
+	}
+	expert := l.Name[:strings.LastIndexByte(l.Name, '.')]
+	if r.starved != expert {
+		r.opt.warn("%s saw %d tokens, fewer than %d: pruned by magnitude", expert, s.Tokens, MinTokens)
+	}
+	r.starved = expert
+	return score.Magnitude, true
+}
