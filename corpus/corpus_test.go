@@ -227,7 +227,7 @@ func TestCompressedLinesTakeBoundedMemory(t *testing.T) {
 }
 
 func TestParquet(t *testing.T) {
-	path := "internal/parquet/testdata/dictionary-snappy.parquet"
+	path := "../internal/parquet/testdata/dictionary-snappy.parquet"
 	docs := all(t, path)
 	if len(docs) != 400 || docs[0] != "" || !strings.HasPrefix(docs[1], " row 1 é世 ") {
 		t.Errorf("%d documents, %q", len(docs), docs[:2])
@@ -237,7 +237,7 @@ func TestParquet(t *testing.T) {
 		t.Errorf("Text of %d bytes, %v", len(text), err)
 	}
 	for name, want := range map[string]string{"bad-null": "null", "bad-nothing": "no column text"} {
-		path := "internal/parquet/testdata/" + name + ".parquet"
+		path := "../internal/parquet/testdata/" + name + ".parquet"
 		if _, err := source(t, path).Documents(t.Context(), nil); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -283,11 +283,11 @@ func datasets(t *testing.T, files map[string][]byte) *hub.Client {
 }
 
 func TestNamedDatasets(t *testing.T) {
-	train, err := os.ReadFile("internal/parquet/testdata/dictionary-zstd-v2.parquet")
+	train, err := os.ReadFile("../internal/parquet/testdata/dictionary-zstd-v2.parquet")
 	if err != nil {
 		t.Fatal(err)
 	}
-	test, err := os.ReadFile("internal/parquet/testdata/plain-none.parquet")
+	test, err := os.ReadFile("../internal/parquet/testdata/plain-none.parquet")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestNamedDatasets(t *testing.T) {
 		"/datasets/allenai/c4/resolve/main/en/c4-train.00000-of-01024.json.gz":                      []byte(zipped(t, validation.String()[:len("{\"text\": \"document 0\"}\n")*2])),
 		"/datasets/allenai/c4/resolve/main/en/c4-validation.00000-of-00008.json.gz":                 []byte(zipped(t, validation.String())),
 	})
-	rows := all(t, "internal/parquet/testdata/plain-none.parquet")
+	rows := all(t, "../internal/parquet/testdata/plain-none.parquet")
 
 	docs, err := source(t, "wikitext2").Documents(t.Context(), h)
 	if err != nil {

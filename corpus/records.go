@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"unicode/utf8"
 
-	"github.com/crepe-llm/crepe/corpus/internal/parquet"
+	"github.com/crepe-llm/crepe/internal/parquet"
 )
 
 // Bounds on what a file may claim of memory and disk. C4's shard has 356,317

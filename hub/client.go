@@ -220,7 +220,7 @@ func (c *Client) File(ctx context.Context, r Repo, path string) (string, error) 
 func (c *Client) notCached(r Repo, path string, err error) error {
 	e := &NotCachedError{Repo: r, Path: path, Cache: c.Cache, URL: c.page(r), Err: err}
 	if path != "" {
-		e.URL = c.resolveURL(r, r.revision(), path)
+		e.URL = c.URL(r, path)
 	}
 	return e
 }
@@ -230,6 +230,9 @@ func (c *Client) notice(format string, args ...any) {
 		c.Notice(fmt.Sprintf(format, args...))
 	}
 }
+
+// URL is where a file of r can be had.
+func (c *Client) URL(r Repo, path string) string { return c.resolveURL(r, r.revision(), path) }
 
 // root is the folder of r in the cache.
 func (c *Client) root(r Repo) string { return filepath.Join(c.Cache, r.folder()) }

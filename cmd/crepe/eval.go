@@ -64,8 +64,10 @@ at another window is another number.
 With --tasks, measure the accuracy on multiple-choice tasks instead, with the
 prompts and the mechanics of lm-evaluation-harness, so that the numbers are the
 same; give --data too for both. The tasks: ` + strings.Join(task.Names(), ", ") + `.
---tasks-data has a folder for each, DIR/rte/validation.jsonl and so on: the
-split's rows as JSON lines, in the columns of the dataset on Hugging Face.
+Their data comes from the datasets on the Hugging Face hub, cached where its own
+tools cache it, or from --tasks-data, a folder with one for each task and the
+split's files in it, under the hub's names (DIR/rte/validation-00000-of-00001.parquet)
+or as JSON lines in the dataset's columns (DIR/rte/validation.jsonl).
 
 With --against, measure a dense model beside it: how far the predictions are
 from the dense model's (Kullback-Leibler divergence, in nats) and how often both
@@ -115,12 +117,12 @@ func (f *evalFlags) check(given func(flag string) bool) error {
 }
 
 func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
-	sets, err := f.load()
+	meter := a.startMeter()
+	defer meter.finish()
+	sets, err := a.loadTasks(ctx, f.taskFlags)
 	if err != nil {
 		return err
 	}
-	meter := a.startMeter()
-	defer meter.finish()
 	o, err := a.open(ctx, name, meter)
 	if err != nil {
 		return err

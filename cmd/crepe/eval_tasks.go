@@ -23,7 +23,7 @@ type taskFlags struct {
 
 func (f *taskFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.tasks, "tasks", "", "measure accuracy on these tasks: rte,boolq")
-	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data")
+	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data (default: the datasets on the hub, cached)")
 	fl.IntVar(&f.limit, "limit", 0, "ask the first N documents of each task (0: all)")
 	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin texts of tasks with the BOS token: on, off, or auto as the tokenizer does")
 	fl.StringVar(&f.samples, "samples-out", "", "write each document's likelihoods and answer to this file, as JSON lines")
@@ -39,9 +39,6 @@ func (f *taskFlags) check(given func(flag string) bool) error {
 		if _, err := task.Parse(f.tasks); err != nil {
 			return usageError{fmt.Errorf("--tasks: %w", err)}
 		}
-		if f.dir == "" {
-			return usageError{errors.New("--tasks: want --tasks-data DIR with each task's rows as JSON lines, DIR/rte/validation.jsonl")}
-		}
 	}
 	if _, err := task.ParseBOS(f.bos); err != nil {
 		return usageError{fmt.Errorf("--bos: %w", err)}
@@ -49,8 +46,8 @@ func (f *taskFlags) check(given func(flag string) bool) error {
 	return atLeast("limit", f.limit, 0)
 }
 
-// load reads the documents of all tasks.
-func (f *taskFlags) load() ([]task.Set, error) {
+// loadTasks reads the documents of all tasks, from the hub where there is no folder.
+func (a *app) loadTasks(ctx context.Context, f taskFlags) ([]task.Set, error) {
 	if f.tasks == "" {
 		return nil, nil
 	}
@@ -58,15 +55,12 @@ func (f *taskFlags) load() ([]task.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	var sets []task.Set
-	for _, t := range tasks {
-		docs, err := t.Load(f.dir, f.limit)
-		if err != nil {
-			return nil, err
-		}
-		sets = append(sets, task.Set{Task: t, Documents: docs})
+	client, err := a.newHub(a.meter)
+	if err != nil {
+		return nil, err
 	}
-	return sets, nil
+	defer a.meter.finish()
+	return task.Load(ctx, tasks, f.dir, client, f.limit)
 }
 
 // taskReport is the accuracy on all tasks.

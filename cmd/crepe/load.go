@@ -32,14 +32,10 @@ func (o *opened) Close() error { return o.inv.Close() }
 // open finds MODEL, fetching it from the hub if it is an id, and reads its
 // headers.
 func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, error) {
-	client, err := hub.FromEnv()
+	client, err := a.newHub(meter)
 	if err != nil {
 		return nil, err
 	}
-	client.Progress = func(file string, done, total int64) {
-		meter.update(progress.Update{Phase: "fetch " + file, Done: done, Total: total, Unit: "bytes"})
-	}
-	client.Notice = func(line string) { a.warn("%s", line) }
 	o := &opened{name: name, hub: client}
 	if o.dir, err = a.locate(ctx, name, client); err != nil {
 		return nil, err
@@ -53,6 +49,19 @@ func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, err
 		return nil, err
 	}
 	return o, nil
+}
+
+// newHub returns the hub that the environment describes, which reports to meter.
+func (a *app) newHub(meter *meter) (*hub.Client, error) {
+	client, err := hub.FromEnv()
+	if err != nil {
+		return nil, err
+	}
+	client.Progress = func(file string, done, total int64) {
+		meter.update(progress.Update{Phase: "fetch " + file, Done: done, Total: total, Unit: "bytes"})
+	}
+	client.Notice = func(line string) { a.warn("%s", line) }
+	return client, nil
 }
 
 // locate returns the folder that name means.

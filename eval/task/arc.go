@@ -4,13 +4,13 @@ import "slices"
 
 // The AI2 Reasoning Challenge: science questions of schools, in two sets.
 var (
-	arcEasy      = arc("arc_easy")
-	arcChallenge = arc("arc_challenge")
+	arcEasy      = arc("arc_easy", "ARC-Easy")
+	arcChallenge = arc("arc_challenge", "ARC-Challenge")
 )
 
-func arc(name string) *Task {
+func arc(name, folder string) *Task {
 	return &Task{
-		Name: name, Split: "test",
+		Name: name, Split: "test", repo: "allenai/ai2_arc", folder: folder,
 		requests: func(r *row) []Request {
 			c := r.object("choices")
 			texts := c.texts("text")

@@ -3,34 +3,95 @@ package task
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/crepe-llm/crepe/hub"
+	"github.com/crepe-llm/crepe/internal/parquet"
 )
 
-// maxLine is the longest row that is read; those of the public datasets have a
-// few thousand bytes.
-const maxLine = 16 << 20 // bytes
+// Bounds on what a file may claim; the public datasets have ten thousand rows
+// of a few thousand bytes.
+const (
+	maxLine      = 16 << 20 // bytes of a row
+	maxDocuments = 1 << 20  // of a task
+)
 
-// Load reads the documents of t from dir/NAME: the JSON lines of its split in
-// the dataset's columns, "validation.jsonl" or, in shards,
-// "validation-00000-of-00002.jsonl" and so on. With a limit above 0 it stops
-// after so many. A row that cannot be used is an error: none is skipped.
-func (t *Task) Load(dir string, limit int) ([]Document, error) {
-	files, err := t.files(filepath.Join(dir, t.Name))
+// Load reads the documents of tasks from dir, which has a folder for each; with
+// an empty dir from the hub, where they are fetched unless they are cached. With
+// a limit above 0 it stops after so many of each. A row that cannot be used is
+// an error: none is skipped.
+func Load(ctx context.Context, tasks []*Task, dir string, h *hub.Client, limit int) ([]Set, error) {
+	var sets []Set
+	for _, t := range tasks {
+		from := filepath.Join(dir, t.Name)
+		if dir == "" {
+			var err error
+			if from, err = t.fetch(ctx, h); err != nil {
+				return nil, err
+			}
+		}
+		docs, err := t.load(from, limit)
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, Set{Task: t, Documents: docs})
+	}
+	return sets, nil
+}
+
+// fetch returns the folder with the split's files out of the dataset's repository.
+func (t *Task) fetch(ctx context.Context, h *hub.Client) (string, error) {
+	repo := hub.Repo{Kind: hub.Dataset, ID: t.repo, Revision: "main"}
+	root, err := h.Snapshot(ctx, repo, func(path string) bool {
+		name, ok := strings.CutPrefix(path, t.folder+"/")
+		return ok && t.part(name).format == inParquet
+	})
+	dir := filepath.Join(root, t.folder)
+	if err == nil {
+		if _, err = t.files(dir); err == nil {
+			return dir, nil
+		}
+	}
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	file := t.Split + "-00000-of-00001.parquet"
+	return "", fmt.Errorf("task %s: %w: download %s elsewhere, put it at DIR/%s/%s and give --tasks-data DIR",
+		t.Name, err, h.URL(repo, t.folder+"/"+file), t.Name, file)
+}
+
+// load reads the documents from the files in dir: "validation.jsonl" or
+// "validation.parquet", or in shards "validation-00000-of-00002.parquet" and so
+// on, in the dataset's columns.
+func (t *Task) load(dir string, limit int) ([]Document, error) {
+	files, err := t.files(dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("task %s: %w", t.Name, err)
+	}
+	if limit == 0 {
+		limit = maxDocuments + 1
 	}
 	var docs []Document
 	for _, path := range files {
-		if docs, err = t.read(docs, path, limit); err != nil {
-			return nil, err
+		read := t.readLines
+		if filepath.Ext(path) == ".parquet" {
+			read = t.readParquet
+		}
+		if docs, err = read(docs, path, limit); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if len(docs) > maxDocuments {
+			return nil, fmt.Errorf("%s: more than %d documents", path, maxDocuments)
 		}
 	}
 	if len(docs) == 0 {
@@ -39,51 +100,83 @@ func (t *Task) Load(dir string, limit int) ([]Document, error) {
 	return docs, nil
 }
 
+// part is what the name of a file says of the split.
+type part struct {
+	format format
+	of     int // shards in all; 0: the file is the whole split
+}
+
+type format uint8
+
+const (
+	unknown format = iota
+	inLines
+	inParquet
+)
+
+var formats = map[string]format{".jsonl": inLines, ".parquet": inParquet}
+
 // shard is the end of a shard's name.
 var shard = regexp.MustCompile(`^-\d{5}-of-(\d{5})$`)
 
+// part reads a file's name; its format is unknown if it is none of the split's.
+func (t *Task) part(name string) part {
+	rest, ok := strings.CutPrefix(name, t.Split)
+	ext := filepath.Ext(rest)
+	p := part{format: formats[ext]}
+	if rest = strings.TrimSuffix(rest, ext); !ok || rest == "" {
+		if !ok {
+			p.format = unknown
+		}
+		return p
+	}
+	m := shard.FindStringSubmatch(rest)
+	if m == nil {
+		return part{}
+	}
+	p.of, _ = strconv.Atoi(m[1])
+	return p
+}
+
 // files returns the paths of the split's files in dir, in order.
 func (t *Task) files(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+	want := fmt.Sprintf("%s-00000-of-00001.parquet or %s.jsonl", t.Split, t.Split)
+	entries, err := os.ReadDir(dir) // sorted by name
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("task %s: %s: no such folder; want %s.jsonl in it", t.Name, dir, t.Split)
+		return nil, fmt.Errorf("%s: no such folder; want %s in it", dir, want)
 	}
 	if err != nil {
 		return nil, err
 	}
-	var files []string
-	want, parquet := 1, ""
-	for _, e := range entries { // sorted by name
-		rest, ok := strings.CutPrefix(e.Name(), t.Split)
-		ext := filepath.Ext(rest)
-		part := shard.FindStringSubmatch(strings.TrimSuffix(rest, ext))
-		if !ok || part == nil && rest != ext {
-			continue
-		}
-		switch ext {
-		case ".parquet":
-			parquet = e.Name()
-		case ".jsonl":
-			files = append(files, filepath.Join(dir, e.Name()))
-			if part != nil {
-				want, _ = strconv.Atoi(part[1])
-			}
+	var names []string
+	var parts []part
+	for _, e := range entries {
+		if p := t.part(e.Name()); p.format != unknown {
+			names, parts = append(names, e.Name()), append(parts, p)
 		}
 	}
-	switch {
-	case len(files) == 0 && parquet != "":
-		return nil, fmt.Errorf("task %s: %s: parquet is not read; want its rows as JSON lines in %s",
-			t.Name, filepath.Join(dir, parquet), strings.TrimSuffix(parquet, ".parquet")+".jsonl")
-	case len(files) == 0:
-		return nil, fmt.Errorf("task %s: %s: no file of split %s, want %s.jsonl", t.Name, dir, t.Split, t.Split)
-	case len(files) != want:
-		return nil, fmt.Errorf("task %s: %s: %d files of split %s (%s …), want %d", t.Name, dir, len(files), t.Split, filepath.Base(files[0]), want)
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s: no file of split %s, want %s", dir, t.Split, want)
 	}
-	return files, nil
+	for _, p := range parts {
+		if p != parts[0] {
+			return nil, fmt.Errorf("%s: %s and %s are both split %s, want one of them", dir, names[0], names[slices.Index(parts, p)], t.Split)
+		}
+	}
+	if of := max(1, parts[0].of); len(names) != of {
+		return nil, fmt.Errorf("%s: %d files of split %s (%s …), want %d", dir, len(names), t.Split, names[0], of)
+	}
+	for i, name := range names {
+		if parts[i].of > 0 && !strings.HasPrefix(name, fmt.Sprintf("%s-%05d-", t.Split, i)) {
+			return nil, fmt.Errorf("%s: no file %s-%05d-of-%05d", dir, t.Split, i, parts[i].of)
+		}
+		names[i] = filepath.Join(dir, name)
+	}
+	return names, nil
 }
 
-// read appends the documents of one file.
-func (t *Task) read(docs []Document, path string, limit int) ([]Document, error) {
+// readLines appends the documents of a file of JSON lines, until there are limit.
+func (t *Task) readLines(docs []Document, path string, limit int) ([]Document, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -92,7 +185,7 @@ func (t *Task) read(docs []Document, path string, limit int) ([]Document, error)
 	lines := bufio.NewScanner(f)
 	lines.Buffer(make([]byte, 1<<16), maxLine)
 	n := 0
-	for (limit == 0 || len(docs) < limit) && lines.Scan() {
+	for len(docs) < limit && lines.Scan() {
 		n++
 		line := bytes.TrimSpace(lines.Bytes())
 		if len(line) == 0 {
@@ -100,7 +193,7 @@ func (t *Task) read(docs []Document, path string, limit int) ([]Document, error)
 		}
 		d, err := t.parse(line)
 		if err != nil {
-			return nil, fmt.Errorf("%s: row %d: %w", path, n, err)
+			return nil, fmt.Errorf("row %d: %w", n, err)
 		}
 		docs = append(docs, d)
 	}
@@ -108,7 +201,7 @@ func (t *Task) read(docs []Document, path string, limit int) ([]Document, error)
 		if errors.Is(err, bufio.ErrTooLong) {
 			err = fmt.Errorf("longer than %d bytes", maxLine)
 		}
-		return nil, fmt.Errorf("%s: row %d: %w", path, n+1, err)
+		return nil, fmt.Errorf("row %d: %w", n+1, err)
 	}
 	return docs, nil
 }
@@ -122,4 +215,40 @@ func (t *Task) parse(line []byte) (Document, error) {
 		return Document{}, err
 	}
 	return t.document(r)
+}
+
+var errEnough = errors.New("enough")
+
+// readParquet appends the documents of a Parquet file, until there are limit.
+func (t *Task) readParquet(docs []Document, path string, limit int) ([]Document, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	err = parquet.Rows(f, info.Size(), t.columns(), func(values map[string]any) error {
+		n++
+		if len(docs) == limit {
+			return errEnough
+		}
+		r, err := rowOf(values)
+		if err != nil {
+			return err
+		}
+		d, err := t.document(r)
+		if err != nil {
+			return fmt.Errorf("row %d: %w", n, err)
+		}
+		docs = append(docs, d)
+		return nil
+	})
+	if err == errEnough {
+		err = nil
+	}
+	return docs, err
 }

@@ -111,7 +111,7 @@ func readGolden(t *testing.T, path string) harnessResults {
 }
 
 func compare(t *testing.T, m *model.Model, e *Encoder, task *Task, want harnessResults) {
-	docs, err := task.Load("testdata/data", 0)
+	docs, err := task.load(filepath.Join("testdata/data", task.Name), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

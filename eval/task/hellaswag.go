@@ -7,7 +7,7 @@ import (
 
 // hellaswag is HellaSwag: which of four endings goes on with a story?
 var hellaswag = &Task{
-	Name: "hellaswag", Split: "validation",
+	Name: "hellaswag", Split: "validation", repo: "Rowan/hellaswag", folder: "data",
 	requests: func(r *row) []Request {
 		context := r.text("activity_label") + ": " + r.text("ctx_a") + " " + capitalize(r.text("ctx_b"))
 		endings := r.texts("endings")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -14,6 +15,7 @@ type row struct {
 	columns map[string]json.RawMessage
 	within  string // "choices." in the columns of an object
 	err     error
+	asked   []string // the columns that were read, in order, also after an error
 }
 
 func parseRow(line []byte) (*row, error) {
@@ -25,6 +27,31 @@ func parseRow(line []byte) (*row, error) {
 		return nil, errors.New("null, want an object")
 	}
 	return r, nil
+}
+
+// rowOf makes a row of values as package parquet gives them.
+func rowOf(values map[string]any) (*row, error) {
+	r := &row{columns: make(map[string]json.RawMessage, len(values))}
+	for name, v := range values {
+		var text bytes.Buffer
+		e := json.NewEncoder(&text)
+		e.SetEscapeHTML(false) // messages show it
+		if err := e.Encode(v); err != nil {
+			return nil, err
+		}
+		r.columns[name] = bytes.TrimSpace(text.Bytes())
+	}
+	return r, nil
+}
+
+// columns returns the columns that t reads, by letting it read a row that has
+// none.
+func (t *Task) columns() []string {
+	r := &row{}
+	t.requests(r)
+	t.gold(r)
+	slices.Sort(r.asked)
+	return slices.Compact(r.asked)
 }
 
 // plain says what a JSON value is not without the name of a Go type.
@@ -45,6 +72,7 @@ func (r *row) failf(format string, args ...any) {
 // read sets v to a column's value, which must be what is wanted.
 func read[T any](r *row, column, want string, v *T) {
 	raw, ok := r.columns[column]
+	r.asked = append(r.asked, column)
 	if r.err != nil {
 		return
 	}

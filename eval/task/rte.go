@@ -2,7 +2,7 @@ package task
 
 // rte is Recognising Textual Entailment of GLUE: does a text entail a sentence?
 var rte = &Task{
-	Name: "rte", Split: "validation",
+	Name: "rte", Split: "validation", repo: "nyu-mll/glue", folder: "rte",
 	requests: func(r *row) []Request {
 		return choices(r.text("sentence1")+"\nQuestion: "+r.text("sentence2")+" True or False?\nAnswer:", "True", "False")
 	},

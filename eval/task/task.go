@@ -22,6 +22,9 @@ type Task struct {
 	Name  string
 	Split string // the split's name, with which its files begin
 
+	repo   string // the dataset's repository on the hub
+	folder string // in it, with the split's files
+
 	requests func(r *row) []Request
 	gold     func(r *row) int
 }

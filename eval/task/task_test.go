@@ -81,7 +81,7 @@ func TestGroupsDoNotMatter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs, err := hellaswag.Load("testdata/data", 6)
+	docs, err := hellaswag.load(filepath.Join("testdata/data", hellaswag.Name), 6)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestRowsThatCannotBeUsed(t *testing.T) {
 	} {
 		good := map[*Task]string{boolq: `{"passage":"a","question":"b","label":1}`}[c.task]
 		dir := folder(t, c.task, map[string]string{c.task.Split + ".jsonl": good + "\n" + c.row + "\n"})
-		_, err := c.task.Load(dir, 0)
+		_, err := c.task.load(filepath.Join(dir, c.task.Name), 0)
 		want := filepath.Join(dir, c.task.Name, c.task.Split+".jsonl") + ": row 2: "
 		if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %s… %s", c.row, err, want, c.want)
@@ -199,7 +199,7 @@ func TestFilesOfASplit(t *testing.T) {
 		"validation_matched.jsonl": "no row", "train.jsonl": "no row",
 	})
 	for limit, want := range []string{"first second", "first"} {
-		docs, err := boolq.Load(dir, limit)
+		docs, err := boolq.load(filepath.Join(dir, boolq.Name), limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,16 +212,19 @@ func TestFilesOfASplit(t *testing.T) {
 		}
 	}
 	for want, files := range map[string]map[string]string{
-		"no file of split validation, want validation.jsonl":                      {"train.jsonl": row("a")},
-		"parquet is not read; want its rows as JSON lines":                        {"validation-00000-of-00001.parquet": "PAR1"},
+		"no file of split validation, want validation-00000-of-00001.parquet or validation.jsonl": {"train.jsonl": row("a")},
+		"validation-00000-of-00001.parquet: not a Parquet file":                                   {"validation-00000-of-00001.parquet": "PAR1"},
+		"validation-00000-of-00001.parquet and validation.jsonl are both split validation, want one of them": {
+			"validation.jsonl": row("a"), "validation-00000-of-00001.parquet": "PAR1"},
+		"no file validation-00001-of-00002":                                       {"validation-00000-of-00002.jsonl": row("a"), "validation-00002-of-00002.jsonl": row("a")},
 		"1 files of split validation (validation-00000-of-00002.jsonl …), want 2": {"validation-00000-of-00002.jsonl": row("a")},
 		"no documents": {"validation.jsonl": "\n"},
 	} {
-		if _, err := boolq.Load(folder(t, boolq, files), 0); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := boolq.load(filepath.Join(folder(t, boolq, files), boolq.Name), 0); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", files, err, want)
 		}
 	}
-	if _, err := rte.Load(dir, 0); err == nil || !strings.Contains(err.Error(), "task rte: ") {
+	if _, err := rte.load(filepath.Join(dir, rte.Name), 0); err == nil || !strings.Contains(err.Error(), "task rte: ") {
 		t.Errorf("no folder: got %v, want an error of task rte", err)
 	}
 }

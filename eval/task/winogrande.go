@@ -6,7 +6,7 @@ import "strings"
 // of what follows the blank, after each name (Trinh and Le 2018,
 // arXiv:1806.02847), so here the contexts differ and the continuation does not.
 var winogrande = &Task{
-	Name: "winogrande", Split: "validation",
+	Name: "winogrande", Split: "validation", repo: "allenai/winogrande", folder: "winogrande_xl",
 	requests: func(r *row) []Request {
 		before, after, ok := strings.Cut(r.text("sentence"), "_")
 		if !ok {

@@ -2,19 +2,22 @@
 """eval/task/testdata: documents, two small tokenizers, and what the harness makes of them.
 
     python tools/peers/lm_eval_tasks.py docs        # DATA/<task>/<split>.jsonl
+    python tools/peers/lm_eval_tasks.py parquet     # PARQUET/<task>/<split>-00000-of-00001.parquet
     python tools/peers/lm_eval_tasks.py tokenizers  # TOKENIZERS/<name>/
     python tools/peers/lm_eval_tasks.py golden [NAME…]
     python tools/peers/lm_eval_tasks.py harness MODEL DATA [auto|on|off] [f32|bf16]
 
 From the root of the repository. The documents are made here, in the columns of
-the public datasets, with what is awkward in them; nothing is fetched. golden
+the public datasets, with what is awkward in them; nothing is fetched. parquet
+writes the same documents under the hub's file names, in the datasets' own types
+and between them in every codec and page version. golden
 runs lm-evaluation-harness with transformers in float32 on the demo model and
 writes for every document the log-likelihood of each choice, the number of its
 tokens, the two predictions and the gold choice, and for every task the
 harness's own metrics. harness prints the metrics and the seconds of one run.
 
 Made with lm-eval 0.4.13, transformers 5.23.0, torch 2.15.0, tokenizers as
-these install it; seed 20.
+these install it, pyarrow 26.0.1; seed 20.
 """
 
 import gzip
@@ -26,6 +29,7 @@ import time
 
 MODEL = "demo/data/model"
 DATA = "eval/task/testdata/data"
+PARQUET = "eval/task/testdata/parquet"
 TOKENIZERS = "eval/task/testdata/tokenizers"
 GOLDEN = "eval/task/testdata/golden"
 
@@ -160,6 +164,42 @@ def write_docs():
                 f.write(json.dumps(d, ensure_ascii=i % 2 == 0) + "\n")
 
 
+def write_parquet():
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    s, i64, i32 = pa.string(), pa.int64(), pa.int32()
+    glue = {"label": i64, "idx": i32}
+    arc_types = {"id": s, "question": s, "choices": pa.struct([("text", pa.list_(s)), ("label", pa.list_(s))]), "answerKey": s}
+    types = {
+        "rte": {"sentence1": s, "sentence2": s} | glue,
+        "mnli": {"premise": s, "hypothesis": s} | glue,
+        "boolq": {"question": s, "passage": s, "idx": i32, "label": i64},
+        "hellaswag": {"ind": i32, "activity_label": s, "ctx_a": s, "ctx_b": s, "ctx": s, "endings": pa.list_(s),
+                      "source_id": s, "split": s, "split_type": s, "label": s},
+        "arc_easy": arc_types, "arc_challenge": arc_types,
+        "winogrande": {"sentence": s, "option1": s, "option2": s, "answer": s},
+    }
+    small = {"data_page_size": 512, "write_batch_size": 16, "row_group_size": 25}
+    options = {
+        "rte": {"compression": "snappy"},
+        "mnli": {"compression": "zstd", "data_page_version": "2.0"} | small,
+        "boolq": {"compression": "gzip", "use_dictionary": False},
+        "hellaswag": {"compression": "none", "use_dictionary": False, "data_page_version": "2.0"} | small,
+        "arc_easy": {"compression": "snappy"} | small,
+        "arc_challenge": {"compression": "zstd", "use_compliant_nested_type": False},
+        "winogrande": {"compression": "snappy"},
+    }
+    for name, columns in types.items():
+        docs = [{"idx": i} | d for i, d in enumerate(read(DATA, name))]
+        os.makedirs(f"{PARQUET}/{name}", exist_ok=True)
+        shards = 2 if name == "arc_challenge" else 1
+        for k in range(shards):
+            part = docs[k * len(docs) // shards:(k + 1) * len(docs) // shards]
+            t = pa.Table.from_pylist([{c: d[c] for c in columns} for d in part], schema=pa.schema(list(columns.items())))
+            pq.write_table(t, f"{PARQUET}/{name}/{SPLITS[name]}-{k:05}-of-{shards:05}.parquet", **options[name])
+
+
 def write_tokenizers():
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -280,6 +320,8 @@ def main():
     what, *args = sys.argv[1:] or ["help"]
     if what == "docs":
         write_docs()
+    elif what == "parquet":
+        write_parquet()
     elif what == "tokenizers":
         write_tokenizers()
     elif what == "golden":
