@@ -135,7 +135,7 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 	if budget == 0 {
 		budget = sysinfo.Budget()
 	}
-	dense, err := a.openDense(ctx, o, f)
+	dense, err := a.openDense(ctx, o, f.against)
 	if err != nil {
 		return err
 	}

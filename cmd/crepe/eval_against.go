@@ -17,11 +17,11 @@ type againstReport struct {
 }
 
 // openDense opens the model of --against; nil if there is none.
-func (a *app) openDense(ctx context.Context, o *opened, f evalFlags) (*opened, error) {
-	if f.against == "" {
+func (a *app) openDense(ctx context.Context, o *opened, name string) (*opened, error) {
+	if name == "" {
 		return nil, nil
 	}
-	dense, err := a.open(ctx, f.against, a.meter)
+	dense, err := a.open(ctx, name, a.meter)
 	if err != nil {
 		return nil, fmt.Errorf("--against: %w", err)
 	}

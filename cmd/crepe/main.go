@@ -133,6 +133,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
   crepe prune meta-llama/Llama-3.2-1B --pattern 2:4 # a model from the hub
   crepe prune ./my-model -o ./my-model-60 --sparsity 60% --calibration my.txt
   crepe eval ./my-model-60 --data wikitext2 --seqlen 2048
+  crepe generate ./my-model-60 --prompt "Once upon a time" --against ./my-model
   crepe inspect ./my-model-60`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -151,7 +152,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nsee %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPrune(app), newEval(app), newSearch(app), newInspect(app))
+	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newInspect(app))
 	return root
 }
 

@@ -37,6 +37,7 @@ var layers = map[string]int{
 	"model":             4,
 	"score":             4,
 	"calibration":       4,
+	"generate":          5,
 	"internal/hidden":   5,
 	"recipe":            5,
 	"eval":              6,

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/generate"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/internal/sysinfo"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/tokenizer"
+)
+
+type generateFlags struct {
+	prompt, file string
+	against      string
+	options      generate.Options
+	compute      string
+	threads      int
+	memory       bytesFlag
+	json         bool
+}
+
+// maxPrompt is more than any model takes.
+const maxPrompt = 64 << 20 // bytes
+
+func newGenerate(a *app) *cobra.Command {
+	var f generateFlags
+	c := &cobra.Command{
+		Use:   "generate MODEL (--prompt TEXT | --prompt-file FILE) [flags]",
+		Short: "Let a model continue a text, beside its dense model",
+		Long: `Continue a text with MODEL and print what it adds, as it comes. Perplexity and
+multiple choice hide a model that can no longer speak; a look at its text does
+not. With --against, the dense model continues the same text, and the two stand
+side by side.
+
+The text is tokenised with the tokenizer's default special tokens. It ends at
+the model's end-of-sequence tokens (generation_config.json), after --max-tokens,
+or at the longest sequence that the model was made for.
+
+By default each token is the likeliest. With a --temperature above 0 tokens are
+drawn; the same --seed draws the same ones. --top-k and --top-p limit what is
+drawn from, in this order, as in transformers.
+
+Blocks that do not fit --memory are read again for each token.`,
+		Example: `  crepe generate demo --prompt "The game was released in"
+  crepe generate ./my-model-50 --prompt "Once upon a time" --against ./my-model
+  crepe generate ./my-model-50 --prompt-file story.txt --max-tokens 400
+  echo "The capital of France" | crepe generate ./my-model --prompt-file - --temperature 0.8 --top-p 0.95`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := f.check(c.Flags().Changed); err != nil {
+				return err
+			}
+			return a.generate(c.Context(), args[0], f)
+		},
+	}
+	fl := c.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.prompt, "prompt", "", "text to continue")
+	fl.StringVar(&f.file, "prompt-file", "", `file with the text to continue; "-" is standard input. A line's end at its end is left out`)
+	fl.StringVar(&f.against, "against", "", "let this MODEL continue it too, and show both side by side")
+	fl.IntVar(&f.options.MaxTokens, "max-tokens", 128, "new tokens at most (0: as many as the model takes)")
+	fl.Float64Var(&f.options.Temperature, "temperature", 0, "0 takes the likeliest token; above, draw: 1 by the model's probabilities, less nearer to the likeliest")
+	fl.IntVar(&f.options.TopK, "top-k", 0, "draw from the K likeliest tokens (0: all)")
+	fl.Float64Var(&f.options.TopP, "top-p", 0, "draw from the likeliest tokens that together have this probability (0: all)")
+	fl.Uint64Var(&f.options.Seed, "seed", 0, "of the draws")
+	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16 or auto")
+	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
+	fl.Var(&f.memory, "memory", "memory budget, 16GiB (default 3/4 of what is free)")
+	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
+	complete(c, map[string][]string{"compute": computeNames})
+	return c
+}
+
+// check refuses what can be seen to be wrong before anything is opened.
+func (f *generateFlags) check(given func(flag string) bool) error {
+	if given("prompt") == given("prompt-file") {
+		return usageError{errors.New("want one of --prompt TEXT and --prompt-file FILE")}
+	}
+	for _, flag := range []string{"top-k", "top-p", "seed"} {
+		if given(flag) && f.options.Temperature == 0 {
+			return usageError{fmt.Errorf("--%s: only with a --temperature above 0", flag)}
+		}
+	}
+	if err := f.options.Validate(); err != nil {
+		return usageError{err}
+	}
+	return cmp.Or(setThreads(f.threads), atLeast("max-tokens", f.options.MaxTokens, 0))
+}
+
+// text returns the prompt.
+func (f *generateFlags) text() (string, error) {
+	if f.file == "" {
+		return f.prompt, valid("--prompt", f.prompt)
+	}
+	in := os.Stdin
+	if f.file != "-" {
+		var err error
+		if in, err = os.Open(f.file); err != nil {
+			return "", fmt.Errorf("--prompt-file: %w", err)
+		}
+		defer in.Close()
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxPrompt+1))
+	if err == nil && len(data) > maxPrompt {
+		err = fmt.Errorf("more than %d bytes", maxPrompt)
+	}
+	if err != nil {
+		return "", fmt.Errorf("--prompt-file %s: %w", f.file, err)
+	}
+	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	return text, valid("--prompt-file "+f.file, text)
+}
+
+func valid(what, text string) error {
+	if !utf8.ValidString(text) {
+		return fmt.Errorf("%s: not UTF-8 text", what)
+	}
+	return nil
+}
+
+// continuation is what a model makes of a prompt.
+type continuation struct {
+	Model        string          `json:"model"`
+	PromptTokens int             `json:"prompt_tokens"`
+	Text         string          `json:"text"`
+	IDs          []int32         `json:"ids"`
+	End          generate.Reason `json:"end"`
+	Seconds      float64         `json:"seconds"` // without loading
+}
+
+// generateReport is what crepe generate --json prints.
+type generateReport struct {
+	Compute string `json:"compute"`
+	Prompt  string `json:"prompt"`
+	continuation
+	Against *continuation `json:"against,omitempty"`
+	Same    *int          `json:"same_tokens,omitempty"` // at the beginning, of both
+}
+
+func (a *app) generate(ctx context.Context, name string, f generateFlags) error {
+	prompt, err := f.text()
+	if err != nil {
+		return err
+	}
+	meter := a.startMeter()
+	defer meter.finish()
+	o, err := a.open(ctx, name, meter)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if o.m.Compute, err = compute(f.compute, o); err != nil {
+		return err
+	}
+	dense, err := a.openDense(ctx, o, f.against)
+	if err != nil {
+		return err
+	}
+	stream := io.Discard
+	if dense == nil && !f.json {
+		stream = a.stdout
+	}
+	rep := generateReport{Compute: o.m.Compute.String(), Prompt: prompt}
+	if rep.continuation, err = a.continueText(ctx, o, prompt, f, stream); err != nil {
+		return err
+	}
+	if dense != nil {
+		defer dense.Close()
+		o.m.Trim()
+		c, err := a.continueText(ctx, dense, prompt, f, stream)
+		if err != nil {
+			return fmt.Errorf("--against: %w", err)
+		}
+		same := 0
+		for same < min(len(c.IDs), len(rep.IDs)) && c.IDs[same] == rep.IDs[same] {
+			same++
+		}
+		rep.Against, rep.Same = &c, &same
+	}
+	meter.finish()
+	switch {
+	case f.json:
+		return json.NewEncoder(a.stdout).Encode(rep)
+	case dense != nil:
+		return showBeside(a.stdout, width(a.stdout), rep)
+	}
+	return nil
+}
+
+// continueText continues prompt with o, writing to stream as it goes, and says
+// on stderr how it went.
+func (a *app) continueText(ctx context.Context, o *opened, prompt string, f generateFlags, stream io.Writer) (continuation, error) {
+	c := continuation{Model: o.name, IDs: []int32{}}
+	tok, err := tokenizer.Load(o.dir)
+	if err != nil {
+		return c, err
+	}
+	ids := tok.Encode(prompt, true)
+	c.PromptTokens = len(ids)
+	opt := f.options
+	if opt.Stop, err = generate.StopTokens(o.dir, o.inv.Config()); err != nil {
+		return c, err
+	}
+	budget := int64(f.memory)
+	if budget == 0 {
+		budget = sysinfo.Budget()
+	}
+	g, err := generate.New(o.m, budget, a.meter.update)
+	if err != nil {
+		return c, err
+	}
+	a.meter.finish()
+	if n := o.m.Blocks() - g.Resident(); n > 0 {
+		a.warn("%s: %d of %d blocks do not fit the memory budget and are read again for each token", o.name, n, o.m.Blocks())
+	}
+	var report progress.Func // none beside a text that comes
+	if stream == io.Discard {
+		report = a.meter.update
+	}
+	bar := report.Start("generate "+o.name, int64(cmp.Or(opt.MaxTokens, o.m.Config.MaxPositions-len(ids))), "tokens")
+	text, start := generate.NewText(tok, ids), time.Now()
+	write := func(s string) error {
+		c.Text += s
+		_, err := io.WriteString(stream, printable(s))
+		return err
+	}
+	c.End, err = g.Run(ctx, ids, opt, func(id int32) error {
+		c.IDs = append(c.IDs, id)
+		bar.Add(1)
+		return write(text.Add(id))
+	})
+	c.Seconds = time.Since(start).Seconds()
+	if err == nil {
+		err = write(text.Rest())
+	}
+	if _, lineErr := io.WriteString(stream, "\n"); err == nil {
+		err = lineErr
+	}
+	a.meter.finish()
+	if err == nil && !f.json {
+		a.warn("%s: %d tokens after %d in %.1f s, %.3g tokens/s, %s; ended by %s",
+			o.name, len(c.IDs), len(ids), c.Seconds, float64(len(c.IDs))/c.Seconds, o.m.Compute, c.End)
+	}
+	return c, err
+}
