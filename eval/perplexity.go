@@ -87,32 +87,51 @@ const batchTokens = 2048
 
 // score turns the last block's outputs into the result.
 func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, bar *progress.Bar) (Result, error) {
-	head, err := m.LoadHead()
+	nll, err := NLL(ctx, m, windows, store, func(n int) { bar.Add(int64(n)) })
 	if err != nil {
 		return Result{}, err
+	}
+	total := 0.0
+	for _, v := range nll {
+		total += v
+	}
+	total /= float64(len(windows))
+	return Result{
+		Perplexity: math.Exp(total), NLL: total,
+		Windows: len(windows), Tokens: len(windows) * len(windows[0]), SeqLen: len(windows[0]),
+	}, nil
+}
+
+// NLL returns each window's mean negative log-likelihood, nats per token, from
+// what the last block of m put out for it. step is called with the number of
+// windows that are done since the last call.
+func NLL(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, step func(windows int)) ([]float64, error) {
+	head, err := m.LoadHead()
+	if err != nil {
+		return nil, err
 	}
 	tokens := len(windows[0])
 	perBatch := max(1, batchTokens/tokens)
 	nll := make([]float64, 0, perBatch*(tokens-1))
 	x := tensor.NewMatrix(perBatch*(tokens-1), m.Width())
-	total := 0.0
+	means := make([]float64, 0, len(windows))
 	for lo := 0; lo < len(windows); lo += perBatch {
 		if err := ctx.Err(); err != nil {
-			return Result{}, err
+			return nil, err
 		}
 		hi := min(lo+perBatch, len(windows))
 		var targets []int32
 		for i := lo; i < hi; i++ {
 			h, err := store.Get(i)
 			if err != nil {
-				return Result{}, err
+				return nil, err
 			}
 			copy(x.Slice((i-lo)*(tokens-1), (i-lo+1)*(tokens-1)).Data, h.Slice(0, tokens-1).Data)
 			targets = append(targets, windows[i][1:]...)
 		}
 		nll = nll[:len(targets)]
 		if err := head.NLL(x.Slice(0, len(targets)), targets, nll); err != nil {
-			return Result{}, err
+			return nil, err
 		}
 		for i := lo; i < hi; i++ {
 			mean := 0.0
@@ -121,17 +140,13 @@ func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden
 			}
 			mean /= float64(tokens - 1)
 			if math.IsNaN(mean) || math.IsInf(mean, 0) {
-				return Result{}, &NotFiniteError{Window: i, NLL: mean}
+				return nil, &NotFiniteError{Window: i, NLL: mean}
 			}
-			total += mean
+			means = append(means, mean)
 		}
-		bar.Add(int64(hi - lo))
+		step(hi - lo)
 	}
-	total /= float64(len(windows))
-	return Result{
-		Perplexity: math.Exp(total), NLL: total,
-		Windows: len(windows), Tokens: len(windows) * tokens, SeqLen: tokens,
-	}, nil
+	return means, nil
 }
 
 // NotFiniteError says that a window has no finite likelihood under the model.

@@ -29,13 +29,7 @@ func TestGiniEqualsNumpy(t *testing.T) {
 			Gini float64
 		}
 	}
-	text, err := os.ReadFile("testdata/gini.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, &golden); err != nil {
-		t.Fatal(err)
-	}
+	readJSON(t, "testdata/gini.json", &golden)
 	if got, want := Gini(golden.Values), golden.ValuesGini; !(math.Abs(got-want) <= 1e-9*want) {
 		t.Errorf("values: %v, want %v", got, want)
 	}
@@ -76,9 +70,78 @@ func TestHopelessNeedsMoreThanNoise(t *testing.T) {
 		t.Errorf("hopeless: %t %t, want true and false", hopeless(worse, best), hopeless(noisy, best))
 	}
 	// Student's t, one-sided 99.9 %: tables say 4.785 for 7 and 3.733 for 15.
-	for f, want := range map[float64]float64{7: 4.785, 15: 3.733} {
-		if got := student(f); !(math.Abs(got-want) <= 0.02*want) {
-			t.Errorf("student(%v) = %v, want %v", f, got, want)
+	for f, limit := range map[float64]float64{7: 4.785, 15: 3.733} {
+		if got := above(limit*limit, f); !(math.Abs(got-0.001) <= 2e-6) {
+			t.Errorf("P(T > %v) of %v degrees of freedom is %v, want 0.001", limit, f, got)
 		}
+	}
+}
+
+// testdata/proxies.json is made by tools/spearman_golden.py. Shares are counts;
+// Gini coefficients are as near as in TestGiniEqualsNumpy.
+func TestProxiesEqualNumpyAndScipy(t *testing.T) {
+	var matrix struct {
+		Rows, Cols int
+		W          []float32
+		ColSq      []float64
+	}
+	var golden struct {
+		Pairs []struct{ X, Y []float64 }
+		Cases []struct {
+			Pattern string
+			Coefficients
+			Proxies
+		}
+	}
+	readJSON(t, "testdata/gini.json", &matrix)
+	readJSON(t, "testdata/proxies.json", &golden)
+	var results struct{ Pairs []Correlation }
+	readJSON(t, "testdata/proxies.json", &results)
+	for i, p := range golden.Pairs {
+		got, ok := Spearman(p.X, p.Y)
+		want := results.Pairs[i]
+		if !ok || !(math.Abs(got.Rho-want.Rho) <= 1e-12) || !(math.Abs(got.P-want.P) <= 1e-9*want.P+1e-15) {
+			t.Errorf("pair %d: %+v, want %+v", i, got, want)
+		}
+	}
+	w := tensor.NewWeight(tensor.F32, matrix.Rows, matrix.Cols)
+	copy(w.Source().F32, matrix.W)
+	s := &stats.Input{ColSq: matrix.ColSq, Sequences: 1, Tokens: 1}
+	work := make([]float32, matrix.Rows*matrix.Cols)
+	for _, c := range golden.Cases {
+		sparsity, nm := c.Pattern, ""
+		if strings.Contains(c.Pattern, ":") {
+			sparsity, nm = "", c.Pattern
+		}
+		got, err := MeasureProxies(work, w, s, target(t, sparsity, nm), score.DefaultPower, c.Coefficients)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range c.Proxies.List() {
+			tol := 0.0
+			if strings.HasPrefix(ProxyNames[i], "gini") {
+				tol = 2.0 * 20 / (1 << 24)
+			}
+			if v := got.List()[i]; !(math.Abs(v-want) <= tol) {
+				t.Errorf("%s %s: %s is %v, want %v", c.Pattern, c.Coefficients, ProxyNames[i], v, want)
+			}
+		}
+	}
+	if len(golden.Pairs) == 0 || len(golden.Cases) == 0 {
+		t.Fatal("no cases")
+	}
+	if _, ok := Spearman([]float64{1, 1, 1}, []float64{1, 2, 3}); ok {
+		t.Error("a constant has a correlation")
+	}
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -11,7 +11,7 @@ const sharedRun = 32
 
 // HeldOut splits windows that were drawn together: the first samples calibrate,
 // and of the others the first want that share no run of 32 tokens with them
-// verify. At least minVerify must remain.
+// verify. At least MinVerify must remain.
 func HeldOut(all *windows.Set, samples, want int) (calibrate, verify *windows.Set, err error) {
 	part := func(source string, tokens [][]int32) *windows.Set {
 		return &windows.Set{Source: source, Tokens: tokens, SeqLen: all.SeqLen, BOS: all.BOS}
@@ -31,15 +31,12 @@ func HeldOut(all *windows.Set, samples, want int) (calibrate, verify *windows.Se
 			free = append(free, w)
 		}
 	}
-	if len(free) < minVerify {
+	if len(free) < MinVerify {
 		return nil, nil, fmt.Errorf("%s: %d of %d further windows share nothing with those that calibrate, want at least %d: name another text with --verify",
-			all.Source, len(free), len(all.Tokens)-samples, minVerify)
+			all.Source, len(free), len(all.Tokens)-samples, MinVerify)
 	}
 	return part(all.Source, all.Tokens[:samples]), part(all.Source+" (held out)", free), nil
 }
-
-// minVerify windows are the fewest that a difference is judged by.
-const minVerify = 8
 
 // eachRun calls f with a hash of every run of sharedRun tokens, as long as it
 // returns true. The hash is a polynomial modulo 2⁶⁴.

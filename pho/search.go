@@ -13,8 +13,6 @@ import (
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
-	"github.com/crepe-llm/crepe/stats"
-	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -41,7 +39,11 @@ type Options struct {
 	Calibration *windows.Set
 	Verify      *windows.Set
 	Store       search.Store
+	Name        string // of the study in Store
 	Model       string // identifies the weights: a hash
+	SpillDir    string // folder for hidden states; empty keeps them in memory
+
+	KeepMasks bool // of the best, for Result.Masks
 
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
@@ -78,8 +80,8 @@ func (o *Options) RecipeOf(c Coefficients) recipe.Recipe {
 	return r
 }
 
-// Study is what a store must agree on to go on with.
-func (o *Options) Study(compute model.Compute) []search.Field {
+// Fields are what a study in a store must agree on to go on with.
+func (o *Options) Fields(compute model.Compute) []search.Field {
 	r := o.Recipe.WithDefaults()
 	return []search.Field{
 		{Name: "crepe", Value: prune.Version},
@@ -96,6 +98,24 @@ func (o *Options) Study(compute model.Compute) []search.Field {
 	}
 }
 
+// start is where samplers begin in the cube: a third axis is that of kernels.
+func (o *Options) start() []float64 {
+	start := slices.Clone(Start)
+	if len(o.Kernels) > 1 {
+		start = append(start, 0.5)
+	}
+	return start
+}
+
+// at returns the candidate at x of the cube.
+func (o *Options) at(x []float64) Coefficients {
+	k := o.Kernels[0]
+	if n := len(o.Kernels); n > 1 {
+		k = o.Kernels[min(int(x[2]*float64(n)), n-1)]
+	}
+	return At(x[0], x[1], k)
+}
+
 // Candidate is what is known of one.
 type Candidate struct {
 	Coefficients
@@ -110,21 +130,29 @@ type Result struct {
 	Best     Candidate   `json:"best"`
 	RIA      Candidate   `json:"ria"`
 	Trials   int         `json:"trials"`
-	Verified []Candidate `json:"verified"` // the best first, those given up last
+	Verified []Candidate `json:"-"` // the best first, those given up last
+
+	// Masks are the best's, with Options.KeepMasks, and nil if it was verified by
+	// an earlier run.
+	Masks prune.Masks `json:"-"`
 }
 
-// verified is the Result of a search.Verification.
+// verification is the kind of their records: keys are candidates as JSON, values
+// a verified.
+const verification = "verification"
+
 type verified struct {
 	NLL     []float64 `json:"nll"` // by window, nats per token
-	GivenUp bool      `json:"given_up"`
+	GivenUp bool      `json:"given_up,omitempty"`
+	Against float64   `json:"against,omitempty"` // mean NLL of what it was given up against
 }
 
 type searcher struct {
 	opt   Options
+	study search.Study
 	proxy *Proxy
 	v     verifier
 	done  map[string]verified // by candidate
-	best  []float64           // NLL of the best so far
 	fixed []Candidate         // RIA first
 	rated []Candidate
 }
@@ -134,18 +162,19 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	if err := opt.Store.Begin(ctx, opt.Study(m.Compute)); err != nil {
+	s := &searcher{opt: opt, done: map[string]verified{}, v: newVerifier(m, opt)}
+	var err error
+	if s.study, err = opt.Store.Study(ctx, opt.Name, opt.Fields(m.Compute)); err != nil {
 		return nil, err
 	}
-	s := &searcher{opt: opt, done: map[string]verified{}}
-	pruner := prune.NewInMemory(m, opt.Calibration)
-	pruner.Progress, pruner.Warn = opt.Progress, opt.Warn
-	s.v = verifier{m: m, pruner: pruner, windows: opt.Verify.Tokens, progress: opt.Progress}
 	if err := s.recall(ctx); err != nil {
 		return nil, err
 	}
-	var err error
-	if s.proxy, err = firstProxy(ctx, m, opt); err != nil {
+	first, err := newFirstLinear(ctx, m, &opt)
+	if err != nil {
+		return nil, err
+	}
+	if s.proxy, err = first.proxy(); err != nil {
 		return nil, err
 	}
 	for _, c := range []Coefficients{RIA(opt.Kernels[0]), Equal(opt.Kernels[0])} {
@@ -159,75 +188,33 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 		return nil, err
 	}
 	s.proxy = nil // stage 2 needs the memory
+	m.Trim()
 	return s.verify(ctx)
-}
-
-// firstProxy is the proxy of the first Linear, whose statistic costs an
-// embedding and a norm.
-func firstProxy(ctx context.Context, m *model.Model, opt Options) (*Proxy, error) {
-	resolved, err := opt.RecipeOf(Equal(opt.Kernels[0])).Resolve()
-	if err != nil {
-		return nil, err
-	}
-	block, err := m.LoadBlock(0)
-	if err != nil {
-		return nil, err
-	}
-	in, enter := model.FirstInput(block)
-	l := in.Linears[0]
-	acc := stats.NewAccumulator(l.Cols)
-	x := tensor.NewMatrix(opt.Calibration.SeqLen, m.Width())
-	for i, ids := range opt.Calibration.Tokens {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := m.Embed(x, ids); err != nil {
-			return nil, fmt.Errorf("calibration: sequence %d: %w", i, err)
-		}
-		enter(x, x)
-		acc.Add(x)
-	}
-	p, err := NewProxy(l.W, acc.Input(len(opt.Calibration.Tokens)), resolved.Target, resolved.Params.Power)
-	if err != nil {
-		return nil, fmt.Errorf("tensor %s.weight: %w", l.Name, err)
-	}
-	return p, nil
 }
 
 // recall takes up the verifications of an earlier run.
 func (s *searcher) recall(ctx context.Context) error {
-	rows, err := s.opt.Store.Verifications(ctx)
+	records, err := s.study.Records(ctx, verification)
 	if err != nil {
 		return err
 	}
-	for _, row := range rows {
+	for _, r := range records {
 		var v verified
-		if err := json.Unmarshal([]byte(row.Result), &v); err != nil {
-			return fmt.Errorf("verification %d: %w", row.Number, err)
+		if err := json.Unmarshal([]byte(r.Value), &v); err != nil {
+			return fmt.Errorf("verification of %s: %w", r.Key, err)
 		}
-		s.take(row.Candidate, v)
+		s.done[r.Key] = v
 	}
 	return nil
 }
 
-func (s *searcher) take(key string, v verified) {
-	s.done[key] = v
-	if !v.GivenUp && (s.best == nil || mean(v.NLL) < mean(s.best)) {
-		s.best = v.NLL
-	}
-}
-
 // rate is stage 1.
 func (s *searcher) rate(ctx context.Context) error {
-	start := slices.Clone(Start)
-	if len(s.opt.Kernels) > 1 {
-		start = append(start, 0.5)
-	}
-	sampler, err := search.New(s.opt.Sampler, search.Options{Seed: s.opt.Seed, Start: start})
+	sampler, err := search.New(s.opt.Sampler, search.Options{Seed: s.opt.Seed, Start: s.opt.start()})
 	if err != nil {
 		return err
 	}
-	trials, err := s.opt.Store.Trials(ctx)
+	trials, err := search.Trials(ctx, s.study)
 	if err != nil {
 		return err
 	}
@@ -258,7 +245,7 @@ func (s *searcher) rate(ctx context.Context) error {
 		if s.opt.Sampler == ClimbSampler {
 			value = math.Log(s.rated[n].Perplexity)
 		}
-		if err := s.opt.Store.AddTrial(ctx, search.Trial{Number: n, X: x, Value: value}); err != nil {
+		if err := search.AddTrial(context.WithoutCancel(ctx), s.study, search.Trial{Number: n, X: x, Value: value}); err != nil {
 			return err
 		}
 		if err := sampler.Tell(x, value); err != nil {
@@ -272,13 +259,9 @@ func (s *searcher) rate(ctx context.Context) error {
 
 // rateAt rates the candidate at x of the cube.
 func (s *searcher) rateAt(ctx context.Context, x []float64) error {
-	k := s.opt.Kernels[0]
-	if n := len(s.opt.Kernels); n > 1 {
-		k = s.opt.Kernels[min(int(x[2]*float64(n)), n-1)]
-	}
-	c, err := s.rating(At(x[0], x[1], k))
+	c, err := s.rating(s.opt.at(x))
 	if err == nil && s.opt.Sampler == ClimbSampler {
-		err = s.check(ctx, &c, nil)
+		_, _, err = s.check(ctx, &c, nil)
 	}
 	s.rated = append(s.rated, c)
 	return err
@@ -317,7 +300,12 @@ func (s *searcher) chosen() []Candidate {
 	sorted := slices.Clone(s.rated)
 	sortCandidates(sorted)
 	for _, c := range sorted {
-		again := func(d Candidate) bool { return c.Duplicates(d.Coefficients) }
+		again := func(d Candidate) bool {
+			if s.opt.Sampler == ClimbSampler { // all are verified: nothing is saved
+				return c.Coefficients == d.Coefficients
+			}
+			return c.Duplicates(d.Coefficients)
+		}
 		if len(list) < len(s.fixed)+s.opt.Top && !slices.ContainsFunc(list, again) {
 			list = append(list, c)
 		}
@@ -325,47 +313,82 @@ func (s *searcher) chosen() []Candidate {
 	return list
 }
 
-// verify is stage 2.
+// verify is stage 2. What the best so far is depends on the candidates before
+// alone, so that an interrupted search goes on as if it had not been.
 func (s *searcher) verify(ctx context.Context) (*Result, error) {
 	list := s.chosen()
+	res := &Result{Trials: len(s.rated)}
+	var best []float64 // NLL of the best so far
 	for i := range list {
-		c, best := &list[i], s.best
+		c, against := &list[i], best
 		if i == 0 {
-			best = nil // RIA is measured in full, to say what was won against it
+			against = nil // RIA is measured in full, to say what was won against it
 		}
-		if err := s.check(ctx, c, best); err != nil {
+		v, masks, err := s.check(ctx, c, against)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c, err)
+		}
+		if !v.GivenUp && (best == nil || mean(v.NLL) < mean(best)) {
+			best = v.NLL
+			if res.Masks = nil; s.opt.KeepMasks {
+				res.Masks = masks
+			}
 		}
 		s.show(2, list[:i+1])
 	}
-	res := &Result{RIA: list[0], Trials: len(s.rated), Verified: list}
+	res.RIA, res.Verified = list[0], list
 	sortCandidates(res.Verified)
 	res.Best = res.Verified[0]
 	return res, nil
 }
 
-// check verifies c unless an earlier run has, giving up against best.
-func (s *searcher) check(ctx context.Context, c *Candidate, best []float64) error {
-	key, err := json.Marshal(c.Coefficients)
+// check verifies c unless an earlier run has, giving up against best. The masks
+// are nil if one has.
+func (s *searcher) check(ctx context.Context, c *Candidate, best []float64) (verified, prune.Masks, error) {
+	key := key(c.Coefficients)
+	v, ok := s.done[key]
+	var masks prune.Masks
+	if !ok || v.GivenUp && (best == nil || v.Against < mean(best)) { // what it was given up against is not in this search
+		name := fmt.Sprintf("verify %s", c.Normalized())
+		var err error
+		if v.NLL, masks, err = s.v.measure(ctx, name, s.opt.RecipeOf(c.Coefficients), best); err != nil {
+			return v, nil, err
+		}
+		if v.GivenUp, v.Against = len(v.NLL) < len(s.opt.Verify.Tokens), 0; v.GivenUp {
+			v.Against = mean(best)
+		}
+		if err := s.keep(ctx, key, v, ok); err != nil {
+			return v, nil, err
+		}
+	}
+	c.Perplexity, c.Windows, c.GivenUp = math.Exp(mean(v.NLL)), len(v.NLL), v.GivenUp
+	return v, masks, nil
+}
+
+// keep stores a verification, in the place of an earlier one if there is.
+func (s *searcher) keep(ctx context.Context, key string, v verified, again bool) error {
+	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	v, ok := s.done[string(key)]
-	if !ok {
-		name := fmt.Sprintf("verify %s", c.Normalized())
-		if v.NLL, err = s.v.measure(ctx, name, s.opt.RecipeOf(c.Coefficients), best); err != nil {
+	ctx = context.WithoutCancel(ctx) // what is finished is kept, whoever has lost patience meanwhile
+	if again {
+		if err := s.study.Remove(ctx, verification, key); err != nil {
 			return err
 		}
-		v.GivenUp = len(v.NLL) < len(s.opt.Verify.Tokens)
-		row, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		if err := s.opt.Store.AddVerification(ctx, search.Verification{Number: len(s.done), Candidate: string(key), Result: string(row)}); err != nil {
-			return err
-		}
-		s.take(string(key), v)
 	}
-	c.Perplexity, c.Windows, c.GivenUp = math.Exp(mean(v.NLL)), len(v.NLL), v.GivenUp
+	if err := s.study.Add(ctx, verification, search.Record{Key: key, Value: string(text)}); err != nil {
+		return err
+	}
+	s.done[key] = v
 	return nil
+}
+
+// key is a candidate as JSON.
+func key(c Coefficients) string {
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("pho: candidate %v has no JSON: %v", c, err))
+	}
+	return string(text)
 }

@@ -2,6 +2,7 @@ package prune
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -23,19 +24,33 @@ type Masks map[string][]*mask.Mask
 func (m Masks) Apply(block model.Block) {
 	for _, in := range block.Inputs() {
 		for _, l := range in.Linears {
-			lo := 0
-			for _, k := range m[l.Name] {
-				k.Apply(l.W.Slice(lo, lo+k.Rows))
-				lo += k.Rows
-			}
+			m.applyTo(l)
 		}
 	}
+}
+
+func (m Masks) applyTo(l *model.Linear) {
+	lo := 0
+	for _, k := range m[l.Name] {
+		k.Apply(l.W.Slice(lo, lo+k.Rows))
+		lo += k.Rows
+	}
+}
+
+// apply prunes l, which has to have masks.
+func (m Masks) apply(l *model.Linear) error {
+	if len(m[l.Name]) == 0 {
+		return errors.New("the masks to write have none for it")
+	}
+	m.applyTo(l)
+	return nil
 }
 
 // InMemory prunes one model by several recipes without writing it, to the very
 // weights that Run writes. What enters the first block does not depend on the
 // recipe and is gathered once.
 type InMemory struct {
+	SpillDir string // folder for hidden states; empty keeps them in memory
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
 
@@ -71,7 +86,7 @@ func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, ea
 		opt:  Options{Recipe: rec, Calibration: p.text, Progress: p.Progress, Warn: p.Warn},
 		plan: plan, m: p.m, report: &Report{}, masks: Masks{},
 	}
-	if r.store, err = hidden.New(len(p.text.Tokens), p.text.SeqLen, p.m.Width(), ""); err != nil {
+	if r.store, err = hidden.New(len(p.text.Tokens), p.text.SeqLen, p.m.Width(), p.SpillDir); err != nil {
 		return nil, err
 	}
 	defer r.store.Close()
@@ -113,7 +128,7 @@ func (p *InMemory) block(ctx context.Context, r *runner, b int, each func(model.
 }
 
 func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
-	if b == 0 && p.hasFirst(r.plan, block) {
+	if b == 0 && p.first != nil {
 		seen := map[*model.Input]*stats.Input{}
 		for i, in := range block.Inputs() {
 			seen[in] = p.first[i]
@@ -123,24 +138,10 @@ func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Bl
 	}
 	seen, err := r.observe(ctx, block)
 	if err == nil && b == 0 {
-		p.first = slices.Grow(p.first[:0], len(seen))
+		p.first = slices.Grow(p.first, len(seen))
 		for _, in := range block.Inputs() {
 			p.first = append(p.first, seen[in])
 		}
 	}
 	return seen, err
-}
-
-// hasFirst reports whether first has all that plan asks for.
-func (p *InMemory) hasFirst(plan *Plan, block model.Block) bool {
-	if p.first == nil {
-		return false
-	}
-	for i, in := range block.Inputs() {
-		gram, moments := plan.observes(in)
-		if gram && p.first[i].Gram == nil || moments && p.first[i].ColVar == nil {
-			return false
-		}
-	}
-	return true
 }

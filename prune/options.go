@@ -41,6 +41,10 @@ type Options struct {
 	// method that needs none.
 	Calibration *windows.Set
 
+	// Masks are what InMemory made of the same recipe and calibration: what they
+	// prune is written, and nothing is scored again. Usually nil.
+	Masks Masks
+
 	// Evaluation is what perplexity is measured on, before and after; nil
 	// measures none.
 	Evaluation *windows.Set

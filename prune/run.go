@@ -89,12 +89,8 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 
 func (r *runner) newReport() *Report {
 	t := r.plan.resolved.Target
-	refinement := ""
-	if f := r.plan.resolved.Refine; f != nil {
-		refinement = f.Name
-	}
 	rep := &Report{
-		Model: r.opt.Model, Method: r.plan.resolved.Method.Name, Refine: refinement,
+		Model: r.opt.Model, Method: r.plan.resolved.Method.Name,
 		Recipe: RecipePath(r.opt.Output), Output: r.opt.Output,
 		Pattern: "unstructured", Sparsity: Sparsity{Target: t.Sparsity.Float64()},
 	}
@@ -242,7 +238,7 @@ func (r *runner) pruneBlocks(ctx context.Context) error {
 	}
 	r.warnOfFewTokens()
 	sequences := 0
-	if done < r.m.Blocks() && r.plan.resolved.Method.NeedsData {
+	if done < r.m.Blocks() && r.plan.resolved.Method.NeedsData && r.opt.Masks == nil {
 		sequences = len(r.opt.Calibration.Tokens)
 	}
 	const passes = 2 // dense and pruned
@@ -315,12 +311,8 @@ func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Inp
 	acc := map[*model.Input]*stats.Accumulator{}
 	for _, in := range block.Inputs() {
 		acc[in] = stats.NewAccumulator(in.Linears[0].Cols)
-		gram, moments := r.plan.observes(in)
-		if gram {
+		if u := r.plan.resolved.Update; u != nil && u.NeedsGram && r.plan.anyPruned(in) {
 			acc[in].WithGram()
-		}
-		if moments {
-			acc[in].WithMoments()
 		}
 	}
 	st := r.m.NewState()

@@ -2,48 +2,51 @@ package search
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
-// Trial is one answered question of a sampler.
-type Trial struct {
-	Number int       // from 0, without gaps
-	X      []float64 // in the unit cube
-	Value  float64
+// Store keeps studies by name. It is all that a search asks of a database, so
+// that one shared by many machines can follow.
+type Store interface {
+	// Study makes the study called name, or finds that of an earlier run; that
+	// has to be of the same fields, else the error is a *MismatchError.
+	Study(ctx context.Context, name string, fields []Field) (Study, error)
+
+	// Forget removes the study called name with all its records, if there is one.
+	Forget(ctx context.Context, name string) error
+
+	Close() error
 }
 
-// Verification is one candidate of stage 2, verified or given up.
-type Verification struct {
-	Number    int    // from 0, in the order of the work
-	Candidate string // the candidate as JSON, its key
-	Result    string // what came out, as JSON
+// Study keeps what is finished, as soon as it is. Each method is one
+// transaction.
+type Study interface {
+	// Records returns those of a kind in the order in which they were added.
+	Records(ctx context.Context, kind string) ([]Record, error)
+
+	// Add adds a record. There is none of its kind and key.
+	Add(ctx context.Context, kind string, r Record) error
+
+	// Remove removes the record of a kind and key, if there is one.
+	Remove(ctx context.Context, kind, key string) error
+}
+
+// Record is one finished piece of work.
+type Record struct {
+	Key   string // what it is, within its kind
+	Value string // what came out
 }
 
 // Field is one thing that a study depends on.
 type Field struct{ Name, Value string }
 
-// Store keeps one study: what it searches, and every trial and verification as
-// soon as it is finished. Each method is one transaction. It is all that the
-// search asks of a database, so that one shared by many machines can follow.
-type Store interface {
-	// Begin makes the study, or finds that of an earlier run; that has to be of
-	// the same fields, else the error is a *MismatchError.
-	Begin(ctx context.Context, study []Field) error
-
-	Trials(ctx context.Context) ([]Trial, error)
-	AddTrial(ctx context.Context, t Trial) error
-
-	Verifications(ctx context.Context) ([]Verification, error)
-	AddVerification(ctx context.Context, v Verification) error
-
-	Close() error
-}
-
 // MismatchError says that a study exists already and is another one.
 type MismatchError struct {
-	Store     string // its file
-	Have, Ask []Field
+	Store, Study string // the file, and the name in it
+	Have, Ask    []Field
 }
 
 func (e *MismatchError) Error() string {
@@ -56,8 +59,14 @@ func (e *MismatchError) Error() string {
 		if have[f.Name] != f.Value {
 			diff = append(diff, fmt.Sprintf("%s is %s there, %s here", f.Name, orNone(have[f.Name]), orNone(f.Value)))
 		}
+		delete(have, f.Name)
 	}
-	return fmt.Sprintf("%s holds another study: %s; name another file, or remove it", e.Store, strings.Join(diff, "; "))
+	for _, f := range e.Have {
+		if v, ok := have[f.Name]; ok {
+			diff = append(diff, fmt.Sprintf("%s is %s there, none here", f.Name, orNone(v)))
+		}
+	}
+	return fmt.Sprintf("%s holds another %s: %s; name another file, or remove it", e.Store, e.Study, strings.Join(diff, "; "))
 }
 
 func orNone(s string) string {
@@ -65,4 +74,37 @@ func orNone(s string) string {
 		return "none"
 	}
 	return s
+}
+
+// Trial is one answered question of a sampler.
+type Trial struct {
+	Number int       // from 0, without gaps
+	X      []float64 // in the unit cube
+	Value  float64
+}
+
+const trialKind = "trial"
+
+// Trials returns the trials of a study in their order.
+func Trials(ctx context.Context, s Study) ([]Trial, error) {
+	records, err := s.Records(ctx, trialKind)
+	if err != nil {
+		return nil, err
+	}
+	trials := make([]Trial, len(records))
+	for i, r := range records {
+		if err := json.Unmarshal([]byte(r.Value), &trials[i]); err != nil || r.Key != strconv.Itoa(i) || trials[i].Number != i {
+			return nil, fmt.Errorf("trial %s is %q, want trial %d", r.Key, r.Value, i)
+		}
+	}
+	return trials, nil
+}
+
+// AddTrial adds t, whose numbers are finite, to a study.
+func AddTrial(ctx context.Context, s Study, t Trial) error {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	return s.Add(ctx, trialKind, Record{Key: strconv.Itoa(t.Number), Value: string(text)})
 }

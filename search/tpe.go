@@ -6,13 +6,14 @@ import (
 	"slices"
 )
 
-// tpe is the tree-structured Parzen estimator (Bergstra et al. 2011), of all
-// coordinates together as in Falkner et al. 2018: after tpeStartup random
-// points, the best tenth of the points, 25 at most, makes density l, the
-// others g, and of tpeCandidates drawn from l the one with the highest l/g is
-// asked. A density is a mean of Gaussians at its points and an even one, cut off
-// at the cube's walls; their width is the mean distance that n even points have
-// in it, n^(−1/(4+d)) of a third of the edge.
+// tpe is the tree-structured Parzen estimator (Bergstra et al. 2011), each
+// coordinate by itself: after tpeStartup random points, the best tenth of the
+// points, tpeBestAtMost at most, makes density l, the others g, and of
+// tpeCandidates drawn from l the one with the highest l/g is asked. A density is a
+// mean of normal distributions at its points and of one at the middle as wide as
+// the edge, cut off at the walls. A point's deviation is the distance to its
+// farther neighbour, the walls and the middle among them, at least a share of the
+// edge that falls with the number of points, as in Optuna.
 type tpe struct {
 	rng    rng
 	dim    int
@@ -23,7 +24,6 @@ const (
 	tpeStartup    = 10
 	tpeCandidates = 24
 	tpeBestAtMost = 25
-	tpeMinWidth   = 0.01
 )
 
 func newTPE(o Options) (Sampler, error) { return &tpe{rng: rng(o.Seed), dim: len(o.Start)}, nil }
@@ -40,62 +40,73 @@ func (s *tpe) Ask() ([]float64, error) {
 	sorted := slices.Clone(s.trials)
 	slices.SortStableFunc(sorted, func(a, b Trial) int { return cmp.Compare(a.Value, b.Value) })
 	n := min((len(sorted)+9)/10, tpeBestAtMost)
-	l, g := newParzen(s.dim, sorted[:n]), newParzen(s.dim, sorted[n:])
-	var best []float64
-	top := math.Inf(-1)
-	for range tpeCandidates {
-		x := l.draw(&s.rng)
-		if v := l.log(x) - g.log(x); v > top {
-			best, top = x, v
+	x := make([]float64, s.dim)
+	for k := range x {
+		l, g := newParzen(sorted[:n], k), newParzen(sorted[n:], k)
+		top := math.Inf(-1)
+		for range tpeCandidates {
+			v := l.draw(&s.rng)
+			if ratio := l.log(v) - g.log(v); ratio > top {
+				x[k], top = v, ratio
+			}
 		}
 	}
-	return snap(best), nil
+	return snap(x), nil
 }
 
-// parzen is a density over the unit cube.
-type parzen struct {
-	at    [][]float64
-	dim   int
-	width float64
-}
+// parzen is a density over [0, 1].
+type parzen struct{ at, width []float64 }
 
-func newParzen(dim int, trials []Trial) *parzen {
-	const edge = 1.0 / 3
-	p := &parzen{dim: dim, width: max(tpeMinWidth, edge*math.Pow(float64(len(trials)), -1/float64(4+dim)))}
+// newParzen returns the density of coordinate k of trials.
+func newParzen(trials []Trial, k int) *parzen {
+	const middle, most = 0.5, 100
+	p := &parzen{at: []float64{middle}}
 	for _, t := range trials {
-		p.at = append(p.at, t.X)
+		p.at = append(p.at, t.X[k])
+	}
+	slices.Sort(p.at)
+	least := 1 / math.Min(most, float64(len(p.at)+1))
+	seen := false
+	for i, v := range p.at {
+		left, right := 0.0, 1.0
+		if i > 0 {
+			left = p.at[i-1]
+		}
+		if i < len(p.at)-1 {
+			right = p.at[i+1]
+		}
+		width := min(max(v-left, right-v, least), 1)
+		if v == middle && !seen {
+			seen, width = true, 1
+		}
+		p.width = append(p.width, width)
 	}
 	return p
 }
 
-// draw returns a point of the density.
-func (p *parzen) draw(r *rng) []float64 {
-	x := r.point(p.dim)
-	i := int(r.next() % uint64(len(p.at)+1))
-	if i == len(p.at) {
-		return x
-	}
-	for k := range x { // the inverse of the distribution, cut off at the walls
-		lo, hi := normal((0-p.at[i][k])/p.width), normal((1-p.at[i][k])/p.width)
-		q := lo + (hi-lo)*r.uniform()
-		x[k] = min(max(p.at[i][k]+p.width*math.Sqrt2*math.Erfinv(2*q-1), 0), 1)
-	}
-	return x
+// draw returns a number from the density: the inverse of the distribution of one
+// of its parts, cut off at the walls.
+func (p *parzen) draw(r *rng) float64 {
+	i := int(r.next() % uint64(len(p.at)))
+	lo, hi := p.inside(i)
+	q := lo + (hi-lo)*r.uniform()
+	return min(max(p.at[i]+p.width[i]*math.Sqrt2*math.Erfinv(2*q-1), 0), 1)
+}
+
+// inside returns the distribution function of part i at the walls.
+func (p *parzen) inside(i int) (lo, hi float64) {
+	return normal((0 - p.at[i]) / p.width[i]), normal((1 - p.at[i]) / p.width[i])
 }
 
 // log returns the logarithm of the density at x.
-func (p *parzen) log(x []float64) float64 {
-	total := 1.0 // the even one
-	for _, at := range p.at {
-		v := 1.0
-		for k := range x {
-			z := (x[k] - at[k]) / p.width
-			inside := normal((1-at[k])/p.width) - normal((0-at[k])/p.width)
-			v *= math.Exp(-z*z/2) / (math.Sqrt(2*math.Pi) * p.width * inside)
-		}
-		total += v
+func (p *parzen) log(x float64) float64 {
+	total := 0.0
+	for i, at := range p.at {
+		z := (x - at) / p.width[i]
+		lo, hi := p.inside(i)
+		total += math.Exp(-z*z/2) / (math.Sqrt(2*math.Pi) * p.width[i] * (hi - lo))
 	}
-	return math.Log(total / float64(len(p.at)+1))
+	return math.Log(total / float64(len(p.at)))
 }
 
 // normal is the standard normal distribution function.

@@ -35,19 +35,24 @@ def scores(a, b, g, k):
     return cri * colsq**0.25
 
 
-cases = []
-for pattern in ("50%", "70%", "2:4", "4:8"):
-    for a, b, g, k in ((1, 1, 0, 9), (1, 1, 1, 9), (0.2, 0.1, 0.7, 5), (0, 0, 1, 3), (0.6, 0.3, 0.1, 11)):
-        s = scores(a, b, g, k)
-        if ":" in pattern:
-            keep, of = map(int, pattern.split(":"))
-            groups = np.sort(s.reshape(-1, of), axis=1)
-            x = groups[:, : of - keep].ravel()
-        else:
-            x = np.sort(s.ravel())[: s.size * int(pattern[:-1]) // 100]
-        cases.append({"pattern": pattern, "alpha": a, "beta": b, "gamma": g, "kernel": k, "gini": gini(x)})
-v = rng.exponential(size=1000).astype(np.float32)
-print(json.dumps({
-    "rows": ROWS, "cols": COLS, "w": [float(x) for x in w.ravel()], "colsq": [float(x) for x in colsq],
-    "cases": cases, "values": [float(x) for x in v], "values_gini": gini(v.astype(np.float64)),
-}))
+def main():
+    cases = []
+    for pattern in ("50%", "70%", "2:4", "4:8"):
+        for a, b, g, k in ((1, 1, 0, 9), (1, 1, 1, 9), (0.2, 0.1, 0.7, 5), (0, 0, 1, 3), (0.6, 0.3, 0.1, 11)):
+            s = scores(a, b, g, k)
+            if ":" in pattern:
+                keep, of = map(int, pattern.split(":"))
+                groups = np.sort(s.reshape(-1, of), axis=1)
+                x = groups[:, : of - keep].ravel()
+            else:
+                x = np.sort(s.ravel())[: s.size * int(pattern[:-1]) // 100]
+            cases.append({"pattern": pattern, "alpha": a, "beta": b, "gamma": g, "kernel": k, "gini": gini(x)})
+    v = rng.exponential(size=1000).astype(np.float32)
+    print(json.dumps({
+        "rows": ROWS, "cols": COLS, "w": [float(x) for x in w.ravel()], "colsq": [float(x) for x in colsq],
+        "cases": cases, "values": [float(x) for x in v], "values_gini": gini(v.astype(np.float64)),
+    }))
+
+
+if __name__ == "__main__":
+    main()

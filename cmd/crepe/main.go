@@ -152,7 +152,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nsee %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newInspect(app))
+	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newInspect(app))
 	return root
 }
 
@@ -160,6 +160,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
 type app struct {
 	stdout, stderr io.Writer
 	meter          *meter // nil before startMeter
+	board          *board // nil but in a search
 }
 
 func (a *app) startMeter() *meter {
@@ -172,6 +173,7 @@ func (a *app) warn(format string, args ...any) {
 	if a.meter != nil {
 		a.meter.clearLine()
 	}
+	a.board.leave()
 	fmt.Fprintf(a.stderr, "crepe: "+format+"\n", args...)
 }
 

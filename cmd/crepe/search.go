@@ -3,49 +3,28 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
-	"github.com/crepe-llm/crepe/search/store"
 )
 
 type searchFlags struct {
-	prune   pruneFlags // of which those that a search has are declared
+	candidateFlags
 	sampler string
 	trials  int
 	top     int
-	kernels string
-	study   string
-	verify  string
-	seed    uint64
-}
-
-// searchReport is what crepe search --json prints.
-type searchReport struct {
-	pho.Result
-	Verification string  `json:"verification"` // the text, and what it is
-	Seconds      float64 `json:"seconds"`
-	Recipe       string  `json:"recipe"`
-	Output       string  `json:"output,omitempty"`
 }
 
 func newSearch(a *app) *cobra.Command {
@@ -76,56 +55,26 @@ the same command. --sampler hillclimb prunes the whole model in each trial.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.search(c.Context(), args[0], &f, c.Flags()) },
 	}
 	f.add(c.Flags())
+	complete(c, map[string][]string{
+		"sampler": search.Names(), "compute": computeNames, "calibration": sourceNames, "verify": sourceNames,
+	})
 	return c
 }
 
 func (f *searchFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
 	p := &f.prune
-	fl.StringVar(&p.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
-	fl.StringVar(&p.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
+	f.addPattern(fl)
 	fl.IntVar(&f.trials, "trials", pho.DefaultTrials, "candidates to rate")
 	fl.IntVar(&f.top, "top", pho.DefaultTop, "of them, to verify beside RIA and equal coefficients")
 	fl.StringVar(&f.sampler, "sampler", search.Names()[0], strings.Join(search.Names(), ", "))
 	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; several to search among: 3,5,7,9,11")
 	fl.Uint64Var(&f.seed, "search-seed", 0, "of the sampler")
-	fl.StringVar(&f.study, "study", "", "file of the study (default MODEL's name with sparsity, .study)")
-	fl.StringVar(&f.verify, "verify", "", "SOURCE that the best are verified on (default held-out windows of the calibration text)")
+	fl.StringVar(&f.study, "study", "", "file of the study, after which the recipe is named (default MODEL's name with pho and sparsity, .study)")
 	fl.StringVarP(&p.output, "output", "o", "", "folder to write the model to, pruned by the best (default: only the recipe)")
-	fl.StringVar(&p.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
-	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
-	fl.IntVar(&p.samples, "samples", recipe.DefaultSamples, "calibration sequences")
-	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a sequence and a window; at most what the model takes")
-	fl.Int64Var(&p.seed, "seed", 0, "of the drawing of calibration sequences")
-	fl.IntVar(&p.windows, "windows", demoWindows, "windows to verify on")
-	fl.StringVar(&p.r.Compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor have it)")
-	fl.IntVar(&p.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
-	fl.BoolVar(&p.overwrite, "overwrite", false, "replace the output folder")
+	f.addText(fl)
+	fl.BoolVar(&p.overwrite, "overwrite", false, "replace the output folder and the recipe")
 	fl.BoolVar(&p.json, "json", false, "print one JSON object on stdout, everything else on stderr")
-}
-
-// options returns the search that the flags describe, without texts and store.
-func (f *searchFlags) options(model string, fl *pflag.FlagSet) (pho.Options, error) {
-	opt := pho.Options{Sampler: f.sampler, Trials: f.trials, Top: f.top, Seed: f.seed}
-	for _, s := range strings.Split(f.kernels, ",") {
-		k, err := strconv.Atoi(strings.TrimSpace(s))
-		if err != nil || slices.Contains(opt.Kernels, k) {
-			return opt, usageError{fmt.Errorf("--kernels: %q, want different numbers among 3, 5, 7, 9 and 11", f.kernels)}
-		}
-		opt.Kernels = append(opt.Kernels, k)
-	}
-	slices.Sort(opt.Kernels)
-	if err := atLeast("windows", f.prune.windows, 8); err != nil {
-		return opt, err
-	}
-	var err error
-	if opt.Recipe, err = f.prune.merge(model, fl); err != nil {
-		return opt, err
-	}
-	if err := opt.Validate(); err != nil {
-		return opt, usageError{err}
-	}
-	return opt, nil
 }
 
 // search runs the subcommand.
@@ -138,112 +87,79 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	if err != nil {
 		return err
 	}
+	opt.Name, opt.Sampler, opt.Trials, opt.Top, opt.KeepMasks = "search", f.sampler, f.trials, f.top, f.prune.output != ""
+	if err := opt.Validate(); err != nil {
+		return usageError{err}
+	}
 	base, err := defaultOutput(name, recipe.Recipe{Method: "pho", Sparsity: opt.Recipe.Sparsity, Pattern: opt.Recipe.Pattern})
 	if err != nil {
 		return err
 	}
+	rep := searchReport{Study: cmp.Or(f.study, base+studySuffix), Output: f.prune.output}
+	rep.Recipe = prune.RecipePath(cmp.Or(f.prune.output, strings.TrimSuffix(rep.Study, studySuffix)))
+	if exists(rep.Recipe) && !exists(rep.Study) && !f.prune.overwrite {
+		return fmt.Errorf("recipe %s: there is one already, and it is not of this study: replace it with --overwrite", rep.Recipe)
+	}
 	meter := a.startMeter()
 	defer meter.finish()
-	o, err := a.open(ctx, name, meter)
+	c, err := a.openCandidates(ctx, name, base, &f.candidateFlags, opt, meter, func(o *opened) error { return a.checkSearch(o, &opt, f, base) })
 	if err != nil {
 		return err
 	}
-	defer o.Close()
-	if o.m.Compute, err = compute(opt.Recipe.Compute, o); err != nil {
-		return err
-	}
-	if free := sysinfo.Memory() / 2; free > 0 {
-		if experts, block := o.m.FitBlocks(free); experts > 0 {
-			return fmt.Errorf("%w: a search holds a whole block, %s, want at most %s", prune.ErrMemory, formatBytes(block), formatBytes(free))
-		}
-	}
-	if err := a.gatherSearch(ctx, o, meter, f, &opt); err != nil {
-		return err
-	}
-	hashes, err := o.inv.Hashes(func(done, total int64) {})
+	defer c.Close()
+	c.opt.Leaders = a.startBoard(meter).leaders
+	res, err := pho.Search(ctx, c.m, c.opt)
 	if err != nil {
-		return err
-	}
-	opt.Model = digest(hashes)
-	path := cmp.Or(f.study, base+".study")
-	db, err := store.Open(ctx, path)
-	if err != nil {
-		return fmt.Errorf("--study: %w", err)
-	}
-	defer db.Close()
-	opt.Store, opt.Progress, opt.Warn = db, meter.update, a.warn
-	opt.Leaders = a.leaders(meter)
-	res, err := pho.Search(ctx, o.m, opt)
-	if err != nil {
-		if ctx.Err() != nil {
-			return interruptedError{context.Canceled, "what is done is kept in " + path + ": the same command goes on"}
-		}
-		return err
+		return a.stopped(ctx, err, c.path)
 	}
 	meter.finish()
-	rep := searchReport{Result: *res, Verification: opt.Verify.Source, Recipe: base + ".recipe.yaml", Output: f.prune.output}
-	best := opt.RecipeOf(res.Best.Coefficients)
-	if err := a.finishSearch(ctx, o, meter, f, opt, best, rep); err != nil {
+	if err := a.finishSearch(ctx, c, meter, f, res, rep); err != nil {
 		return err
 	}
+	rep.fill(res, c)
 	rep.Seconds = time.Since(started).Seconds()
 	if f.prune.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}
-	return a.showSearch(rep, o)
+	return a.showSearch(rep)
 }
 
-// gatherSearch loads the token windows.
-func (a *app) gatherSearch(ctx context.Context, o *opened, meter *meter, f *searchFlags, opt *pho.Options) error {
-	l := a.loader(o, meter)
-	c := opt.Recipe.Calibration
-	samples := c.Samples
-	if f.verify == "" {
-		const spare = 4 // times as many are drawn: some share text with the others
-		c.Samples += spare * f.prune.windows
-	}
-	set, err := l.Calibration(ctx, c)
-	if err != nil {
-		return fmt.Errorf("--calibration: %w", err)
-	}
-	if f.verify == "" {
-		opt.Calibration, opt.Verify, err = pho.HeldOut(set, samples, f.prune.windows)
+// checkSearch refuses what pruning by the winner would refuse in the end.
+func (a *app) checkSearch(o *opened, opt *pho.Options, f *searchFlags, base string) error {
+	p := a.pruneOptions(o, opt.RecipeOf(pho.Equal(opt.Kernels[0])), f, base)
+	var err error
+	if p.Calibration, _, err = a.loader(o, a.meter).Prospect(p.Recipe.Calibration, p.Recipe.Eval); err != nil {
 		return err
 	}
-	opt.Calibration = set
-	opt.Verify, err = l.Evaluation(ctx, recipe.Eval{Source: f.verify, SeqLen: f.prune.seqLen, Windows: f.prune.windows})
-	if err != nil {
-		return fmt.Errorf("--verify: %w", err)
+	plan, err := prune.MakePlan(o.inv, o.m, p)
+	if err != nil || f.prune.output == "" {
+		return err
 	}
-	if f.verify == "wikitext2" || f.verify == demoName {
-		opt.Verify.Source += " (selection on the test set)"
-	}
-	return nil
+	p.Overwrite = p.Overwrite || exists(prune.RecipePath(p.Output)) && !exists(p.Output) // this study's, as is known
+	return plan.Check(o.inv, p)
 }
 
-// digest is one hash of many.
-func digest(hashes map[string]string) string {
-	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(hashes)) {
-		fmt.Fprintln(h, name, hashes[name])
+// pruneOptions are those that a recipe is carried out with. A search measures by
+// itself.
+func (a *app) pruneOptions(o *opened, r recipe.Recipe, f *searchFlags, base string) prune.Options {
+	r.Eval.Source = "none"
+	return prune.Options{
+		Recipe: r, Model: o.name, Output: cmp.Or(f.prune.output, base), Overwrite: f.prune.overwrite,
+		Memory: int64(f.prune.memory), Warn: a.warn,
 	}
-	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-// leaders reports the state of a search now and then.
-func (a *app) leaders(meter *meter) func(int, []pho.Candidate) {
-	return func(stage int, c []pho.Candidate) {
-		if stage == 1 {
-			return // its progress is shown; a stage of seconds
-		}
-		meter.clearLine()
-		b := c[0]
-		a.warn("verified %d: best perplexity %.4f at %s", len(c), b.Perplexity, b.Normalized())
+// stopped is err of a study in the file at path.
+func (a *app) stopped(ctx context.Context, err error, path string) error {
+	if ctx.Err() != nil {
+		return interruptedError{context.Canceled, "what is done is kept in " + path + ": the same command goes on"}
 	}
+	return err
 }
 
 // finishSearch writes the recipe, and the model if asked for.
-func (a *app) finishSearch(ctx context.Context, o *opened, meter *meter, f *searchFlags, opt pho.Options, best recipe.Recipe, rep searchReport) error {
+func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *searchFlags, res *pho.Result, rep searchReport) error {
+	best := c.opt.RecipeOf(res.Best.Coefficients)
 	yaml, err := best.YAML()
 	if err != nil {
 		return err
@@ -254,40 +170,16 @@ func (a *app) finishSearch(ctx context.Context, o *opened, meter *meter, f *sear
 	if f.prune.output == "" {
 		return nil
 	}
-	_, err = prune.Run(ctx, o.inv, o.m, prune.Options{
-		Recipe: best, Model: o.name, Output: f.prune.output, Overwrite: f.prune.overwrite,
-		Calibration: opt.Calibration, Progress: meter.update, Warn: a.warn,
-	})
+	opt := a.pruneOptions(c.opened, best, f, "")
+	opt.Calibration, opt.Masks, opt.Progress = c.opt.Calibration, res.Masks, meter.update
+	opt.Resume = true // the recipe there is the one just written
+	if res.Masks == nil {
+		a.warn("what the best prunes is no longer in memory: it is pruned once more")
+	}
+	_, err = prune.Run(ctx, c.inv, c.m, opt)
 	meter.finish()
-	return err
-}
-
-// showSearch prints the result for a person.
-func (a *app) showSearch(rep searchReport, o *opened) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "perplexity\tα\tβ\tγ\tkernel\tGini\t\n")
-	for _, c := range rep.Verified {
-		showCandidate(w, c)
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(a.stdout, "\nbest        %.4f, RIA %.4f  (%s, %d windows, %s)\ntime        %.1f s, %d trials\nrecipe      %s\n",
-		rep.Best.Perplexity, rep.RIA.Perplexity, rep.Verification, rep.Best.Windows, o.m.Compute, rep.Seconds, rep.Trials, filepath.Clean(rep.Recipe))
-	if err == nil && rep.Output != "" {
-		_, err = fmt.Fprintf(a.stdout, "output      %s\n", rep.Output)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return a.stopped(ctx, err, c.path)
 	}
 	return err
-}
-
-func showCandidate(w io.Writer, c pho.Candidate) {
-	n := c.Normalized()
-	perplexity, note := fmt.Sprintf("%.4f", c.Perplexity), ""
-	switch {
-	case c.GivenUp:
-		perplexity, note = "–", fmt.Sprintf("given up after %d windows", c.Windows) // theirs compares with nothing
-	case n.Gamma == 0 && n.Alpha == n.Beta:
-		note = "RIA"
-	}
-	fmt.Fprintf(w, "%s\t%.4f\t%.4f\t%.4f\t%d\t%.6f\t%s\n", perplexity, n.Alpha, n.Beta, n.Gamma, c.Kernel, c.Gini, note)
 }

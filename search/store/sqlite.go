@@ -1,16 +1,16 @@
-// Package store keeps a search's study in a local SQLite database.
+// Package store keeps studies in a local SQLite database.
 package store
 
 import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"modernc.org/sqlite"
@@ -25,17 +25,18 @@ const schemaVersion = 1
 // applicationID marks a database as ours: "crep".
 const applicationID = 0x63726570
 
-// schema: a study's fields in order, and a row a finished trial or verification.
+// schema: studies, what each depends on in order, and what is finished of it. A
+// record's id gives the order.
 const schema = `
-CREATE TABLE study (ord INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, value TEXT NOT NULL);
-CREATE TABLE trial (number INTEGER PRIMARY KEY, x TEXT NOT NULL, value REAL NOT NULL);
-CREATE TABLE verification (number INTEGER PRIMARY KEY, candidate TEXT NOT NULL UNIQUE, result TEXT NOT NULL);
+CREATE TABLE study (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE field (study INTEGER NOT NULL, ord INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (study, ord));
+CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (study, kind, key));
 `
 
 // lockPatience is how many milliseconds to wait for another process.
 const lockPatience = 2000
 
-// SQLite is a search.Store in a file of its own.
+// SQLite is a search.Store in a file.
 type SQLite struct {
 	path string
 	db   *sql.DB
@@ -82,7 +83,7 @@ func checkFile(path string) error {
 		return err
 	}
 	if !bytes.Equal(head, []byte(magic)) {
-		return fmt.Errorf("%s: not a study: not an SQLite database", path)
+		return fmt.Errorf("%s: not a file of studies: not an SQLite database", path)
 	}
 	return nil
 }
@@ -103,7 +104,7 @@ func (s *SQLite) prepare(ctx context.Context) error {
 			_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
 			return err
 		case id != applicationID:
-			return errors.New("not a study: a database of another program")
+			return errors.New("not a file of studies: a database of another program")
 		case version > schemaVersion:
 			return fmt.Errorf("schema %d, want at most %d: written by a newer crepe", version, schemaVersion)
 		}
@@ -141,7 +142,7 @@ func (s *SQLite) explain(err error) error {
 		case sqlite3.SQLITE_CANTOPEN:
 			why = "cannot be opened or made"
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			why = "not a study: a damaged database"
+			why = "not a file of studies: a damaged database"
 		case sqlite3.SQLITE_CONSTRAINT:
 			why = "the row is there already: another process is at work on this study"
 		}
@@ -152,115 +153,112 @@ func (s *SQLite) explain(err error) error {
 	return fmt.Errorf("%s: %s (%w)", s.path, why, err)
 }
 
-// Begin implements search.Store.
-func (s *SQLite) Begin(ctx context.Context, study []search.Field) error {
+// Study implements search.Store.
+func (s *SQLite) Study(ctx context.Context, name string, fields []search.Field) (search.Study, error) {
+	out := &study{SQLite: s}
 	err := s.change(ctx, func(tx *sql.Tx) error {
-		var have []search.Field
-		rows, err := tx.QueryContext(ctx, "SELECT name, value FROM study ORDER BY ord")
+		err := tx.QueryRowContext(ctx, "SELECT id FROM study WHERE name = ?", name).Scan(&out.id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return out.make(ctx, tx, name, fields)
+		}
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var f search.Field
-			if err := rows.Scan(&f.Name, &f.Value); err != nil {
-				return err
-			}
-			have = append(have, f)
+		have, err := out.fields(ctx, tx)
+		if err == nil && !slices.Equal(have, fields) {
+			return &search.MismatchError{Store: s.path, Study: name, Have: have, Ask: fields}
 		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return err
-		}
-		if len(have) > 0 {
-			if !same(have, study) {
-				return &search.MismatchError{Store: s.path, Have: have, Ask: study}
-			}
-			return nil
-		}
-		for i, f := range study {
-			if _, err := tx.ExecContext(ctx, "INSERT INTO study VALUES (?, ?, ?)", i, f.Name, f.Value); err != nil {
-				return err
-			}
-		}
-		return nil
+		return err
 	})
 	if m := (*search.MismatchError)(nil); errors.As(err, &m) {
-		return m
+		return nil, m
 	}
-	return s.explain(err)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	return out, nil
 }
 
-func same(a, b []search.Field) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
+// Forget implements search.Store.
+func (s *SQLite) Forget(ctx context.Context, name string) error {
+	return s.explain(s.change(ctx, func(tx *sql.Tx) error {
+		for _, table := range []string{"record", "field"} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE study = (SELECT id FROM study WHERE name = ?)", name); err != nil {
+				return err
+			}
 		}
-	}
-	return true
+		_, err := tx.ExecContext(ctx, "DELETE FROM study WHERE name = ?", name)
+		return err
+	}))
 }
 
-// Trials implements search.Store.
-func (s *SQLite) Trials(ctx context.Context) ([]search.Trial, error) {
-	var out []search.Trial
-	err := s.each(ctx, "SELECT number, x, value FROM trial ORDER BY number", func(rows *sql.Rows) error {
-		var t search.Trial
-		var x string
-		if err := rows.Scan(&t.Number, &x, &t.Value); err != nil {
-			return err
-		}
-		if err := json.Unmarshal([]byte(x), &t.X); err != nil || t.Number != len(out) {
-			return fmt.Errorf("trial %d at %q, want trial %d at a list of numbers", t.Number, x, len(out))
-		}
-		out = append(out, t)
-		return nil
-	})
-	return out, err
+// study is a search.Study.
+type study struct {
+	*SQLite
+	id int64
 }
 
-// AddTrial implements search.Store.
-func (s *SQLite) AddTrial(ctx context.Context, t search.Trial) error {
-	x, err := json.Marshal(t.X)
+func (s *study) make(ctx context.Context, tx *sql.Tx, name string, fields []search.Field) error {
+	done, err := tx.ExecContext(ctx, "INSERT INTO study (name) VALUES (?)", name)
 	if err != nil {
 		return err
 	}
-	_, err = s.db.ExecContext(ctx, "INSERT INTO trial VALUES (?, ?, ?)", t.Number, string(x), t.Value)
-	return s.explain(err)
-}
-
-// Verifications implements search.Store.
-func (s *SQLite) Verifications(ctx context.Context) ([]search.Verification, error) {
-	var out []search.Verification
-	err := s.each(ctx, "SELECT number, candidate, result FROM verification ORDER BY number", func(rows *sql.Rows) error {
-		var v search.Verification
-		out = append(out, v)
-		last := &out[len(out)-1]
-		return rows.Scan(&last.Number, &last.Candidate, &last.Result)
-	})
-	return out, err
-}
-
-// AddVerification implements search.Store.
-func (s *SQLite) AddVerification(ctx context.Context, v search.Verification) error {
-	_, err := s.db.ExecContext(ctx, "INSERT INTO verification VALUES (?, ?, ?)", v.Number, v.Candidate, v.Result)
-	return s.explain(err)
-}
-
-// each calls f at every row of query.
-func (s *SQLite) each(ctx context.Context, query string, f func(*sql.Rows) error) error {
-	rows, err := s.db.QueryContext(ctx, query)
-	if err != nil {
-		return s.explain(err)
+	if s.id, err = done.LastInsertId(); err != nil {
+		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return s.explain(err)
+	for i, f := range fields {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO field VALUES (?, ?, ?, ?)", s.id, i, f.Name, f.Value); err != nil {
+			return err
 		}
 	}
-	return s.explain(rows.Err())
+	return nil
+}
+
+func (s *study) fields(ctx context.Context, tx *sql.Tx) ([]search.Field, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT name, value FROM field WHERE study = ? ORDER BY ord", s.id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var fields []search.Field
+	for rows.Next() {
+		var f search.Field
+		if err := rows.Scan(&f.Name, &f.Value); err != nil {
+			return nil, err
+		}
+		fields = append(fields, f)
+	}
+	return fields, rows.Err()
+}
+
+// Records implements search.Study.
+func (s *study) Records(ctx context.Context, kind string) ([]search.Record, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT key, value FROM record WHERE study = ? AND kind = ? ORDER BY id", s.id, kind)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	defer rows.Close()
+	var out []search.Record
+	for rows.Next() {
+		var r search.Record
+		if err := rows.Scan(&r.Key, &r.Value); err != nil {
+			return nil, s.explain(err)
+		}
+		out = append(out, r)
+	}
+	return out, s.explain(rows.Err())
+}
+
+// Add implements search.Study.
+func (s *study) Add(ctx context.Context, kind string, r search.Record) error {
+	_, err := s.db.ExecContext(ctx, "INSERT INTO record (study, kind, key, value) VALUES (?, ?, ?, ?)", s.id, kind, r.Key, r.Value)
+	return s.explain(err)
+}
+
+// Remove implements search.Study.
+func (s *study) Remove(ctx context.Context, kind, key string) error {
+	_, err := s.db.ExecContext(ctx, "DELETE FROM record WHERE study = ? AND kind = ? AND key = ?", s.id, kind, key)
+	return s.explain(err)
 }
 
 // Close implements search.Store.

@@ -13,43 +13,72 @@ import (
 	"github.com/crepe-llm/crepe/search"
 )
 
-var study = []search.Field{{Name: "model", Value: "abc"}, {Name: "pattern", Value: "2:4"}}
+var fields = []search.Field{{Name: "model", Value: "abc"}, {Name: "pattern", Value: "2:4"}}
 
-func open(t *testing.T, path string) *SQLite {
+func open(t *testing.T, path string) (*SQLite, search.Study) {
 	t.Helper()
 	s, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	if err := s.Begin(t.Context(), study); err != nil {
+	st, err := s.Study(t.Context(), "search", fields)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return s, st
 }
 
-func TestRowsComeBack(t *testing.T) {
+func TestRecordsComeBack(t *testing.T) {
 	ctx, path := t.Context(), filepath.Join(t.TempDir(), "a study #1 100%.db")
-	s := open(t, path)
+	s, st := open(t, path)
 	trials := []search.Trial{{Number: 0, X: []float64{0.1, 1.0 / 3}, Value: 0.1 + 0.2}, {Number: 1, X: []float64{0, 1}, Value: 5e-324}}
 	for _, x := range trials {
-		if err := s.AddTrial(ctx, x); err != nil {
+		if err := search.AddTrial(ctx, st, x); err != nil {
 			t.Fatal(err)
 		}
 	}
-	v := search.Verification{Candidate: `{"alpha":1}`, Result: `{"perplexity":3}`}
-	if err := s.AddVerification(ctx, v); err != nil {
+	cells := []search.Record{{Key: "b", Value: "é\x00"}, {Key: "a", Value: ""}, {Key: "c", Value: "3"}}
+	for _, c := range cells {
+		if err := st.Add(ctx, "cell", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := st.Remove(ctx, "cell", "c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Remove(ctx, "cell", "never"); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
-	s = open(t, path)
-	if got, err := s.Trials(ctx); err != nil || !reflect.DeepEqual(got, trials) {
+	s, st = open(t, path)
+	if got, err := search.Trials(ctx, st); err != nil || !reflect.DeepEqual(got, trials) {
 		t.Errorf("trials %v (%v), want %v", got, err, trials)
 	}
-	if got, err := s.Verifications(ctx); err != nil || !reflect.DeepEqual(got, []search.Verification{v}) {
-		t.Errorf("verifications %v (%v), want %v", got, err, v)
+	if got, err := st.Records(ctx, "cell"); err != nil || !reflect.DeepEqual(got, cells[:2]) {
+		t.Errorf("cells %v (%v), want %v", got, err, cells[:2])
 	}
-	wantError(t, s.AddTrial(ctx, trials[1]), path, "already")
+	wantError(t, search.AddTrial(ctx, st, trials[1]), path, "already")
+	other, err := s.Study(ctx, "study", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := search.Trials(ctx, other); err != nil || len(got) != 0 {
+		t.Errorf("another study of the file has %v (%v), want nothing", got, err)
+	}
+	if err := st.Add(ctx, "trial", search.Record{Key: "7", Value: "{}"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = search.Trials(ctx, st)
+	wantError(t, err, "trial 7", "want trial 2")
+	if err := s.Forget(ctx, "search"); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Study(ctx, "search", nil); err != nil { // other fields: it is another
+		t.Error(err)
+	} else if got, err := search.Trials(ctx, again); err != nil || len(got) != 0 {
+		t.Errorf("forgotten, it has %v (%v)", got, err)
+	}
 }
 
 func wantError(t *testing.T, err error, parts ...string) {
@@ -63,9 +92,9 @@ func wantError(t *testing.T, err error, parts ...string) {
 
 func TestAnotherStudyIsRefusedShowingBoth(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
-	s := open(t, path)
-	err := s.Begin(t.Context(), []search.Field{{Name: "model", Value: "xyz"}, {Name: "pattern", Value: "2:4"}})
-	wantError(t, err, path, "model is abc there, xyz here")
+	s, _ := open(t, path)
+	_, err := s.Study(t.Context(), "search", []search.Field{{Name: "model", Value: "xyz"}, {Name: "pattern", Value: "2:4"}})
+	wantError(t, err, path, "another search", "model is abc there, xyz here")
 	if m := (*search.MismatchError)(nil); !errors.As(err, &m) || strings.Contains(err.Error(), "2:4") {
 		t.Errorf("%v, want a MismatchError of the model only", err)
 	}
@@ -86,7 +115,7 @@ func TestWhatIsNoStudy(t *testing.T) {
 
 	exec := func(name, statement string) string {
 		path := filepath.Join(dir, name)
-		s := open(t, path)
+		s, _ := open(t, path)
 		if _, err := s.db.Exec(statement); err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +139,7 @@ func TestWhatIsNoStudy(t *testing.T) {
 
 func TestLockedIsSaidAndLeavesTheStudy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
-	s := open(t, path)
+	s, st := open(t, path)
 	other, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
@@ -122,9 +151,9 @@ func TestLockedIsSaidAndLeavesTheStudy(t *testing.T) {
 	if _, err := s.db.Exec("PRAGMA busy_timeout = 10"); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, s.AddTrial(t.Context(), search.Trial{X: []float64{1}}), path, "locked")
+	wantError(t, search.AddTrial(t.Context(), st, search.Trial{X: []float64{1}}), path, "locked")
 	other.Close()
-	if err := s.AddTrial(context.Background(), search.Trial{X: []float64{1}}); err != nil {
+	if err := search.AddTrial(context.Background(), st, search.Trial{X: []float64{1}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -132,18 +161,19 @@ func TestLockedIsSaidAndLeavesTheStudy(t *testing.T) {
 // A full disk, in SQLite's own words: a limit of pages.
 func TestFullDiskKeepsWhatIsFinished(t *testing.T) {
 	ctx, path := t.Context(), filepath.Join(t.TempDir(), "s.db")
-	s := open(t, path)
-	if _, err := s.db.Exec("PRAGMA max_page_count = 6"); err != nil {
+	s, st := open(t, path)
+	if _, err := s.db.Exec("PRAGMA max_page_count = 12"); err != nil {
 		t.Fatal(err)
 	}
 	var err error
 	n := 0
 	for ; err == nil && n < 10000; n++ {
-		err = s.AddTrial(ctx, search.Trial{Number: n, X: make([]float64, 50)})
+		err = search.AddTrial(ctx, st, search.Trial{Number: n, X: make([]float64, 50)})
 	}
 	wantError(t, err, path, "disk is full")
 	s.Close()
-	if got, err := open(t, path).Trials(ctx); err != nil || len(got) != n-1 {
+	_, st = open(t, path)
+	if got, err := search.Trials(ctx, st); err != nil || len(got) != n-1 {
 		t.Errorf("%d trials (%v), want %d", len(got), err, n-1)
 	}
 }

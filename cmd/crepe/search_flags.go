@@ -1,0 +1,222 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/sysinfo"
+	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/search/store"
+)
+
+// studySuffix ends the name of a file of studies, if none is given.
+const studySuffix = ".study"
+
+// candidateFlags are those of all commands that prune with many candidates: what
+// they are made, pruned and verified with.
+type candidateFlags struct {
+	prune   pruneFlags // of which those below are declared
+	kernels string
+	study   string
+	verify  string
+	seed    uint64
+}
+
+func (f *candidateFlags) addPattern(fl *pflag.FlagSet) {
+	fl.StringVar(&f.prune.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
+	fl.StringVar(&f.prune.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
+}
+
+func (f *candidateFlags) addText(fl *pflag.FlagSet) {
+	p := &f.prune
+	fl.StringVar(&f.verify, "verify", "", "SOURCE that candidates are verified on (default held-out windows of the calibration text)")
+	fl.IntVar(&p.windows, "windows", demoWindows, "windows to verify on")
+	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
+	fl.IntVar(&p.samples, "samples", recipe.DefaultSamples, "calibration sequences")
+	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a sequence and a window; at most what the model takes")
+	fl.Int64Var(&p.seed, "seed", 0, "of the drawing of calibration sequences")
+	fl.StringVar(&p.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
+	f.addMachine(fl)
+}
+
+func (f *candidateFlags) addMachine(fl *pflag.FlagSet) {
+	p := &f.prune
+	fl.StringVar(&p.r.Compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor have it)")
+	fl.IntVar(&p.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
+	fl.Var(&p.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of what is free)")
+}
+
+// options returns the search that the flags describe for model, without texts
+// and store.
+func (f *candidateFlags) options(model string, fl *pflag.FlagSet) (pho.Options, error) {
+	opt := pho.Options{Seed: f.seed}
+	var err error
+	if opt.Kernels, err = parseKernels(f.kernels); err != nil {
+		return opt, err
+	}
+	if err := atLeast("windows", f.prune.windows, pho.MinVerify); err != nil {
+		return opt, err
+	}
+	opt.Recipe, err = f.prune.merge(model, fl)
+	return opt, err
+}
+
+func parseKernels(list string) ([]int, error) {
+	var kernels []int
+	for _, s := range strings.Split(list, ",") {
+		k, err := strconv.Atoi(strings.TrimSpace(s))
+		if err != nil || slices.Contains(kernels, k) {
+			return nil, usageError{fmt.Errorf("--kernels: %q, want different numbers among 3, 5, 7, 9 and 11", list)}
+		}
+		kernels = append(kernels, k)
+	}
+	slices.Sort(kernels)
+	return kernels, nil
+}
+
+// candidates is a model, texts and study that candidates are tried with.
+type candidates struct {
+	*opened
+	opt  pho.Options
+	path string // of the study
+}
+
+func (c *candidates) Close() error {
+	return errors.Join(c.opt.Store.Close(), c.opened.Close())
+}
+
+// openCandidates opens model, texts and study, base naming the latter by default;
+// what can be known before the texts is checked by early.
+func (a *app) openCandidates(ctx context.Context, name, base string, f *candidateFlags, opt pho.Options, meter *meter, early func(*opened) error) (*candidates, error) {
+	o, err := a.open(ctx, name, meter)
+	if err != nil {
+		return nil, err
+	}
+	c := &candidates{opened: o, opt: opt, path: cmp.Or(f.study, base+studySuffix)}
+	if err := a.fillCandidates(ctx, c, f, meter, early); err != nil {
+		if c.opt.Store != nil {
+			c.opt.Store.Close()
+		}
+		o.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFlags, meter *meter, early func(*opened) error) error {
+	var err error
+	if c.m.Compute, err = compute(c.opt.Recipe.Compute, c.opened); err != nil {
+		return err
+	}
+	if err := early(c.opened); err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, c.path)
+	if err != nil {
+		return fmt.Errorf("--study: %w", err)
+	}
+	c.opt.Store = s
+	if err := a.gatherSearch(ctx, c.opened, meter, f, &c.opt); err != nil {
+		return err
+	}
+	if err := searchMemory(c.opened, &c.opt, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
+		return err
+	}
+	if c.opt.Model, err = digest(c.opened); err != nil {
+		return err
+	}
+	c.opt.Progress, c.opt.Warn = meter.update, a.warn
+	return ctx.Err()
+}
+
+// searchMemory holds a search to a budget in bytes: it has a whole block in
+// memory, while hidden states go to a file in dir where they would not fit.
+func searchMemory(o *opened, opt *pho.Options, budget int64, dir string) error {
+	if budget == 0 {
+		budget = sysinfo.Budget()
+	}
+	if budget == 0 {
+		return nil // nobody knows
+	}
+	const others = 128 << 20 // the program, scores and a sequence's activations
+	experts, block := o.m.FitBlocks(budget)
+	if experts > 0 || block+others > budget {
+		return fmt.Errorf("%w: a search holds a whole block, %s and %s more, want a budget of at least that and not %s",
+			prune.ErrMemory, formatBytes(block), formatBytes(others), formatBytes(budget))
+	}
+	states := hidden.Bytes(len(opt.Calibration.Tokens), opt.Calibration.SeqLen, o.m.Width()) +
+		hidden.Bytes(len(opt.Verify.Tokens), opt.Verify.SeqLen, o.m.Width())
+	if block+others+states > budget {
+		opt.SpillDir = dir
+	}
+	return nil
+}
+
+// gatherSearch loads the token windows.
+func (a *app) gatherSearch(ctx context.Context, o *opened, meter *meter, f *candidateFlags, opt *pho.Options) error {
+	l := a.loader(o, meter)
+	c := opt.Recipe.Calibration
+	samples := c.Samples
+	if f.verify == "" {
+		const spare = 4 // times as many are drawn: some share text with the others
+		c.Samples += spare * f.prune.windows
+	}
+	set, err := l.Calibration(ctx, c)
+	if err != nil {
+		return fmt.Errorf("--calibration: %w", err)
+	}
+	if f.verify == "" {
+		opt.Calibration, opt.Verify, err = pho.HeldOut(set, samples, f.prune.windows)
+		return err
+	}
+	opt.Calibration = set
+	opt.Verify, err = l.Evaluation(ctx, recipe.Eval{Source: f.verify, SeqLen: f.prune.seqLen, Windows: f.prune.windows})
+	if err != nil {
+		return fmt.Errorf("--verify: %w", err)
+	}
+	if n := len(opt.Verify.Tokens); n < pho.MinVerify {
+		return fmt.Errorf("--verify: %s has %d windows, want at least %d", f.verify, n, pho.MinVerify)
+	}
+	if isTestSet(f.verify) {
+		opt.Verify.Source += " (selection on the test set)"
+	}
+	return nil
+}
+
+// isTestSet reports whether source is one that results are published on.
+func isTestSet(source string) bool { return source == "wikitext2" || source == demoName }
+
+// digest is one hash of a model's files.
+func digest(o *opened) (string, error) {
+	hashes, err := o.inv.Hashes(func(done, total int64) {})
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(hashes)) {
+		fmt.Fprintln(h, name, hashes[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
+// exists reports whether there is something at path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}

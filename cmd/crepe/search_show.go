@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/crepe-llm/crepe/pho"
+)
+
+// searchReport is what crepe search --json prints.
+type searchReport struct {
+	Best         candidateReport   `json:"best"`
+	RIA          candidateReport   `json:"ria"`
+	Trials       int               `json:"trials"`   // candidates rated
+	Verified     int               `json:"verified"` // candidates pruned and measured, the given up among them
+	Candidates   []candidateReport `json:"candidates"`
+	Verification string            `json:"verification"` // the text, and what it is
+	Windows      int               `json:"windows"`
+	Compute      string            `json:"compute"`
+	Seconds      float64           `json:"seconds"`
+	Study        string            `json:"study"`
+	Recipe       string            `json:"recipe"`
+	Output       string            `json:"output,omitempty"`
+}
+
+// candidateReport is a candidate as it was asked for, and scaled to a sum of 1:
+// the masks are the same.
+type candidateReport struct {
+	pho.Candidate
+	Normalized normalized `json:"normalized"`
+}
+
+type normalized struct {
+	Alpha float64 `json:"alpha"`
+	Beta  float64 `json:"beta"`
+	Gamma float64 `json:"gamma"`
+}
+
+func newCandidateReport(c pho.Candidate) candidateReport {
+	n := c.Coefficients.Normalized()
+	return candidateReport{c, normalized{n.Alpha, n.Beta, n.Gamma}}
+}
+
+func (r *searchReport) fill(res *pho.Result, c *candidates) {
+	r.Best, r.RIA, r.Trials, r.Verified = newCandidateReport(res.Best), newCandidateReport(res.RIA), res.Trials, len(res.Verified)
+	for _, v := range res.Verified {
+		r.Candidates = append(r.Candidates, newCandidateReport(v))
+	}
+	r.Verification, r.Windows, r.Compute = c.opt.Verify.Source, len(c.opt.Verify.Tokens), c.m.Compute.String()
+}
+
+// showSearch prints the result for a person.
+func (a *app) showSearch(rep searchReport) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, candidateHead)
+	for _, c := range rep.Candidates {
+		fmt.Fprintln(w, candidateRow(c.Candidate))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "\nbest        %.4f, RIA %.4f  (%s, %d windows, %s)\ntime        %.1f s, %d candidates rated, %d verified\nrecipe      %s\n",
+		rep.Best.Perplexity, rep.RIA.Perplexity, rep.Verification, rep.Windows, rep.Compute, rep.Seconds, rep.Trials, rep.Verified, rep.Recipe)
+	if err == nil && rep.Output != "" {
+		_, err = fmt.Fprintf(a.stdout, "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
+	}
+	return err
+}
+
+// candidateHead is the head of candidateRow's columns.
+const candidateHead = "perplexity\tα\tβ\tγ\tkernel\tGini\t"
+
+// candidateRow is c as a line of a table. The perplexity of one that was given up
+// is that of other windows, and compares with nothing.
+func candidateRow(c pho.Candidate) string {
+	n := c.Coefficients.Normalized()
+	perplexity, note := "–", ""
+	switch {
+	case c.GivenUp:
+		note = fmt.Sprintf("given up after %d windows", c.Windows)
+	case c.Perplexity > 0:
+		perplexity = fmt.Sprintf("%.4f", c.Perplexity)
+	}
+	if n.Gamma == 0 && n.Alpha == n.Beta {
+		note = strings.TrimPrefix(note+", RIA", ", ")
+	}
+	return fmt.Sprintf("%s\t%.4f\t%.4f\t%.4f\t%d\t%.6f\t%s", perplexity, n.Alpha, n.Beta, n.Gamma, c.Kernel, c.Gini, note)
+}
+
+// board shows the leaders of a search: on a terminal a table in its place, in a
+// log a line for each candidate that was verified.
+type board struct {
+	w     io.Writer
+	meter *meter
+	lines int       // of the table on the screen
+	drawn time.Time // when
+}
+
+const (
+	boardRows  = 5
+	boardEvery = 100 * time.Millisecond // on a terminal, in stage 1
+)
+
+func (a *app) startBoard(m *meter) *board {
+	a.board = &board{w: a.stderr, meter: m}
+	return a.board
+}
+
+// leaders takes the candidates of a stage, the best first.
+func (b *board) leaders(stage int, c []pho.Candidate) {
+	if !b.meter.live {
+		if stage == 2 {
+			fmt.Fprintf(b.w, "crepe: verified %d; best: perplexity %.4f at %s\n", len(c), c[0].Perplexity, c[0].Coefficients.Normalized())
+		}
+		return
+	}
+	if stage == 1 && time.Since(b.drawn) < boardEvery {
+		return
+	}
+	b.drawn = time.Now()
+	b.meter.clearLine()
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, candidateHead)
+	for _, c := range c[:min(boardRows, len(c))] {
+		fmt.Fprintln(w, candidateRow(c))
+	}
+	_ = w.Flush() // to memory
+	if b.lines > 0 {
+		fmt.Fprintf(b.w, "\x1b[%dA\x1b[J", b.lines) // up, and clear what is below
+	}
+	fmt.Fprint(b.w, text.String())
+	b.lines = strings.Count(text.String(), "\n")
+}
+
+// leave lets the table stand where it is: other lines follow.
+func (b *board) leave() {
+	if b != nil {
+		b.lines = 0
+	}
+}

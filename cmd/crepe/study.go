@@ -1,0 +1,176 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+type studyFlags struct {
+	candidateFlags
+	configs int
+	csv     string
+}
+
+// studyReport is what crepe study --json prints.
+type studyReport struct {
+	Model string `json:"model"`
+	*pho.StudyResult
+	Verification string  `json:"verification"`
+	Compute      string  `json:"compute"`
+	Seconds      float64 `json:"seconds"`
+	Study        string  `json:"study"`
+	CSV          string  `json:"csv"` // the scatter
+}
+
+func newStudy(a *app) *cobra.Command {
+	var f studyFlags
+	c := &cobra.Command{
+		Use:   "study MODEL [flags]",
+		Short: "Measure how proxies of the search go with perplexity",
+		Long: `Prune MODEL with --configs random sets of CRePE's coefficients, and correlate
+the perplexities with five proxies measured at the first query Linear (CRePE,
+Table 2): the share of scores above 5 times their mean, among all, the retained
+and the pruned weights, and the Gini coefficient of the retained and the pruned.
+
+For each: Spearman's ρ and its two-sided p-value. All configurations are
+written to a CSV file for plotting. Every one is kept in the --study file: an
+interrupted study goes on with the same command, and more --configs add to it.`,
+		Example: `  crepe study demo --configs 40
+  crepe study ./llama-3.2-1b --pattern 2:4 --calibration c4 --verify wikitext2`,
+		Args: argsBetween(1, 1),
+		RunE: func(c *cobra.Command, args []string) error { return a.study(c.Context(), args[0], &f, c.Flags()) },
+	}
+	f.add(c.Flags())
+	complete(c, map[string][]string{"compute": computeNames, "calibration": sourceNames, "verify": sourceNames})
+	return c
+}
+
+func (f *studyFlags) add(fl *pflag.FlagSet) {
+	fl.SortFlags = false
+	fl.IntVar(&f.configs, "configs", pho.DefaultConfigs, "sets of coefficients to prune with")
+	f.addPattern(fl)
+	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; of several each set draws one: 3,5,7,9,11")
+	fl.Uint64Var(&f.seed, "search-seed", 0, "of the drawing of coefficients")
+	fl.StringVar(&f.study, "study", "", "file of the study (default MODEL's name with proxies and sparsity, .study)")
+	fl.StringVar(&f.csv, "csv", "", "file for the configurations (default the study's, .csv)")
+	f.addText(fl)
+	fl.BoolVar(&f.prune.json, "json", false, "print one JSON object on stdout, everything else on stderr")
+}
+
+// study runs the subcommand.
+func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.FlagSet) error {
+	started := time.Now()
+	if err := setThreads(f.prune.threads); err != nil {
+		return err
+	}
+	opt, err := f.options(name, fl)
+	if err != nil {
+		return err
+	}
+	opt.Name, opt.Sampler, opt.Trials, opt.Top = "study", "random", f.configs, 1
+	if err := cmp.Or(atLeast("configs", f.configs, pho.LeastConfigs), opt.Validate()); err != nil {
+		return usageError{err}
+	}
+	base, err := defaultOutput(name, recipe.Recipe{Method: "proxies", Sparsity: opt.Recipe.Sparsity, Pattern: opt.Recipe.Pattern})
+	if err != nil {
+		return err
+	}
+	rep := studyReport{Model: name, Study: cmp.Or(f.study, base+studySuffix)}
+	rep.CSV = cmp.Or(f.csv, strings.TrimSuffix(rep.Study, studySuffix)+".csv")
+	if exists(rep.CSV) && !exists(rep.Study) {
+		return fmt.Errorf("--csv: %s: there is such a file already, and it is not of this study", rep.CSV)
+	}
+	meter := a.startMeter()
+	defer meter.finish()
+	c, err := a.openCandidates(ctx, name, base, &f.candidateFlags, opt, meter, func(o *opened) error {
+		p := prune.Options{Recipe: opt.RecipeOf(pho.Equal(opt.Kernels[0])), Output: base, Memory: int64(f.prune.memory)}
+		p.Recipe.Eval.Source = "none"
+		var err error
+		if p.Calibration, _, err = a.loader(o, meter).Prospect(p.Recipe.Calibration, p.Recipe.Eval); err != nil {
+			return err
+		}
+		_, err = prune.MakePlan(o.inv, o.m, p)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	rep.StudyResult, err = pho.Study(ctx, c.m, c.opt, f.configs, func(n int, cfg pho.Config) {
+		if !meter.live {
+			fmt.Fprintf(a.stderr, "crepe: configuration %d: perplexity %.4f, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity, cfg.GiniPruned, cfg.Coefficients)
+		}
+	})
+	if err != nil {
+		return a.stopped(ctx, err, c.path)
+	}
+	meter.finish()
+	if err := writeScatter(rep.CSV, rep.Configs); err != nil {
+		return fmt.Errorf("--csv: %w", err)
+	}
+	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.m.Compute.String(), time.Since(started).Seconds()
+	if f.prune.json {
+		return json.NewEncoder(a.stdout).Encode(rep)
+	}
+	return a.showStudy(rep)
+}
+
+// writeScatter writes a line a configuration.
+func writeScatter(path string, configs []pho.Config) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := csv.NewWriter(f)
+	lines := [][]string{append(append([]string{"alpha", "beta", "gamma", "kernel"}, pho.ProxyNames...), "perplexity")}
+	for _, c := range configs {
+		line := []string{number(c.Alpha), number(c.Beta), number(c.Gamma), strconv.Itoa(c.Kernel)}
+		for _, v := range append(c.Proxies.List(), c.Perplexity) {
+			line = append(line, number(v))
+		}
+		lines = append(lines, line)
+	}
+	return w.WriteAll(lines)
+}
+
+// number is v as briefly as it can be read back.
+func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+func (a *app) showStudy(rep studyReport) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "proxy\tSpearman's ρ\tp")
+	for _, p := range rep.Proxies {
+		if p.Correlation == nil {
+			fmt.Fprintf(w, "%s\t–\t–\n", p.Proxy) // the same for all
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%+.3f\t%.2g\n", p.Proxy, p.Rho, p.P)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	low, high := rep.Configs[0].Perplexity, rep.Configs[0].Perplexity
+	for _, c := range rep.Configs {
+		low, high = min(low, c.Perplexity), max(high, c.Perplexity)
+	}
+	_, err := fmt.Fprintf(a.stdout, "\nperplexity  %.4f to %.4f over %d configurations  (%s, %d windows of %d tokens, %s)\nproxies at  %s\ntime        %.1f s\nscatter     %s\n",
+		low, high, len(rep.Configs), rep.Verification, rep.Windows, rep.SeqLen, rep.Compute, rep.Linear, rep.Seconds, rep.CSV)
+	return err
+}

@@ -1,0 +1,67 @@
+package pho
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// firstLinear is the Linear that proxies are measured at: the first of block 0,
+// which holds the query. Its statistic costs an embedding and a norm.
+type firstLinear struct {
+	l        *model.Linear
+	in       *stats.Input
+	resolved recipe.Resolved
+}
+
+func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLinear, error) {
+	resolved, err := opt.RecipeOf(Equal(opt.Kernels[0])).Resolve()
+	if err != nil {
+		return nil, err
+	}
+	block, err := m.LoadBlock(0)
+	if err != nil {
+		return nil, err
+	}
+	in, enter := model.FirstInput(block)
+	l := in.Linears[0]
+	acc := stats.NewAccumulator(l.Cols)
+	x := tensor.NewMatrix(opt.Calibration.SeqLen, m.Width())
+	for i, ids := range opt.Calibration.Tokens {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := m.Embed(x, ids); err != nil {
+			return nil, fmt.Errorf("calibration: sequence %d: %w", i, err)
+		}
+		enter(x, x)
+		acc.Add(x)
+	}
+	s := acc.Input(len(opt.Calibration.Tokens))
+	if err := s.Check(); err != nil {
+		return nil, fmt.Errorf("input of %s: %w", l.Name, err)
+	}
+	return &firstLinear{l: l, in: s, resolved: resolved}, nil
+}
+
+// proxy returns the proxy of many candidates there.
+func (f *firstLinear) proxy() (*Proxy, error) {
+	p, err := NewProxy(f.l.W, f.in, f.resolved.Target, f.resolved.Params.Power)
+	if err != nil {
+		return nil, fmt.Errorf("tensor %s.weight: %w", f.l.Name, err)
+	}
+	return p, nil
+}
+
+// proxies returns the five proxies of one candidate there.
+func (f *firstLinear) proxies(work []float32, c Coefficients) (Proxies, error) {
+	p, err := MeasureProxies(work, f.l.W, f.in, f.resolved.Target, f.resolved.Params.Power, c)
+	if err != nil {
+		return p, fmt.Errorf("tensor %s.weight: %s: %w", f.l.Name, c, err)
+	}
+	return p, nil
+}

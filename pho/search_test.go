@@ -1,0 +1,284 @@
+package pho
+
+import (
+	"context"
+	"errors"
+	"math"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/search"
+	"github.com/crepe-llm/crepe/windows"
+)
+
+// memory is a search.Store in memory, whose room ends after so many records.
+type memory struct {
+	studies map[string]*memoryStudy
+	room    int
+}
+
+type memoryStudy struct {
+	store   *memory
+	fields  []search.Field
+	records map[string][]search.Record
+}
+
+var errFull = errors.New("disk full")
+
+func newMemory() *memory { return &memory{studies: map[string]*memoryStudy{}, room: 1 << 30} }
+
+func (m *memory) Study(_ context.Context, name string, fields []search.Field) (search.Study, error) {
+	if s := m.studies[name]; s != nil {
+		if !reflect.DeepEqual(s.fields, fields) {
+			return nil, &search.MismatchError{Store: "memory", Study: name, Have: s.fields, Ask: fields}
+		}
+		return s, nil
+	}
+	m.studies[name] = &memoryStudy{m, fields, map[string][]search.Record{}}
+	return m.studies[name], nil
+}
+
+func (m *memory) Forget(_ context.Context, name string) error { delete(m.studies, name); return nil }
+func (m *memory) Close() error                                { return nil }
+
+func (s *memoryStudy) Records(_ context.Context, kind string) ([]search.Record, error) {
+	return s.records[kind], nil
+}
+
+func (s *memoryStudy) Add(_ context.Context, kind string, r search.Record) error {
+	if s.store.room == 0 {
+		return errFull
+	}
+	s.store.room--
+	s.records[kind] = append(s.records[kind], r)
+	return nil
+}
+
+func (s *memoryStudy) Remove(_ context.Context, kind, key string) error {
+	for i, r := range s.records[kind] {
+		if r.Key == key {
+			s.records[kind] = append(s.records[kind][:i:i], s.records[kind][i+1:]...)
+		}
+	}
+	return nil
+}
+
+func demoModel(t testing.TB) *model.Model {
+	t.Helper()
+	dir, err := demo.ModelDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inv.Close() })
+	m, err := model.Open(inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// tokens is n windows of made-up text.
+func tokens(n int, step int32) *windows.Set {
+	s := &windows.Set{Source: "made up", SeqLen: 16}
+	id := int32(1)
+	for range n {
+		w := make([]int32, s.SeqLen)
+		for t := range w {
+			id = (id*31 + step) % 4096
+			w[t] = id
+		}
+		s.Tokens = append(s.Tokens, w)
+	}
+	return s
+}
+
+func options(store search.Store) Options {
+	return Options{
+		Recipe: recipe.Recipe{Sparsity: "70%"}, Sampler: "cmaes", Trials: 7, Top: 3, Kernels: []int{9},
+		Calibration: tokens(3, 7), Verify: tokens(32, 11), Store: store, Name: "search", Model: "demo",
+	}
+}
+
+func find(t testing.TB, m *model.Model, opt Options) *Result {
+	t.Helper()
+	res, err := Search(t.Context(), m, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Masks = nil
+	return res
+}
+
+// RIA is never beaten by what is said to be best, the best is the lowest of all
+// that were measured in full, and of those given up there is less than all.
+func TestSearchFindsTheBestOfTheVerified(t *testing.T) {
+	m := demoModel(t)
+	opt := options(newMemory())
+	res := find(t, m, opt)
+	if res.Best.Perplexity > res.RIA.Perplexity || res.RIA.Gamma != 0 || res.RIA.Windows != 32 {
+		t.Errorf("best %+v, RIA %+v", res.Best, res.RIA)
+	}
+	if len(res.Verified) != 5 || res.Trials != 7 {
+		t.Errorf("%d verified of %d, want 5 of 7", len(res.Verified), res.Trials)
+	}
+	givenUp := 0
+	for _, c := range res.Verified {
+		full := options(newMemory())
+		v := newVerifier(m, full)
+		nll, _, err := v.measure(t.Context(), "x", full.RecipeOf(c.Coefficients), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch got := math.Exp(mean(nll)); {
+		case c.GivenUp:
+			givenUp++
+			if c.Windows >= 32 || got < res.Best.Perplexity {
+				t.Errorf("%+v was given up, but has %v on all windows, less than the best", c, got)
+			}
+		case got != c.Perplexity:
+			t.Errorf("%+v: perplexity %v by itself", c, got)
+		}
+	}
+	if givenUp == 0 {
+		t.Error("no candidate was given up: the test shows nothing of that")
+	}
+}
+
+// A search that ends at every record, and goes on after each, ends as one that
+// was never interrupted; so does one on another number of threads.
+func TestSearchGoesOn(t *testing.T) {
+	m := demoModel(t)
+	for _, sampler := range []string{"cmaes", ClimbSampler} {
+		opt := options(newMemory())
+		opt.Sampler = sampler
+		if sampler == ClimbSampler {
+			opt.Trials, opt.Top = 4, 2
+		}
+		want := find(t, m, opt)
+		cut := newMemory()
+		opt.Store = cut
+		runs := 0
+		for {
+			cut.room = 1
+			res, err := Search(t.Context(), m, opt)
+			if err == nil {
+				res.Masks = nil
+				if !reflect.DeepEqual(res, want) {
+					t.Errorf("%s: cut, it finds %+v, want %+v", sampler, res, want)
+				}
+				break
+			}
+			if !errors.Is(err, errFull) {
+				t.Fatal(err)
+			}
+			runs++
+		}
+		if runs < 8 {
+			t.Errorf("%s: cut %d times, want once for every record", sampler, runs)
+		}
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	opt := options(newMemory())
+	one := find(t, m, opt)
+	runtime.GOMAXPROCS(3)
+	if three := find(t, m, options(newMemory())); !reflect.DeepEqual(one, three) {
+		t.Errorf("on one thread %+v, on three %+v", one, three)
+	}
+}
+
+// Another budget reads the same study. What was given up against a candidate
+// that is not in the smaller search is measured again.
+func TestSearchWithAnotherBudget(t *testing.T) {
+	m := demoModel(t)
+	small := options(newMemory())
+	small.Trials, small.Top = 4, 1
+	want := find(t, m, small)
+	both := options(newMemory())
+	find(t, m, both)
+	both.Trials, both.Top = 4, 1
+	if got := find(t, m, both); !reflect.DeepEqual(got.Best, want.Best) || !reflect.DeepEqual(got.RIA, want.RIA) {
+		t.Errorf("after a larger search %+v, want %+v", got, want)
+	}
+}
+
+func TestSearchRefusesAnotherStudy(t *testing.T) {
+	m := demoModel(t)
+	opt := options(newMemory())
+	opt.Trials, opt.Top = 2, 1
+	find(t, m, opt)
+	for name, change := range map[string]func(*Options){
+		"kernels is [9] there, [3 9] here":        func(o *Options) { o.Kernels = []int{3, 9} },
+		"model is demo there, other here":         func(o *Options) { o.Model = "other" },
+		"pattern is 70% there, 2:4 here":          func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:4" },
+		"sampler is cmaes there, random here":     func(o *Options) { o.Sampler = "random" },
+		"seed is 0 there, 1 here":                 func(o *Options) { o.Seed = 1 },
+		"verification is made up":                 func(o *Options) { o.Verify = tokens(32, 12) },
+		"calibration is made up":                  func(o *Options) { o.Calibration = tokens(3, 12) },
+		"skip is none there, x here":              func(o *Options) { o.Recipe.Skip = "x" },
+		"trials: 2, want at least the 3":          func(o *Options) { o.Top = 3 },
+		"trials: 0, want at least 1":              func(o *Options) { o.Trials = 0 },
+		`unknown sampler "prayer"`:                func(o *Options) { o.Sampler = "prayer" },
+		"kernel: 4":                               func(o *Options) { o.Kernels = []int{4} },
+		"multiple of 5":                           func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:5" },
+		"target prunes none":                      func(o *Options) { o.Recipe.Sparsity = "0%"; o.Name = "new" },
+		`skip: ".*" leaves no Linear to prune`:    func(o *Options) { o.Recipe.Skip = ".*"; o.Name = "newer" },
+		"calibration: sequence 1: token 3 has id": func(o *Options) { o.Calibration.Tokens[1][3] = 123456; o.Name = "newest" },
+	} {
+		bad := opt
+		bad.Calibration = tokens(3, 7)
+		change(&bad)
+		if strings.HasPrefix(name, "multiple") {
+			bad.Name = "five"
+		}
+		_, err := Search(t.Context(), m, bad)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v, want one with %q", err, name)
+		}
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	opt.Name = "cancelled"
+	if _, err := Search(cancelled, m, opt); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+}
+
+// So does a study of proxies.
+func TestStudyGoesOn(t *testing.T) {
+	m := demoModel(t)
+	none := func(int, Config) {}
+	opt := options(newMemory())
+	want, err := Study(t.Context(), m, opt, 4, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := newMemory()
+	opt.Store = cut
+	for range 4 {
+		cut.room = 1
+		if _, err := Study(t.Context(), m, opt, 4, none); err != nil && !errors.Is(err, errFull) {
+			t.Fatal(err)
+		}
+	}
+	cut.room = 0 // what is left needs none
+	got, err := Study(t.Context(), m, opt, 4, none)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("cut, it finds %+v (%v), want %+v", got, err, want)
+	}
+	if _, err := Study(t.Context(), m, opt, 2, none); err == nil || !strings.Contains(err.Error(), "configs: 2, want at least 3") {
+		t.Errorf("error %v, want one about 2 configurations", err)
+	}
+	if len(want.Proxies) != 5 || want.Linear != "model.layers.0.self_attn.q_proj" {
+		t.Errorf("%+v, want five proxies at the first q_proj", want)
+	}
+}

@@ -1,0 +1,45 @@
+package prune_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// Masks made in memory, written, are what Run writes, byte for byte: also of the
+// second recipe, for which what enters block 0 is known.
+func TestMasksInMemoryAreThoseOfRun(t *testing.T) {
+	inv, m := openDemo(t)
+	text := tokens(3, 12, 7)
+	for name, spill := range map[string]string{"in memory": "", "in a file": t.TempDir()} {
+		in := prune.NewInMemory(m, text)
+		in.SpillDir = spill
+		for _, r := range []recipe.Recipe{{Method: "crepe"}, {Method: "wanda", Pattern: "2:4"}, {Method: "ria", Skip: "o_proj"}} {
+			opt := options(t.TempDir())
+			r.Calibration, r.Eval = opt.Recipe.Calibration, opt.Recipe.Eval
+			opt.Recipe = r
+			blocks := 0
+			masks, err := in.Prune(t.Context(), "x", r, func(model.Block) error { blocks++; return nil })
+			if err != nil || blocks != m.Blocks() {
+				t.Fatalf("%s: %v after %d blocks", name, err, blocks)
+			}
+			if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+				t.Fatal(err)
+			}
+			want := content(t, opt.Output)
+			opt.Output, opt.Masks = t.TempDir(), masks
+			if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, name+", "+r.Method, content(t, opt.Output), want)
+		}
+	}
+	opt := options(t.TempDir())
+	opt.Masks = prune.Masks{}
+	if _, err := prune.Run(t.Context(), inv, m, opt); err == nil || !strings.Contains(err.Error(), "q_proj.weight: the masks to write have none") {
+		t.Errorf("error %v, want one that names the first Linear", err)
+	}
+}

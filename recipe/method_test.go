@@ -1,0 +1,44 @@
+package recipe
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSpecsOfMethods(t *testing.T) {
+	for _, spec := range []string{"magnitude", "crepe", "sparsegpt", "crepe+sparsegpt", "magnitude+sparsegpt"} {
+		r, err := Recipe{Update: "sparsegpt", Pattern: "2:4"}.WithMethod(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Spec(); got != spec || r.Pattern != "2:4" {
+			t.Errorf("%s comes back as %s, pattern %s", spec, got, r.Pattern)
+		}
+		if _, err := r.Resolve(); err != nil {
+			t.Errorf("%s: %v", spec, err)
+		}
+	}
+	for spec, want := range map[string]string{
+		"":                            `method "" of "" is not built in, want one of magnitude, wanda,`,
+		"obs":                         `method "obs" of "obs" is not built in, want one of magnitude, wanda,`,
+		"sparsegpt+crepe":             `step "crepe" of "sparsegpt+crepe" is not built in, want one of `,
+		"crepe+":                      `step "" of "crepe+" is not built in`,
+		"crepe+sparsegpt+sparsegpt":   `update: "sparsegpt" and "sparsegpt" of "crepe+sparsegpt+sparsegpt"`,
+		"crepe + sparsegpt + what":    `step "what" of "crepe + sparsegpt + what"`,
+		"crepe+sparsegpt+alsonothing": `step "alsonothing"`,
+	} {
+		if _, err := (Recipe{}).WithMethod(spec); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want one with %s", spec, err, want)
+		}
+	}
+}
+
+// A name means one step only.
+func TestStepsHaveNamesOfTheirOwn(t *testing.T) {
+	names := append(StepNames(), "pho")
+	slices.Sort(names)
+	if len(slices.Compact(slices.Clone(names))) != len(names) {
+		t.Errorf("a name stands twice: %v", names)
+	}
+}
