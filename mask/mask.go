@@ -30,6 +30,18 @@ func (m *Mask) Kept(i, j int) bool {
 	return m.bits[i*m.stride+j/64]>>(j%64)&1 != 0
 }
 
+// Exchange prunes weight (i, prune), which is kept, and keeps weight (i, keep),
+// which is pruned. Rows may be changed from several goroutines, each row from
+// one.
+func (m *Mask) Exchange(i, prune, keep int) {
+	if !m.Kept(i, prune) || m.Kept(i, keep) {
+		panic(fmt.Sprintf("mask: Exchange: row %d, prune %d (kept: %v), keep %d (kept: %v)", i, prune, m.Kept(i, prune), keep, m.Kept(i, keep)))
+	}
+	row := m.row(i)
+	row[prune/64] &^= 1 << (prune % 64)
+	row[keep/64] |= 1 << (keep % 64)
+}
+
 // Pruned returns how many weights are pruned.
 func (m *Mask) Pruned() int {
 	return m.Rows*m.Cols - count(m.bits)

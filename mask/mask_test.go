@@ -133,3 +133,24 @@ func TestHoldsNM(t *testing.T) {
 		t.Error("Verify: 8 columns in groups of 3")
 	}
 }
+
+func TestExchange(t *testing.T) {
+	m := mustSelect(t, []float32{2, 2, 2, 9, 5, 0, 1, 4}, 2, 4, pattern.Target{Sparsity: sparsity(t, "50%")})
+	m.Exchange(1, 0, 2)
+	if got := grid(m); got != "..## ..##" || m.Pruned() != 4 {
+		t.Errorf("%s, %d pruned", got, m.Pruned())
+	}
+	for _, c := range [][3]int{{0, 0, 1}, {0, 2, 3}, {0, 2, 2}} {
+		func() {
+			defer func() {
+				if r := recover(); r == nil {
+					t.Errorf("row %d: pruning %d and keeping %d does not panic", c[0], c[1], c[2])
+				}
+			}()
+			m.Exchange(c[0], c[1], c[2])
+		}()
+	}
+	if got := grid(m); got != "..## ..##" {
+		t.Errorf("refused, but now %s", got)
+	}
+}

@@ -65,7 +65,7 @@ func attend(c *Config, b *binder, block int, in *Input) *attention {
 		a.kNorm = b.norm("self_attn.k_norm.weight", c.HeadDim)
 	}
 	a.o = b.linear("self_attn.o_proj", c.Width, c.Heads*c.HeadDim, c.outBias)
-	a.ins = []*Input{in, newInput(a.o)}
+	a.ins = attentionInputs(in, newInput(a.o))
 	return a
 }
 

@@ -66,7 +66,7 @@ func newDeltaNet(c *Config, b *binder, block int) *deltaNet {
 		d.rate[i] = float32(math.Exp(float64(v)))
 	}
 	d.setConv(b.vector(at+"conv1d.weight", s.channels(), 1, s.taps))
-	d.ins = []*Input{newInput(qkv, z, beta, decay), newInput(d.out)}
+	d.ins = attentionInputs(newInput(qkv, z, beta, decay), newInput(d.out))
 	return d
 }
 

@@ -12,6 +12,7 @@ type LinearInfo struct {
 	Rows, Cols int    // out, in
 	DType      tensor.DType
 	Steers     bool   // as in Linear
+	Attention  bool   // as in Linear
 	Parts      []Part // as in Linear
 
 	// Share is that of the tokens that enter it: below 1 for an expert's.
@@ -25,7 +26,7 @@ func (m *Model) Linears(i int) []LinearInfo {
 	for _, l := range m.bind(m.binder(), i).linears() {
 		infos = append(infos, LinearInfo{
 			Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
-			Steers: l.Steers, Parts: l.Parts, Share: 1,
+			Steers: l.Steers, Attention: l.Attention, Parts: l.Parts, Share: 1,
 		})
 		if e := m.Config.experts; l.Expert {
 			infos[len(infos)-1].Share = float64(e.used) / float64(e.count)

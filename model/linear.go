@@ -51,6 +51,10 @@ type Linear struct {
 	// routed to it enter.
 	Expert bool
 
+	// Attention marks a Linear of what mixes the tokens: q, k, v, o, fused or
+	// not, and of Gated DeltaNet, which stands in their place, all it has.
+	Attention bool
+
 	// Parts are what a fused matrix holds, row after row; nil for one that is
 	// not fused.
 	Parts []Part
@@ -156,6 +160,16 @@ type Tap func(in *Input, x tensor.Matrix)
 
 func newInput(linears ...*Linear) *Input {
 	return &Input{Name: linears[0].Name, Linears: linears}
+}
+
+// attentionInputs marks the Linears of ins and returns ins.
+func attentionInputs(ins ...*Input) []*Input {
+	for _, in := range ins {
+		for _, l := range in.Linears {
+			l.Attention = true
+		}
+	}
+	return ins
 }
 
 // eachToken runs f for each of n tokens, on all cores.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/golden"
@@ -41,6 +42,28 @@ func TestInputsInExecutionOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAttention holds the Linears that are the attention's against their names,
+// which every architecture here has in common.
+func TestAttention(t *testing.T) {
+	forFixtures(t, func(t *testing.T, m *Model, _ map[string]golden.Tensor) {
+		n := 0
+		for i := range m.Blocks() {
+			for _, l := range m.Linears(i) {
+				want := strings.Contains(l.Name, ".self_attn.") || strings.Contains(l.Name, ".linear_attn.")
+				if l.Attention != want {
+					t.Errorf("%s: attention %v", l.Name, l.Attention)
+				}
+				if want {
+					n++
+				}
+			}
+		}
+		if n < 2*m.Blocks() {
+			t.Errorf("%d Linears of attention in %d blocks", n, m.Blocks())
+		}
+	})
 }
 
 // TestStateOfManySequences passes sequences of several lengths through one

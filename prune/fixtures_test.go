@@ -21,6 +21,7 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -116,6 +117,8 @@ var fixtureRecipes = map[string]recipe.Recipe{
 	"ria 70% split":   {Method: "ria", Sparsity: "70%", Fused: "split"},
 	"wanda 2:4 split": {Method: "wanda", Pattern: "2:4", Fused: "split"},
 	"magnitude 4:8":   {Method: "magnitude", Pattern: "4:8"},
+	"ria 60% dsnot":   {Method: "ria", Sparsity: "60%", Refine: "dsnot"},
+	"wanda 2:4 dsnot": {Method: "wanda", Pattern: "2:4", Fused: "split", Refine: "dsnot", RefineLayers: "all"},
 }
 
 // TestFixtures prunes every fixture in several ways: the dense perplexity is
@@ -212,9 +215,10 @@ func checkPerplexity(t *testing.T, name string, rep *prune.Report) {
 
 // TestFixturesResume interrupts the pruning of every fixture half way.
 func TestFixturesResume(t *testing.T) {
-	for _, name := range golden.Folders(t, fixturesDir) {
+	refinements := append([]string{""}, refine.Names()...)
+	for i, name := range golden.Folders(t, fixturesDir) {
 		t.Run(name, func(t *testing.T) {
-			opt := fixtureOptions(t, name, recipe.Recipe{})
+			opt := fixtureOptions(t, name, recipe.Recipe{Refine: refinements[i%len(refinements)]})
 			points := 0
 			opt.Progress = func(progress.Update) { points++ }
 			inv, m := openModel(t, filepath.Join(fixturesDir, name))

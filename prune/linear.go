@@ -57,9 +57,9 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 		}
 	default:
 		method, starved := r.method(l, s)
-		change := r.plan.resolved.Update
+		refinement, change := r.plan.refinement(l.Attention), r.plan.resolved.Update
 		if starved {
-			change = nil
+			refinement, change = nil, nil
 		}
 		if change != nil && r.factor == nil {
 			if err := r.factorize(in, s); err != nil {
@@ -67,8 +67,15 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 			}
 		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
-			kept, err := r.mask(l.W.Slice(part.Lo, part.Hi), method, change, s)
+			w := l.W.Slice(part.Lo, part.Hi)
+			kept, err := r.mask(w, method, s)
 			if err != nil {
+				return out, inPart(part, err)
+			}
+			if refinement != nil {
+				r.refine(refinement, kept, w, s, &out)
+			}
+			if err := r.apply(kept, w, change); err != nil {
 				return out, inPart(part, err)
 			}
 			if r.masks != nil {
@@ -93,35 +100,35 @@ func inPart(p model.Part, err error) error {
 	return err
 }
 
-// mask prunes w, a Linear's rows or some of them, and updates it with change,
-// if there is one. It returns the mask, nil if change selected.
-func (r *runner) mask(w *tensor.Weight, method score.Method, change *update.Method, s *stats.Input) (*mask.Mask, error) {
+// mask returns what method keeps of w, a Linear's rows or some of them; nil if
+// the update selects. r.scores are what it was selected by.
+func (r *runner) mask(w *tensor.Weight, method score.Method, s *stats.Input) (*mask.Mask, error) {
 	n := w.Rows * w.Cols
 	if cap(r.scores) < n {
 		r.scores = make([]float32, n)
 	}
-	scores := r.scores[:n]
-	var kept *mask.Mask
-	if method.Score != nil {
-		stop := timed(&r.report.Seconds.Score)
-		err := method.Score(scores, w, s, r.plan.resolved.Params)
-		stop()
-		if err != nil {
-			return nil, err
-		}
-		stop = timed(&r.report.Seconds.Select)
-		kept, err = mask.Select(scores, w.Rows, w.Cols, r.plan.resolved.Target)
-		stop()
-		if err != nil {
-			return nil, err
-		}
+	if method.Score == nil {
+		return nil, nil
 	}
+	scores := r.scores[:n]
+	stop := timed(&r.report.Seconds.Score)
+	err := method.Score(scores, w, s, r.plan.resolved.Params)
+	stop()
+	if err != nil {
+		return nil, err
+	}
+	defer timed(&r.report.Seconds.Select)()
+	return mask.Select(scores, w.Rows, w.Cols, r.plan.resolved.Target)
+}
+
+// apply prunes w and updates it with change, if there is one.
+func (r *runner) apply(kept *mask.Mask, w *tensor.Weight, change *update.Method) error {
 	if change == nil {
 		kept.Apply(w)
-		return kept, nil
+		return nil
 	}
 	defer timed(&r.report.Seconds.Update)()
-	return kept, change.Run(w, r.factor, kept, r.plan.resolved.Target, scores)
+	return change.Run(w, r.factor, kept, r.plan.resolved.Target, r.scores)
 }
 
 // warnOfFewTokens says what a Gram matrix of too few tokens is worth.

@@ -128,7 +128,7 @@ func (p *InMemory) block(ctx context.Context, r *runner, b int, each func(model.
 }
 
 func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
-	if b == 0 && p.first != nil {
+	if b == 0 && p.hasFirst(r.plan, block) {
 		seen := map[*model.Input]*stats.Input{}
 		for i, in := range block.Inputs() {
 			seen[in] = p.first[i]
@@ -138,10 +138,24 @@ func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Bl
 	}
 	seen, err := r.observe(ctx, block)
 	if err == nil && b == 0 {
-		p.first = slices.Grow(p.first, len(seen))
+		p.first = slices.Grow(p.first[:0], len(seen))
 		for _, in := range block.Inputs() {
 			p.first = append(p.first, seen[in])
 		}
 	}
 	return seen, err
+}
+
+// hasFirst reports whether first has all that plan asks for.
+func (p *InMemory) hasFirst(plan *Plan, block model.Block) bool {
+	if p.first == nil {
+		return false
+	}
+	for i, in := range block.Inputs() {
+		gram, moments := plan.observes(in)
+		if gram && p.first[i].Gram == nil || moments && p.first[i].ColVar == nil {
+			return false
+		}
+	}
+	return true
 }

@@ -44,6 +44,7 @@ type Memory struct {
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
 	Gram    int64 `json:"gram"`    // of a block's inputs, and the factor of the largest; 0: no update needs them
+	Refine  int64 `json:"refine"`  // what a refinement of the mask gathers of a block's inputs and works in
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
 	Hidden  int64 `json:"hidden"`  // hidden states between blocks
 	Spill   bool  `json:"spill"`   // they are kept in a file beside the output
@@ -61,7 +62,9 @@ func (m Memory) Total() int64 {
 
 // fixed is what no budget can do without: scores and a sequence's activations
 // are not held at the same time.
-func (m Memory) fixed() int64 { return m.Block + m.Gram + max(m.Scores, m.Scratch) + programBytes }
+func (m Memory) fixed() int64 {
+	return m.Block + m.Gram + m.Refine + max(m.Scores, m.Scratch) + programBytes
+}
 
 // programBytes is the program itself: code, packed panels, buffers of files.
 const programBytes = 96 << 20
@@ -97,6 +100,7 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 	todo := 0
 	for b := range m.Blocks() {
 		p.Memory.Gram = max(p.Memory.Gram, gramBytes(m.Linears(b), r))
+		p.Memory.Refine = max(p.Memory.Refine, p.refineBytes(m.Linears(b)))
 		for _, l := range m.Linears(b) {
 			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
 			if pl.Skip = l.Steers || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
@@ -200,8 +204,8 @@ var ErrMemory = errors.New("memory budget too small")
 
 func (m Memory) check() error {
 	if least := m.fixed(); m.Budget > 0 && least > m.Budget {
-		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, Gram matrices %d, scores %d, activations %d)",
-			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Gram>>20, m.Scores>>20, m.Scratch>>20)
+		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, Gram matrices %d, refinement %d, scores %d, activations %d)",
+			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Gram>>20, m.Refine>>20, m.Scores>>20, m.Scratch>>20)
 	}
 	return nil
 }

@@ -4,12 +4,14 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/refine"
 )
 
 // Report is what a run did, as crepe prune --json prints it.
 type Report struct {
 	Model    string       `json:"model"`
 	Method   string       `json:"method"`
+	Refine   string       `json:"refine,omitempty"`
 	Recipe   string       `json:"recipe"`  // the file it was written to
 	Pattern  string       `json:"pattern"` // "2:4"; "unstructured" without N:M
 	Sparsity Sparsity     `json:"sparsity"`
@@ -36,6 +38,8 @@ type Linear struct {
 	Sparsity float64 `json:"sparsity"`
 	Skipped  bool    `json:"skipped,omitempty"` // left dense as the recipe asks
 	Zeros    int     `json:"zeros"`
+
+	Refined *refine.Result `json:"refined,omitempty"` // nil if its mask is as it was selected
 }
 
 // Seconds is where the time of this process went. A resumed run counts only
@@ -45,6 +49,7 @@ type Seconds struct {
 	Calibrate float64 `json:"calibrate"`
 	Score     float64 `json:"score"`
 	Select    float64 `json:"select"`
+	Refine    float64 `json:"refine"`
 	Update    float64 `json:"update"`
 	Write     float64 `json:"write"`
 	Eval      float64 `json:"eval"`

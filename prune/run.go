@@ -89,8 +89,12 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 
 func (r *runner) newReport() *Report {
 	t := r.plan.resolved.Target
+	refinement := ""
+	if f := r.plan.resolved.Refine; f != nil {
+		refinement = f.Name
+	}
 	rep := &Report{
-		Model: r.opt.Model, Method: r.plan.resolved.Method.Name,
+		Model: r.opt.Model, Method: r.plan.resolved.Method.Name, Refine: refinement,
 		Recipe: RecipePath(r.opt.Output), Output: r.opt.Output,
 		Pattern: "unstructured", Sparsity: Sparsity{Target: t.Sparsity.Float64()},
 	}
@@ -311,8 +315,12 @@ func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Inp
 	acc := map[*model.Input]*stats.Accumulator{}
 	for _, in := range block.Inputs() {
 		acc[in] = stats.NewAccumulator(in.Linears[0].Cols)
-		if u := r.plan.resolved.Update; u != nil && u.NeedsGram && r.plan.anyPruned(in) {
+		gram, moments := r.plan.observes(in)
+		if gram {
 			acc[in].WithGram()
+		}
+		if moments {
+			acc[in].WithMoments()
 		}
 	}
 	st := r.m.NewState()

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -43,6 +44,10 @@ type Recipe struct {
 	Gamma  *float64 `yaml:"gamma,omitempty" json:"gamma,omitempty"` // of the neighbourhood term
 	Kernel *int     `yaml:"kernel,omitempty" json:"kernel,omitempty"`
 	Power  *float64 `yaml:"power,omitempty" json:"power,omitempty"` // of the activation norm
+
+	Refine       string `yaml:"refine,omitempty" json:"refine,omitempty"`               // a name that package refine knows: exchanges what the method prunes and keeps; empty: nothing does
+	RefineLayers string `yaml:"refine_layers,omitempty" json:"refine_layers,omitempty"` // "attention" or "all"; empty: the refinement's own
+	RefineCycles int    `yaml:"refine_cycles,omitempty" json:"refine_cycles,omitempty"` // exchanges a row at most; 0: the refinement's own
 
 	Update string `yaml:"update,omitempty" json:"update,omitempty"` // a name that package update knows: changes what the method keeps; empty: nothing does
 
@@ -151,11 +156,19 @@ func (r Recipe) YAML() ([]byte, error) {
 // Resolved is a checked recipe in the types that the work is done with.
 type Resolved struct {
 	Method score.Method   // Score is nil where Update selects; NeedsData counts what Update needs
+	Refine *Refinement    // nil: the mask stays as it was selected
 	Update *update.Method // nil: what is kept stays as it is
 	Params score.Params
 	Target pattern.Target
 	Split  bool           // score and select each part of a fused matrix by itself
 	Skip   *regexp.Regexp // nil: nothing is skipped
+}
+
+// Refinement is a refinement and where it is used.
+type Refinement struct {
+	refine.Method
+	Layers refine.Layers
+	Cycles int // exchanges a row at most
 }
 
 // WithDefaults returns r with every field that has a default filled in.
@@ -182,6 +195,14 @@ func (r Recipe) WithDefaults() Recipe {
 	}
 	if r.Compute == "" {
 		r.Compute = DefaultCompute
+	}
+	if m, err := refine.Lookup(r.Refine); err == nil {
+		if r.RefineLayers == "" {
+			r.RefineLayers = string(m.Layers)
+		}
+		if r.RefineCycles == 0 {
+			r.RefineCycles = m.Cycles
+		}
 	}
 	return r
 }

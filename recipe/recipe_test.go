@@ -55,6 +55,21 @@ func TestDefaultsAreThePapers(t *testing.T) {
 	}
 }
 
+// A refinement's defaults are its source's, and it needs data whatever the score.
+func TestRefinementDefaults(t *testing.T) {
+	r := Recipe{Method: "magnitude", Refine: "dsnot"}
+	if d := r.WithDefaults(); d.RefineLayers != "attention" || d.RefineCycles != 50 {
+		t.Errorf("%s, %d cycles", d.RefineLayers, d.RefineCycles)
+	}
+	got, err := r.Resolve()
+	if err != nil || got.Refine == nil || !got.Method.NeedsData || got.Refine.Cycles != 50 {
+		t.Errorf("%+v (%v)", got, err)
+	}
+	if d := (Recipe{}).WithDefaults(); d.RefineLayers != "" || d.RefineCycles != 0 {
+		t.Errorf("nothing is refined, yet %q, %d", d.RefineLayers, d.RefineCycles)
+	}
+}
+
 func TestEachErrorNamesItsField(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                                 "empty",
@@ -75,6 +90,12 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, compare: col}`:                                 "compare: ",
 		`{version: 1, sparsity: 100%}`:                               `sparsity "100%"`,
 		`{version: 1, pattern: "4:2"}`:                               `pattern "4:2"`,
+		`{version: 1, refine: prayer}`:                               `refine: unknown refinement "prayer", want one of dsnot`,
+		`{version: 1, refine: dsnot, method: sparsegpt}`:             "refine: dsnot, beside method sparsegpt",
+		`{version: 1, refine_layers: all}`:                           "refine layers: all, but nothing is refined",
+		`{version: 1, refine_cycles: 3}`:                             "refine cycles: 3, but nothing is refined",
+		`{version: 1, refine: dsnot, refine_layers: mlp}`:            `refine layers: "mlp", want attention or all`,
+		`{version: 1, refine: dsnot, refine_cycles: -1}`:             "refine cycles: -1, want at least 1",
 		`{version: 1, fused: halves}`:                                `fused: "halves", want whole or split`,
 		`{version: 1, skip: "("}`:                                    "skip: ",
 		`{version: 1, compute: f64}`:                                 "compute: ",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -22,6 +23,12 @@ func (r Recipe) Resolve() (Resolved, error) {
 	var err error
 	if out.Method, out.Update, err = r.methods(); err != nil {
 		return out, err
+	}
+	if out.Refine, err = r.refinement(out.Method); err != nil {
+		return out, err
+	}
+	if out.Refine != nil {
+		out.Method.NeedsData = true
 	}
 	if out.Params, err = r.params(out.Method); err != nil {
 		return out, err
@@ -74,6 +81,34 @@ func (r Recipe) methods() (score.Method, *update.Method, error) {
 	}
 	m.NeedsData = true
 	return m, &u, nil
+}
+
+// refinement returns how the mask that m selects is refined, nil if it is not.
+func (r Recipe) refinement(m score.Method) (*Refinement, error) {
+	if r.Refine == "" {
+		switch {
+		case r.RefineLayers != "":
+			return nil, fmt.Errorf("refine layers: %s, but nothing is refined; want a refinement (%s) too", r.RefineLayers, strings.Join(refine.Names(), ", "))
+		case r.RefineCycles != 0:
+			return nil, fmt.Errorf("refine cycles: %d, but nothing is refined; want a refinement (%s) too", r.RefineCycles, strings.Join(refine.Names(), ", "))
+		}
+		return nil, nil
+	}
+	method, err := refine.Lookup(r.Refine)
+	if err != nil {
+		return nil, fmt.Errorf("refine: %w", err)
+	}
+	if m.Score == nil {
+		return nil, fmt.Errorf("refine: %s, beside method %s, which changes weights as it selects: there is no mask to refine before", r.Refine, m.Name)
+	}
+	layers, err := refine.ParseLayers(r.RefineLayers)
+	if err != nil {
+		return nil, fmt.Errorf("refine layers: %w", err)
+	}
+	if r.RefineCycles < 1 {
+		return nil, fmt.Errorf("refine cycles: %d, want at least 1", r.RefineCycles)
+	}
+	return &Refinement{Method: method, Layers: layers, Cycles: r.RefineCycles}, nil
 }
 
 func (r Recipe) params(m score.Method) (score.Params, error) {

@@ -22,6 +22,12 @@ type Input struct {
 	Sequences int // n
 	Tokens    int // over all sequences
 
+	// ColSum[j] is the mean over the sequences of Σ_tokens x_j, ColVar[j] the
+	// mean over all tokens of (x_j − the mean of x_j in the token's sequence)²:
+	// the variance inside the sequences, not that between them. Both are nil
+	// unless they were asked for.
+	ColSum, ColVar []float64
+
 	Gram *Gram // nil unless it was asked for
 }
 
@@ -43,9 +49,10 @@ func (in *Input) Check() error {
 // Accumulator gathers an Input, sequence by sequence. The order of the calls
 // decides the rounding, not the number of threads.
 type Accumulator struct {
-	sum    []float64 // [in] Σ over all sequences and tokens of x_j²
-	tokens int
-	gram   *Gram // nil unless it was asked for
+	sum     []float64 // [in] Σ over all sequences and tokens of x_j²
+	tokens  int
+	moments *moments // nil unless they were asked for
+	gram    *Gram    // nil unless it was asked for
 }
 
 // NewAccumulator returns an empty accumulator of width in.
@@ -58,8 +65,15 @@ func (a *Accumulator) WithGram() *Accumulator {
 	return a
 }
 
-// Add takes in the tokens × in inputs of one sequence. Squares are summed in
-// float64.
+// WithMoments makes a, which is empty, gather ColSum and ColVar too, and
+// returns it.
+func (a *Accumulator) WithMoments() *Accumulator {
+	a.moments = &moments{sum: make([]float64, len(a.sum)), squares: make([]float64, len(a.sum))}
+	return a
+}
+
+// Add takes in the tokens × in inputs of one sequence, all of them: of an
+// expert, those that were routed to it. Squares are summed in float64.
 func (a *Accumulator) Add(x tensor.Matrix) {
 	if x.Cols != len(a.sum) {
 		panic(fmt.Sprintf("stats: Accumulator.Add: %d columns, want %d", x.Cols, len(a.sum)))
@@ -72,6 +86,9 @@ func (a *Accumulator) Add(x tensor.Matrix) {
 			kernel.AddSquares(a.sum[lo:hi], x.Row(t)[lo:hi])
 		}
 	})
+	if a.moments != nil {
+		a.moments.add(x)
+	}
 	if a.gram != nil {
 		a.gram.add(x)
 	}
@@ -88,6 +105,9 @@ func (a *Accumulator) Input(sequences int) *Input {
 	}
 	for j, s := range a.sum {
 		in.ColSq[j] = s / float64(sequences)
+	}
+	if a.moments != nil {
+		in.ColSum, in.ColVar = a.moments.means(sequences, a.tokens)
 	}
 	return in
 }

@@ -32,6 +32,72 @@ func TestInputByHand(t *testing.T) {
 	}
 }
 
+// The same two sequences: means (1 − 2 + 3)/2 and (4 + 0 − 1)/2; inside the
+// first the variances are 9/4 and 4, in the second, of one token, 0; over 3
+// tokens 2·9/4/3 and 2·4/3.
+func TestMomentsByHand(t *testing.T) {
+	a := NewAccumulator(2).WithMoments()
+	a.Add(tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 4, -2, 0}})
+	a.Add(tensor.Matrix{Rows: 0, Cols: 2})
+	a.Add(tensor.Matrix{Rows: 1, Cols: 2, Data: []float32{3, -1}})
+	in := a.Input(2)
+	if !slices.Equal(in.ColSum, []float64{1, 1.5}) || !slices.Equal(in.ColVar, []float64{1.5, 8. / 3}) {
+		t.Errorf("sums %v, variances %v, want [1 1.5] and [1.5 2.66…]", in.ColSum, in.ColVar)
+	}
+	if in := NewAccumulator(2).Input(2); in.ColSum != nil || in.ColVar != nil {
+		t.Error("moments that nobody asked for")
+	}
+	if in := NewAccumulator(1).WithMoments().Input(2); in.ColSum[0] != 0 || in.ColVar[0] != 0 {
+		t.Errorf("without tokens: %v, %v, want 0", in.ColSum, in.ColVar)
+	}
+}
+
+// A constant channel has variance 0, one that hardly moves keeps its digits, and
+// threads change nothing.
+func TestMoments(t *testing.T) {
+	rng := rand.New(rand.NewPCG(6, 0))
+	const tokens, cols = 57, 1100
+	x := randomInputs(rng, tokens, cols)
+	for i := range tokens {
+		x.Row(i)[3] = 0.1
+		x.Row(i)[4] = 1e4 + float32(i%2)/512
+	}
+	var first *Input
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, threads := range []int{1, 4} {
+		runtime.GOMAXPROCS(threads)
+		a := NewAccumulator(cols).WithMoments()
+		a.Add(x)
+		in := a.Input(1)
+		if first == nil {
+			first = in
+		}
+		if !slices.Equal(in.ColSum, first.ColSum) || !slices.Equal(in.ColVar, first.ColVar) {
+			t.Errorf("%d threads give other moments than one", threads)
+		}
+	}
+	if first.ColVar[3] != 0 {
+		t.Errorf("variance of a constant channel is %v", first.ColVar[3])
+	}
+	// 29 of 57 tokens are lower by 2⁻⁹: p(1−p)·2⁻¹⁸.
+	if want := 29. / 57 * 28 / 57 * 0x1p-18; !(math.Abs(first.ColVar[4]-want) <= 1e-6*want) {
+		t.Errorf("variance %v, want %v", first.ColVar[4], want)
+	}
+	for j := range cols {
+		sum, squares := 0.0, 0.0
+		for i := range tokens {
+			sum += float64(x.Row(i)[j])
+		}
+		for i := range tokens {
+			d := float64(x.Row(i)[j]) - sum/tokens
+			squares += d * d
+		}
+		if !(math.Abs(first.ColSum[j]-sum) <= 1e-12*math.Abs(sum)) || !(math.Abs(first.ColVar[j]-squares/tokens) <= 1e-12*squares) {
+			t.Errorf("channel %d: sum %v, variance %v, want %v, %v", j, first.ColSum[j], first.ColVar[j], sum, squares/tokens)
+		}
+	}
+}
+
 // Against sums without rounding. Each of T additions rounds by 2⁻⁵³ of a sum
 // that only grows, the division once more.
 func TestInputIsExactSumToRounding(t *testing.T) {

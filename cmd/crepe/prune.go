@@ -17,6 +17,7 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -58,6 +59,8 @@ for a block's experts, they are read when tokens reach them.
 
 Methods (--method):
 ` + methodList() + `
+Refinements of the mask that a method selects (--refine):
+` + refineList() + `
 The recipe of every run is written beside its output; --recipe FILE repeats it
 or carries it to another model. Flags given beside it win.`,
 		Example: `  crepe prune                                          # the demo model, 50 %, CRePE
@@ -76,6 +79,7 @@ or carries it to another model. Flags given beside it win.`,
 	}
 	f.add(c.Flags())
 	complete(c, map[string][]string{
+		"refine": refine.Names(), "refine-layers": {string(refine.Attention), string(refine.All)},
 		"method": methodNames(), "update": update.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
@@ -90,6 +94,9 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.recipe, "recipe", "", "take method, sparsity, calibration and the rest from this YAML file")
 
 	fl.StringVar(&f.r.Method, "method", recipe.DefaultMethod, strings.Join(methodNames(), ", "))
+	fl.StringVar(&f.r.Refine, "refine", "", "then exchange weights that go and stay, row by row: "+strings.Join(refine.Names(), ", "))
+	fl.StringVar(&f.r.RefineLayers, "refine-layers", "", "Linears to refine: attention or all (default "+refineDefaults(func(m refine.Method) string { return string(m.Layers) })+")")
+	fl.IntVar(&f.r.RefineCycles, "refine-cycles", 0, "exchanges a row at most (default "+refineDefaults(func(m refine.Method) string { return strconv.Itoa(m.Cycles) })+")")
 	fl.StringVar(&f.r.Update, "update", "", "then change the weights that stay to make up for those that go: "+strings.Join(update.Names(), ", "))
 	fl.Float64Var(&f.alpha, "alpha", 0, "crepe: coefficient of the row term (default 1)")
 	fl.Float64Var(&f.beta, "beta", 0, "crepe: coefficient of the column term (default 1)")
@@ -123,12 +130,29 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 // methodNames are those of the scores, and of the updates that select.
 func methodNames() []string { return append(score.Names(), update.Names()...) }
 
+// refineDefaults lists a default of every refinement.
+func refineDefaults(of func(refine.Method) string) string {
+	var all []string
+	for _, m := range refine.Methods() {
+		all = append(all, m.Name+" "+of(m))
+	}
+	return strings.Join(all, ", ")
+}
+
 func methodList() string {
 	var b strings.Builder
 	for _, m := range score.Methods() {
 		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
 	}
 	for _, m := range update.Methods() {
+		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
+	}
+	return b.String()
+}
+
+func refineList() string {
+	var b strings.Builder
+	for _, m := range refine.Methods() {
 		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
 	}
 	return b.String()
@@ -150,6 +174,14 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		}
 	}
 	set("method", &r.Method, f.r.Method)
+	set("refine", &r.Refine, f.r.Refine)
+	set("refine-layers", &r.RefineLayers, f.r.RefineLayers)
+	if given("refine-cycles") {
+		if err := atLeast("refine-cycles", f.r.RefineCycles, 1); err != nil {
+			return r, err
+		}
+		r.RefineCycles = f.r.RefineCycles
+	}
 	set("update", &r.Update, f.r.Update)
 	set("compare", &r.Compare, f.r.Compare)
 	set("fused", &r.Fused, f.r.Fused)
@@ -330,6 +362,9 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 		amount = strings.TrimSuffix(s.String(), "%")
 	}
 	method := r.Method
+	if r.Refine != "" {
+		method += "-" + r.Refine
+	}
 	if r.Update != "" {
 		method += "-" + r.Update
 	}

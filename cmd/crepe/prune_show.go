@@ -72,8 +72,8 @@ func (a *app) showPlan(p *prune.Plan, o *opened, opt prune.Options, asJSON bool)
 	}
 	fmt.Fprintf(w, "\nweights\t%d of %d would be zero\n", pruned, weights)
 	m := p.Memory
-	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, Gram matrices %s, scores %s, activations %s, hidden states %s%s\n",
-		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Gram), formatBytes(m.Scores),
+	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, Gram matrices %s, refinement %s, scores %s, activations %s, hidden states %s%s\n",
+		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores),
 		formatBytes(m.Scratch), formatBytes(m.Hidden), map[bool]string{true: " in a file"}[m.Spill])
 	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n",
 		formatBytes(p.Disk.Output), opt.Output, formatBytes(p.Disk.Extra), formatBytes(free))
@@ -94,6 +94,9 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 		pattern = ", " + rep.Pattern
 	}
 	fmt.Fprintf(w, "method\t%s%s\n", rep.Method, pattern)
+	if n, left, ok := rep.Refined(); ok {
+		fmt.Fprintf(w, "refined\t%s: %d exchanges, %.1f %% of the error that it lowers left\n", rep.Refine, n, 100*left)
+	}
 	fmt.Fprintf(w, "sparsity\t%.3f %% of %d Linears with %.1f M weights (asked: %.3f %%)\n",
 		100*rep.Sparsity.Measured, len(rep.Linears), float64(weights)/1e6, 100*rep.Sparsity.Target)
 	if rep.Dense != nil {
@@ -101,8 +104,15 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.m.Compute)
 	}
 	s := rep.Seconds
-	fmt.Fprintf(w, "time\t%.1f s: load %.1f, calibrate %.1f, score %.2f, select %.2f, update %.2f, write %.1f, eval %.1f\n",
-		s.Total, s.Load, s.Calibrate, s.Score, s.Select, s.Update, s.Write, s.Eval)
+	optional := ""
+	if rep.Refine != "" {
+		optional += fmt.Sprintf(", refine %.2f", s.Refine)
+	}
+	if s.Update > 0 {
+		optional += fmt.Sprintf(", update %.2f", s.Update)
+	}
+	fmt.Fprintf(w, "time\t%.1f s: load %.1f, calibrate %.1f, score %.2f, select %.2f%s, write %.1f, eval %.1f\n",
+		s.Total, s.Load, s.Calibrate, s.Score, s.Select, optional, s.Write, s.Eval)
 	if rep.PeakRSS > 0 {
 		fmt.Fprintf(w, "memory\t%s at the peak\n", formatBytes(rep.PeakRSS))
 	}

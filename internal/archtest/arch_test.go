@@ -32,6 +32,7 @@ var layers = map[string]int{
 	"stats":             3,
 	"linalg":            3,
 	"update":            4,
+	"refine":            4,
 	"corpus":            3,
 	"internal/parquet":  0,
 	"model":             4,

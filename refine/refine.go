@@ -1,0 +1,128 @@
+// Package refine changes a mask after it was selected: in each row, pruned
+// weights come back and kept ones go in their place, one for one. Weights stay
+// as they are, and so do the counts of rows and of N:M groups.
+//
+// The letters of all files here:
+//
+//	W   out × in weight as it came, dense
+//	i   a row; j, k columns
+//	X   input of the Linear, tokens × in
+//	u   the pruned part of a row: u_j = W_ij where j is pruned, else 0
+//
+// No method depends on GOMAXPROCS: a row is refined by itself, in float64.
+package refine
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Method is a way to refine.
+type Method struct {
+	Name   string
+	Doc    string // what it does, in a line
+	Cite   string // its source
+	Layers Layers // that the source refines
+	Cycles int    // exchanges a row at most, unless asked otherwise
+
+	NeedsMoments bool // reads a stats.Input's ColSum and ColVar
+
+	// Run exchanges weights of the mask of p.
+	Run func(p Problem) Result
+}
+
+// Problem is a mask and what it is refined by.
+type Problem struct {
+	Kept    *mask.Mask      // changed in place
+	W       *tensor.Weight  // rows and columns as Kept
+	Scores  []float32       // row-major, what Kept was selected by
+	Input   *stats.Input    // what the method needs is there
+	Pattern pattern.Pattern // holds for Kept and after; zero: none
+	Cycles  int             // exchanges a row at most
+}
+
+// Result is what a refinement did.
+type Result struct {
+	Exchanges int `json:"exchanges"`
+
+	// Before and After are what the method lowers, summed over the rows.
+	Before float64 `json:"error_before"`
+	After  float64 `json:"error_after"`
+}
+
+// Add adds the result of another part of the same Linear.
+func (r *Result) Add(o Result) {
+	r.Exchanges += o.Exchanges
+	r.Before += o.Before
+	r.After += o.After
+}
+
+// Layers says which Linears of a block are refined.
+type Layers string
+
+const (
+	Attention Layers = "attention" // those of the attention, or what stands in its place
+	All       Layers = "all"
+)
+
+// ParseLayers reads "attention" or "all".
+func ParseLayers(s string) (Layers, error) {
+	switch l := Layers(s); l {
+	case Attention, All:
+		return l, nil
+	}
+	return "", fmt.Errorf("%q, want %s or %s", s, Attention, All)
+}
+
+// Methods returns all methods.
+func Methods() []Method { return []Method{DSnoT} }
+
+// Names returns the names of all methods, in their order.
+func Names() []string {
+	var names []string
+	for _, m := range Methods() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// Lookup returns the method called name.
+func Lookup(name string) (Method, error) {
+	for _, m := range Methods() {
+		if m.Name == name {
+			return m, nil
+		}
+	}
+	return Method{}, fmt.Errorf("unknown refinement %q, want one of %s", name, strings.Join(Names(), ", "))
+}
+
+// taskRows is how many rows one task refines: few, since some take many cycles
+// and some none.
+const taskRows = 8
+
+// eachRow sums what the refiners of newRow, one a task, return for every row.
+// The sums do not depend on who did which.
+func (p *Problem) eachRow(newRow func() func(i int) Result) Result {
+	if p.Kept.Rows != p.W.Rows || p.Kept.Cols != p.W.Cols || len(p.Scores) != p.W.Rows*p.W.Cols || len(p.Input.ColSq) != p.W.Cols {
+		panic(fmt.Sprintf("refine: mask of %d × %d, weight of %d × %d, %d scores, input of %d",
+			p.Kept.Rows, p.Kept.Cols, p.W.Rows, p.W.Cols, len(p.Scores), len(p.Input.ColSq)))
+	}
+	rows := make([]Result, p.W.Rows)
+	parallel.For(p.W.Rows, taskRows, func(lo, hi int) {
+		refine := newRow()
+		for i := lo; i < hi; i++ {
+			rows[i] = refine(i)
+		}
+	})
+	var sum Result
+	for _, r := range rows {
+		sum.Add(r)
+	}
+	return sum
+}
