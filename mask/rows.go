@@ -12,13 +12,13 @@ const (
 	rowPrefix     = 512 // scores at the beginning of a row that give the first guess
 )
 
-// rows prunes the k lowest of each row.
-func (s *selection) rows(k int) {
+// rows prunes the count(i) lowest of each row i.
+func (s *selection) rows(count func(i int) int) {
 	parallel.For(s.Rows, taskRows, func(lo, hi int) {
 		candidates := make([]uint64, s.stride)
 		values := make([]float32, 0, 2*rowCandidates)
 		for i := lo; i < hi; i++ {
-			x, kept := s.scoresOf(i), s.row(i)
+			k, x, kept := count(i), s.scoresOf(i), s.row(i)
 			if k == 0 || s.bad[i] {
 				kernel.AtLeast(kept, x, 0)
 				continue

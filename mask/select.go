@@ -28,7 +28,7 @@ func Select(scores []float32, rows, cols int, t pattern.Target) (*Mask, error) {
 	case t.Pattern.Of != 0:
 		s.groups(t.Pattern)
 	case k == 0 || t.Group == pattern.Row:
-		s.rows(t.Sparsity.CountOf(cols))
+		s.rows(func(i int) int { return t.PrunedInRow(i, cols) })
 	default:
 		s.matrix(k)
 	}
@@ -45,7 +45,7 @@ func Lowest(scores []float32, rows, cols, k int) (*Mask, error) {
 	}
 	s := selection{Mask: newMask(rows, cols), scores: scores, bad: make([]bool, rows)}
 	if k == 0 {
-		s.rows(0)
+		s.rows(func(int) int { return 0 })
 	} else {
 		s.matrix(k)
 	}

@@ -25,7 +25,7 @@ func Verify(w *tensor.Weight, t pattern.Target) error {
 		row := make([]float32, w.Cols)
 		for i := range w.Rows {
 			w.Row(row, i)
-			if n, k := zeros(row), t.Sparsity.CountOf(w.Cols); n < k {
+			if n, k := zeros(row), t.PrunedInRow(i, w.Cols); n < k {
 				return fmt.Errorf("row %d has %d zeros, want at least %d (%s of %d)", i, n, k, t.Sparsity, w.Cols)
 			}
 		}

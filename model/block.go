@@ -25,6 +25,10 @@ type Block interface {
 	// leave it. An error is as in Observe, and x is then of no use.
 	Forward(st *State, x tensor.Matrix) error
 
+	// Pass is Observe and Forward at once, for less than both: the last product
+	// is made, too.
+	Pass(st *State, x tensor.Matrix, tap Tap) error
+
 	// ReadFrom makes weights that are not in memory be read from inv from now
 	// on, which has the tensors of the Model's checkpoint, pruned.
 	ReadFrom(inv *checkpoint.Inventory) error
@@ -68,6 +72,10 @@ func (d *decoder) Inputs() []*Input {
 
 func (d *decoder) Forward(st *State, x tensor.Matrix) error {
 	return d.runAll(st, d.branches, x, nil)
+}
+
+func (d *decoder) Pass(st *State, x tensor.Matrix, tap Tap) error {
+	return d.runAll(st, d.branches, x, tap)
 }
 
 func (d *decoder) Observe(st *State, x tensor.Matrix, tap Tap) error {

@@ -105,13 +105,26 @@ type Target struct {
 	Sparsity Sparsity
 	Group    Group
 	Pattern  Pattern
+
+	// Level lets rows differ by one weight, so that the whole of a Row target
+	// is that of a Matrix target.
+	Level bool
+}
+
+// PrunedInRow returns how many weights of row i of a Row target go: ⌊cols·s⌋,
+// or, to level, ⌊(i+1)·cols·s⌋ − ⌊i·cols·s⌋.
+func (t Target) PrunedInRow(i, cols int) int {
+	if t.Level {
+		return t.Sparsity.CountOf((i+1)*cols) - t.Sparsity.CountOf(i*cols)
+	}
+	return t.Sparsity.CountOf(cols)
 }
 
 // Pruned returns exactly how many weights of a rows × cols matrix go:
 //
 //	N:M     rows · cols/M · (M−N)
 //	Row     rows · ⌊cols·s⌋
-//	Matrix  ⌊rows·cols·s⌋
+//	Matrix  ⌊rows·cols·s⌋, and a Row target that is to be level
 //
 // It is an error if M does not divide cols.
 func (t Target) Pruned(rows, cols int) (int, error) {
@@ -121,7 +134,7 @@ func (t Target) Pruned(rows, cols int) (int, error) {
 			return 0, fmt.Errorf("%d columns, want a multiple of %d for pattern %s", cols, p.Of, p)
 		}
 		return rows * (cols / p.Of) * (p.Of - p.Keep), nil
-	case t.Group == Row:
+	case t.Group == Row && !t.Level:
 		return rows * t.Sparsity.CountOf(cols), nil
 	}
 	return t.Sparsity.CountOf(rows * cols), nil

@@ -2,6 +2,7 @@ package pattern
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -63,6 +64,17 @@ func ParseSparsity(s string) (Sparsity, error) {
 		den *= 100
 	}
 	return newSparsity(num, den), nil
+}
+
+// Round returns x to 15 decimals as an exact share, which must be in [0, 1)
+// then, too. Float64 and Round lead from one to the other and back.
+func Round(x float64) (Sparsity, error) {
+	const den = 1e15
+	num := math.Round(x * den)
+	if !(num >= 0 && num < den) {
+		return Sparsity{}, fmt.Errorf("share %v, want at least 0 and below 1", x)
+	}
+	return newSparsity(uint64(num), den), nil
 }
 
 func decimal(s string) bool {

@@ -16,6 +16,7 @@ func (p *Plan) EstimateSeconds(c model.Compute) float64 {
 		tokens, width = 256, 1024
 		ioRate        = 500e6 // bytes a second: a plain disk
 		share         = 0.8   // of a large product's speed that a whole block reaches
+		rate64        = 2e9   // float64 operations a second of singular values
 	)
 	x, y := tensor.NewMatrix(tokens, width), tensor.NewMatrix(tokens, width)
 	w := tensor.NewWeight(tensor.BF16, width, width)
@@ -31,5 +32,5 @@ func (p *Plan) EstimateSeconds(c model.Compute) float64 {
 		runs++
 	}
 	perSecond := 2 * tokens * width * width * float64(runs) / time.Since(start).Seconds()
-	return p.FLOP/(share*perSecond) + float64(p.Disk.Output)/ioRate
+	return p.FLOP/(share*perSecond) + p.FLOP64/rate64 + float64(p.Disk.Output)/ioRate
 }

@@ -103,14 +103,10 @@ func inPart(p model.Part, err error) error {
 // mask returns what method keeps of w, a Linear's rows or some of them; nil if
 // the update selects. r.scores are what it was selected by.
 func (r *runner) mask(w *tensor.Weight, method score.Method, s *stats.Input) (*mask.Mask, error) {
-	n := w.Rows * w.Cols
-	if cap(r.scores) < n {
-		r.scores = make([]float32, n)
-	}
+	scores := r.buffer(w.Rows * w.Cols)
 	if method.Score == nil {
 		return nil, nil
 	}
-	scores := r.scores[:n]
 	stop := timed(&r.report.Seconds.Score)
 	err := method.Score(scores, w, s, r.plan.resolved.Params)
 	stop()
@@ -118,7 +114,7 @@ func (r *runner) mask(w *tensor.Weight, method score.Method, s *stats.Input) (*m
 		return nil, err
 	}
 	defer timed(&r.report.Seconds.Select)()
-	return mask.Select(scores, w.Rows, w.Cols, r.plan.resolved.Target)
+	return mask.Select(scores, w.Rows, w.Cols, r.target)
 }
 
 // apply prunes w and updates it with change, if there is one.
@@ -128,7 +124,7 @@ func (r *runner) apply(kept *mask.Mask, w *tensor.Weight, change *update.Method)
 		return nil
 	}
 	defer timed(&r.report.Seconds.Update)()
-	return change.Run(w, r.factor, kept, r.plan.resolved.Target, r.scores)
+	return change.Run(w, r.factor, kept, r.target, r.scores)
 }
 
 // warnOfFewTokens says what a Gram matrix of too few tokens is worth.

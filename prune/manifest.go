@@ -35,6 +35,8 @@ type Manifest struct {
 	Dense   *eval.Result `json:"dense,omitempty"`
 	Pruned  *eval.Result `json:"pruned,omitempty"`
 	Linears []Linear     `json:"linears,omitempty"`
+
+	Allocation *Allocation `json:"allocation,omitempty"`
 }
 
 // Text is what was calibrated or measured on, as it came out: a recipe's
@@ -67,6 +69,7 @@ func (r *runner) commit(hashes map[string]string) error {
 	manifest := Manifest{
 		Crepe: Version, Kernels: cpu.Current().String(), Compute: r.m.Compute.String(), Recipe: used, Inputs: hashes,
 		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
+		Allocation: rep.Allocation,
 		Evaluation: newText(r.opt.Evaluation),
 	}
 	if r.plan.resolved.Method.NeedsData {
@@ -128,7 +131,7 @@ func (r *runner) recall() error {
 		return err
 	}
 	rep := r.report
-	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears = m.Sparsity, m.Dense, m.Pruned, m.Linears
+	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation
 	return nil
 }
 
@@ -143,6 +146,9 @@ func (r *runner) collect() error {
 		rep.Linears = append(rep.Linears, linears...)
 	}
 	rep.Sparsity.Measured = measured(rep.Linears)
+	if a := r.plan.resolved.Allocate; a != nil {
+		rep.Allocation = &Allocation{Method: a.Name, Blocks: r.allocated}
+	}
 	if r.opt.Evaluation == nil {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/mask"
@@ -57,6 +58,8 @@ type InMemory struct {
 	m     *model.Model
 	text  *windows.Set
 	first []*stats.Input // of the first block's inputs; nil before the first Prune
+
+	measured map[string][]allocate.Block // by what they were measured with
 }
 
 // NewInMemory returns a pruner of m, calibrated on text. All experts of a block
@@ -84,7 +87,10 @@ func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, ea
 	}
 	r := &runner{
 		opt:  Options{Recipe: rec, Calibration: p.text, Progress: p.Progress, Warn: p.Warn},
-		plan: plan, m: p.m, report: &Report{}, masks: Masks{},
+		plan: plan, m: p.m, report: &Report{}, masks: Masks{}, spill: p.SpillDir,
+	}
+	if err := p.allocate(ctx, r); err != nil {
+		return nil, err
 	}
 	if r.store, err = hidden.New(len(p.text.Tokens), p.text.SeqLen, p.m.Width(), p.SpillDir); err != nil {
 		return nil, err
@@ -105,6 +111,7 @@ func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, ea
 
 // block takes block b from dense to pruned, and the hidden states past it.
 func (p *InMemory) block(ctx context.Context, r *runner, b int, each func(model.Block) error) error {
+	r.target = r.targetOf(b)
 	block, err := r.load(p.m, b)
 	if err != nil {
 		return err
@@ -125,6 +132,25 @@ func (p *InMemory) block(ctx context.Context, r *runner, b int, each func(model.
 		r.bar.Add(int64(r.store.Len()))
 	}
 	return each(block)
+}
+
+// allocate finds r's shares. Blocks are measured once for all recipes that
+// measure alike.
+func (p *InMemory) allocate(ctx context.Context, r *runner) error {
+	a := r.plan.resolved.Allocate
+	if a == nil {
+		return nil
+	}
+	key := fmt.Sprintf("%s %+v %s", a.Name, r.plan.resolved.AllocateParams, r.opt.Recipe.Skip)
+	r.allocated = slices.Clone(p.measured[key])
+	if err := r.allocate(ctx); err != nil {
+		return err
+	}
+	if p.measured == nil {
+		p.measured = map[string][]allocate.Block{}
+	}
+	p.measured[key] = slices.Clone(r.allocated)
+	return nil
 }
 
 func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {

@@ -72,9 +72,17 @@ func (o *Options) Validate() error {
 	case o.Output == "":
 		return errors.New("output: empty, want a folder")
 	case resolved.Method.NeedsData && o.Calibration == nil:
-		return errors.New("calibration: none, but method " + resolved.Method.Name + " needs it")
+		return errors.New("calibration: none, but " + needing(resolved) + " needs it")
 	}
 	return nil
+}
+
+// needing names what needs data.
+func needing(r recipe.Resolved) string {
+	if !r.Observes {
+		return "allocation " + r.Allocate.Name
+	}
+	return "method " + r.Method.Name
 }
 
 // RecipePath returns where the recipe of a run is written: beside its output.

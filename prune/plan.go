@@ -9,6 +9,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
+	"github.com/crepe-llm/crepe/linalg"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/stats"
@@ -20,7 +21,8 @@ type Plan struct {
 	Linears []PlannedLinear `json:"linears"`
 	Memory  Memory          `json:"memory"`
 	Disk    Disk            `json:"disk"`
-	FLOP    float64         `json:"flop"` // of the matrix products of calibration and evaluation
+	FLOP    float64         `json:"flop"`             // of the matrix products of calibration and evaluation
+	FLOP64  float64         `json:"flop64,omitempty"` // of singular values, in float64
 
 	resolved recipe.Resolved
 	files    *checkpoint.Plan
@@ -114,6 +116,11 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 					const scoreBytes, maskBytes = 4, 1
 					p.Memory.Scores = max(p.Memory.Scores, int64(rows)*int64(l.Cols)*(scoreBytes+maskBytes))
 				}
+				if a := r.Allocate; a != nil && a.FromWeight != nil {
+					p.Memory.Scores = max(p.Memory.Scores, linalg.SingularBytes(l.Rows, l.Cols))
+					n, k := float64(min(l.Rows, l.Cols)), float64(max(l.Rows, l.Cols))
+					p.FLOP64 += n*n*k + 4./3*n*n*n
+				}
 				todo++
 			}
 			p.Linears = append(p.Linears, pl)
@@ -176,7 +183,14 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		p.FLOP += float64(sequences) * float64(tokens) * flopPerToken
 	}
 	if c := opt.Calibration; c != nil && p.resolved.Method.NeedsData {
-		use(len(c.Tokens), c.SeqLen, 2*2*weights)
+		passes := 0.0
+		if p.resolved.Observes {
+			passes += 2 // dense and pruned
+		}
+		if a := p.resolved.Allocate; a != nil && a.NeedsData() {
+			passes++
+		}
+		use(len(c.Tokens), c.SeqLen, passes*2*weights)
 	}
 	if e := opt.Evaluation; e != nil {
 		use(len(e.Tokens), e.SeqLen, 2*2*(weights+head))

@@ -18,9 +18,12 @@ type Report struct {
 	Dense    *eval.Result `json:"dense"` // null if not measured
 	Pruned   *eval.Result `json:"pruned"`
 	Linears  []Linear     `json:"linears"`
-	Seconds  Seconds      `json:"seconds"`
-	PeakRSS  int64        `json:"peak_rss_bytes"` // 0 where the system does not say
-	Output   string       `json:"output"`
+
+	Allocation *Allocation `json:"allocation,omitempty"` // nil: every block gets the same share
+
+	Seconds Seconds `json:"seconds"`
+	PeakRSS int64   `json:"peak_rss_bytes"` // 0 where the system does not say
+	Output  string  `json:"output"`
 }
 
 // Sparsity is the share of zeros in the pruned Linears: as asked, and as
@@ -46,6 +49,7 @@ type Linear struct {
 // what it did itself.
 type Seconds struct {
 	Load      float64 `json:"load"`
+	Allocate  float64 `json:"allocate"`
 	Calibrate float64 `json:"calibrate"`
 	Score     float64 `json:"score"`
 	Select    float64 `json:"select"`

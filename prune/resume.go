@@ -15,6 +15,7 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/model"
 )
 
 // saveEvery is the least time between two copies of the hidden states: what a
@@ -42,16 +43,22 @@ func (r *runner) fingerprint(hashes map[string]string) string {
 	return b.String()
 }
 
-const savedPrefix = "entering-block-"
+// Copies of hidden states are named for the blocks behind them.
+const (
+	savedPrefix    = "entering-"
+	enteringPruned = savedPrefix + "pruned-block-"
+	enteringDense  = savedPrefix + "dense-block-"
+)
 
 func (r *runner) savedPath(b int) string {
-	return r.w.ScratchPath(fmt.Sprint(savedPrefix, b))
+	return r.w.ScratchPath(fmt.Sprint(r.entering, b))
 }
 
 // enter makes the store and fills it with the hidden states that enter block
 // done: the embeddings, or the newest copy of an interrupted run, run through
-// the pruned blocks that the copy has not passed yet.
-func (r *runner) enter(ctx context.Context, done int) error {
+// the blocks, pruned or dense as entering says, that the copy has not passed yet.
+func (r *runner) enter(ctx context.Context, done int, entering string) error {
+	r.entering = entering
 	c := r.opt.Calibration
 	store, err := hidden.New(len(c.Tokens), c.SeqLen, r.m.Width(), r.spillDir())
 	if err != nil {
@@ -75,17 +82,21 @@ func (r *runner) enter(ctx context.Context, done int) error {
 	if from == done {
 		return nil
 	}
-	return r.replay(ctx, from, done)
+	m := r.m
+	if entering == enteringPruned {
+		inv, pruned, err := r.openPruned()
+		if err != nil {
+			return err
+		}
+		defer inv.Close()
+		m = pruned
+	}
+	return r.replay(ctx, m, from, done)
 }
 
-// replay runs the store through the pruned blocks from, …, to−1 as written.
-func (r *runner) replay(ctx context.Context, from, to int) error {
-	inv, m, err := r.openPruned()
-	if err != nil {
-		return err
-	}
-	defer inv.Close()
-	bar := r.opt.Progress.Start("take up the pruned blocks", int64((to-from)*r.store.Len()), "sequences")
+// replay runs the store through m's blocks from, …, to−1.
+func (r *runner) replay(ctx context.Context, m *model.Model, from, to int) error {
+	bar := r.opt.Progress.Start("take up the blocks that are done", int64((to-from)*r.store.Len()), "sequences")
 	st := m.NewState()
 	for b := from; b < to; b++ {
 		block, err := r.load(m, b)

@@ -8,12 +8,14 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/update"
@@ -37,11 +39,17 @@ type runner struct {
 	w      *checkpoint.Writer
 	report *Report
 
+	allocated []allocate.Block // nil: every block gets the recipe's target
+	alike     bool             // they turned out the same
+	target    pattern.Target   // of the block at work
+
 	masks    Masks          // nil: what is written has the zeros
 	scores   []float32      // of the Linear at work, reused
 	factor   *update.Factor // of the input at work; nil until an update asks for it
 	starved  string         // the expert that was last warned of
 	store    *hidden.Store  // nil if the method needs no data
+	entering string         // what its copies are called
+	spill    string         // without a writer: the folder of its file, if any
 	bar      *progress.Bar
 	lastSave time.Time
 	unsaved  bool // hidden states cannot be copied
@@ -148,6 +156,9 @@ func (r *runner) work(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.allocate(ctx); err != nil {
+		return err
+	}
 	if err := r.pruneBlocks(ctx); err != nil {
 		return err
 	}
@@ -207,6 +218,9 @@ func (r *runner) openPruned() (*checkpoint.Inventory, *model.Model, error) {
 
 // spillDir is where hidden states go that do not fit in memory.
 func (r *runner) spillDir() string {
+	if r.w == nil {
+		return r.spill
+	}
 	if r.plan.Memory.Spill {
 		return filepath.Dir(r.w.ScratchPath("hidden"))
 	}
@@ -242,7 +256,7 @@ func (r *runner) pruneBlocks(ctx context.Context) error {
 	}
 	r.warnOfFewTokens()
 	sequences := 0
-	if done < r.m.Blocks() && r.plan.resolved.Method.NeedsData && r.opt.Masks == nil {
+	if done < r.m.Blocks() && r.plan.resolved.Observes && r.opt.Masks == nil {
 		sequences = len(r.opt.Calibration.Tokens)
 	}
 	const passes = 2 // dense and pruned
@@ -252,7 +266,7 @@ func (r *runner) pruneBlocks(ctx context.Context) error {
 		total, unit = int64(r.m.Blocks()-done), "blocks"
 	}
 	if sequences > 0 {
-		if err := r.enter(ctx, done); err != nil {
+		if err := r.enter(ctx, done, enteringPruned); err != nil {
 			return err
 		}
 	}
@@ -270,6 +284,7 @@ func (r *runner) pruneBlocks(ctx context.Context) error {
 
 // pruneBlock takes block b from dense to written, and the hidden states past it.
 func (r *runner) pruneBlock(ctx context.Context, b int) error {
+	r.target = r.targetOf(b)
 	name := fmt.Sprintf("block %d of %d", b+1, r.m.Blocks())
 	block, err := r.load(r.m, b)
 	if err != nil {
@@ -312,9 +327,8 @@ func (r *runner) load(m *model.Model, b int) (model.Block, error) {
 // input saw.
 func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Input]*stats.Input, error) {
 	defer timed(&r.report.Seconds.Calibrate)()
-	acc := map[*model.Input]*stats.Accumulator{}
+	acc := accumulators(block)
 	for _, in := range block.Inputs() {
-		acc[in] = stats.NewAccumulator(in.Linears[0].Cols)
 		gram, moments := r.plan.observes(in)
 		if gram {
 			acc[in].WithGram()
@@ -323,8 +337,12 @@ func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Inp
 			acc[in].WithMoments()
 		}
 	}
+	return r.gather(ctx, block, acc)
+}
+
+// gather is observe into acc.
+func (r *runner) gather(ctx context.Context, block model.Block, acc gatherers) (map[*model.Input]*stats.Input, error) {
 	st := r.m.NewState()
-	tap := func(in *model.Input, x tensor.Matrix) { acc[in].Add(x) }
 	for i := range r.store.Len() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -333,14 +351,32 @@ func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Inp
 		if err != nil {
 			return nil, err
 		}
-		if err := block.Observe(st, x, tap); err != nil {
+		if err := block.Observe(st, x, acc.tap); err != nil {
 			return nil, err
 		}
 		r.bar.Add(1)
 	}
+	return acc.inputs(block, r.store.Len())
+}
+
+// gatherers are the accumulators of a block's inputs.
+type gatherers map[*model.Input]*stats.Accumulator
+
+func accumulators(block model.Block) gatherers {
+	acc := gatherers{}
+	for _, in := range block.Inputs() {
+		acc[in] = stats.NewAccumulator(in.Linears[0].Cols)
+	}
+	return acc
+}
+
+func (acc gatherers) tap(in *model.Input, x tensor.Matrix) { acc[in].Add(x) }
+
+// inputs returns what has been gathered of so many sequences.
+func (acc gatherers) inputs(block model.Block, sequences int) (map[*model.Input]*stats.Input, error) {
 	seen := map[*model.Input]*stats.Input{}
 	for _, in := range block.Inputs() {
-		s := acc[in].Input(r.store.Len())
+		s := acc[in].Input(sequences)
 		if err := s.Check(); err != nil {
 			return nil, fmt.Errorf("input of %s: %w", in.Name, err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
@@ -50,6 +51,13 @@ type Recipe struct {
 	RefineCycles int    `yaml:"refine_cycles,omitempty" json:"refine_cycles,omitempty"` // exchanges a row at most; 0: the refinement's own
 
 	Update string `yaml:"update,omitempty" json:"update,omitempty"` // a name that package update knows: changes what the method keeps; empty: nothing does
+
+	Allocate            string   `yaml:"allocate,omitempty" json:"allocate,omitempty"`     // a name that package allocate knows: the blocks' shares of Sparsity; empty: uniform
+	OWLLambda           *float64 `yaml:"owl_lambda,omitempty" json:"owl_lambda,omitempty"` // nil: the method's default
+	OWLM                *float64 `yaml:"owl_m,omitempty" json:"owl_m,omitempty"`
+	DLPAlpha            *float64 `yaml:"dlp_alpha,omitempty" json:"dlp_alpha,omitempty"`
+	DLPCenter           string   `yaml:"dlp_center,omitempty" json:"dlp_center,omitempty"` // "mean" or "median"
+	AlphaPruningEpsilon *float64 `yaml:"alphapruning_epsilon,omitempty" json:"alphapruning_epsilon,omitempty"`
 
 	Sparsity string `yaml:"sparsity,omitempty" json:"sparsity,omitempty"` // "50%" or "0.5"; with Pattern empty
 	Pattern  string `yaml:"pattern,omitempty" json:"pattern,omitempty"`   // "2:4"
@@ -155,13 +163,18 @@ func (r Recipe) YAML() ([]byte, error) {
 
 // Resolved is a checked recipe in the types that the work is done with.
 type Resolved struct {
-	Method score.Method   // Score is nil where Update selects; NeedsData counts what Update needs
+	Method score.Method   // Score is nil where Update selects; NeedsData counts what Update and Allocate need
 	Refine *Refinement    // nil: the mask stays as it was selected
 	Update *update.Method // nil: what is kept stays as it is
 	Params score.Params
-	Target pattern.Target
-	Split  bool           // score and select each part of a fused matrix by itself
-	Skip   *regexp.Regexp // nil: nothing is skipped
+	Target pattern.Target // of the whole
+
+	Allocate       *allocate.Method // nil: every block gets Target
+	AllocateParams allocate.Params
+	Observes       bool // pruning a block needs what its inputs see
+
+	Split bool           // score and select each part of a fused matrix by itself
+	Skip  *regexp.Regexp // nil: nothing is skipped
 }
 
 // Refinement is a refinement and where it is used.
@@ -180,6 +193,9 @@ func (r Recipe) WithDefaults() Recipe {
 	}
 	if r.Sparsity == "" && r.Pattern == "" {
 		r.Sparsity = DefaultSparsity
+	}
+	if r.Allocate == allocate.Uniform.Name {
+		r.Allocate = ""
 	}
 	if r.Calibration.Samples == 0 {
 		r.Calibration.Samples = DefaultSamples

@@ -36,6 +36,13 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if out.Target, err = r.target(out.Method); err != nil {
 		return out, err
 	}
+	out.Observes = out.Method.NeedsData
+	if out.Allocate, out.AllocateParams, err = r.allocation(); err != nil {
+		return out, err
+	}
+	if out.Allocate != nil && out.Allocate.NeedsData() {
+		out.Method.NeedsData = true
+	}
 	switch r.Fused {
 	case "whole":
 	case "split":

@@ -20,16 +20,17 @@ import (
 
 // inspection is what crepe inspect --json prints.
 type inspection struct {
-	Model        string           `json:"model"`
-	Architecture string           `json:"architecture"`
-	Blocks       int              `json:"blocks"`
-	Parameters   int64            `json:"parameters"` // elements of all tensors stored
-	Bytes        int64            `json:"bytes"`      // of all tensors stored
-	DTypes       map[string]int64 `json:"dtypes"`     // elements by type
-	Sparsity     float64          `json:"sparsity"`   // over all prunable Linears
-	Patterns     map[string]bool  `json:"patterns"`   // does every Linear with zeros hold it
-	Linears      []inspected      `json:"linears"`
-	Manifest     *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
+	Model         string           `json:"model"`
+	Architecture  string           `json:"architecture"`
+	Blocks        int              `json:"blocks"`
+	Parameters    int64            `json:"parameters"`     // elements of all tensors stored
+	Bytes         int64            `json:"bytes"`          // of all tensors stored
+	DTypes        map[string]int64 `json:"dtypes"`         // elements by type
+	Sparsity      float64          `json:"sparsity"`       // over all prunable Linears
+	Patterns      map[string]bool  `json:"patterns"`       // does every Linear with zeros hold it
+	BlockSparsity []float64        `json:"block_sparsity"` // of each block's prunable Linears
+	Linears       []inspected      `json:"linears"`
+	Manifest      *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
 }
 
 type inspected struct {
@@ -109,6 +110,7 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 		if err != nil {
 			return err
 		}
+		blockZeros, blockTotal := zeros, total
 		for _, input := range block.Inputs() {
 			for _, l := range input.Linears {
 				if err := l.Load(); err != nil {
@@ -132,6 +134,7 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 			}
 		}
 		block.Release()
+		in.BlockSparsity = append(in.BlockSparsity, float64(zeros-blockZeros)/float64(total-blockTotal))
 		bar.Add(1)
 	}
 	in.Sparsity = float64(zeros) / float64(total)
@@ -158,6 +161,16 @@ func (a *app) showInspection(in inspection) error {
 		}
 	}
 	fmt.Fprintf(w, "sparsity\t%.3f %% of all prunable weights\n\n", 100*in.Sparsity)
+	if in.Manifest != nil && in.Manifest.Allocation != nil {
+		a := in.Manifest.Allocation
+		fmt.Fprintf(w, "block\t%s\tallocated\tzeros\n", a.Method)
+		for i, b := range in.BlockSparsity {
+			if i < len(a.Blocks) {
+				fmt.Fprintf(w, "%d\t%.4g\t%.3f %%\t%.3f %%\n", i, a.Blocks[i].Measure, 100*a.Blocks[i].Sparsity, 100*b)
+			}
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintln(w, "linear\tout × in\tdtype\tzeros\tholds")
 	for _, l := range in.Linears {
 		fmt.Fprintf(w, "%s\t%d × %d\t%s\t%.3f %%\t%s\n", l.Name, l.Rows, l.Cols, l.DType, 100*l.Sparsity, strings.Join(l.Patterns, " "))

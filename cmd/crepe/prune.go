@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -35,6 +36,8 @@ type pruneFlags struct {
 	r                         recipe.Recipe // what the flags below say
 	alpha, beta, gamma, power float64
 	kernel                    int
+	owlLambda, owlM           float64
+	dlpAlpha, alphaEpsilon    float64
 	calibration, eval         string
 	samples, seqLen, windows  int
 	seed                      int64
@@ -61,6 +64,9 @@ Methods (--method):
 ` + methodList() + `
 Refinements of the mask that a method selects (--refine):
 ` + refineList() + `
+Allocations (--allocate) give each block its own share of the sparsity, by a
+pass through the dense model first:
+` + allocationList() + `
 The recipe of every run is written beside its output; --recipe FILE repeats it
 or carries it to another model. Flags given beside it win.`,
 		Example: `  crepe prune                                          # the demo model, 50 %, CRePE
@@ -81,6 +87,7 @@ or carries it to another model. Flags given beside it win.`,
 	complete(c, map[string][]string{
 		"refine": refine.Names(), "refine-layers": {string(refine.Attention), string(refine.All)},
 		"method": methodNames(), "update": update.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
+		"allocate": allocate.Names(), "dlp-center": {allocate.Mean, allocate.Median},
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
 	return c
@@ -103,6 +110,13 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.Float64Var(&f.gamma, "gamma", 0, "crepe: coefficient of the neighbourhood term (default 1)")
 	fl.IntVar(&f.kernel, "kernel", 0, "crepe: width of the neighbourhood: 3, 5, 7, 9 or 11 (default 9)")
 	fl.Float64Var(&f.power, "power", 0, "ria, crepe: exponent of the activation norm (default 0.5)")
+
+	fl.StringVar(&f.r.Allocate, "allocate", allocate.Uniform.Name, "spread the sparsity over the blocks: "+strings.Join(allocate.Names(), ", "))
+	fl.Float64Var(&f.owlLambda, "owl-lambda", allocate.OWL.Defaults.Lambda, "owl: half the range of the blocks' shares")
+	fl.Float64Var(&f.owlM, "owl-m", allocate.OWL.Defaults.M, "owl: scores above so many times their mean are outliers")
+	fl.Float64Var(&f.dlpAlpha, "dlp-alpha", allocate.DLP.Defaults.Alpha, "dlp: half the range of the blocks' shares")
+	fl.StringVar(&f.r.DLPCenter, "dlp-center", allocate.DLP.Defaults.Center, "dlp: mean or median of a block's scores")
+	fl.Float64Var(&f.alphaEpsilon, "alphapruning-epsilon", allocate.AlphaPruning.Defaults.Epsilon, "alphapruning: shares go from 1−ε to 1+ε of the whole's")
 
 	fl.StringVar(&f.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
 	fl.StringVar(&f.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
@@ -158,6 +172,14 @@ func refineList() string {
 	return b.String()
 }
 
+func allocationList() string {
+	var b strings.Builder
+	for _, m := range allocate.Methods() {
+		fmt.Fprintf(&b, "  %-12s %s\n", m.Name, m.Doc)
+	}
+	return b.String()
+}
+
 // merge returns the recipe that file and flags make for model.
 func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, error) {
 	var r recipe.Recipe
@@ -183,6 +205,8 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		r.RefineCycles = f.r.RefineCycles
 	}
 	set("update", &r.Update, f.r.Update)
+	set("allocate", &r.Allocate, f.r.Allocate)
+	set("dlp-center", &r.DLPCenter, f.r.DLPCenter)
 	set("compare", &r.Compare, f.r.Compare)
 	set("fused", &r.Fused, f.r.Fused)
 	set("skip", &r.Skip, f.r.Skip)
@@ -202,6 +226,8 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		v   *float64
 	}{
 		"alpha": {&r.Alpha, &f.alpha}, "beta": {&r.Beta, &f.beta}, "gamma": {&r.Gamma, &f.gamma}, "power": {&r.Power, &f.power},
+		"owl-lambda": {&r.OWLLambda, &f.owlLambda}, "owl-m": {&r.OWLM, &f.owlM},
+		"dlp-alpha": {&r.DLPAlpha, &f.dlpAlpha}, "alphapruning-epsilon": {&r.AlphaPruningEpsilon, &f.alphaEpsilon},
 	} {
 		if given(name) {
 			*v.dst = v.v
@@ -367,6 +393,9 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 	}
 	if r.Update != "" {
 		method += "-" + r.Update
+	}
+	if r.Allocate != "" {
+		method += "-" + r.Allocate
 	}
 	return filepath.Base(dir) + "-" + method + "-" + amount, nil
 }

@@ -71,6 +71,9 @@ func (a *app) showPlan(p *prune.Plan, o *opened, opt prune.Options, asJSON bool)
 		pruned += l.Pruned
 	}
 	fmt.Fprintf(w, "\nweights\t%d of %d would be zero\n", pruned, weights)
+	if opt.Recipe.Allocate != "" {
+		fmt.Fprintf(w, "allocation\t%s: above is the mean; each block's share is found by the run\n", opt.Recipe.Allocate)
+	}
 	m := p.Memory
 	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, Gram matrices %s, refinement %s, scores %s, activations %s, hidden states %s%s\n",
 		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores),
@@ -99,25 +102,40 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 	}
 	fmt.Fprintf(w, "sparsity\t%.3f %% of %d Linears with %.1f M weights (asked: %.3f %%)\n",
 		100*rep.Sparsity.Measured, len(rep.Linears), float64(weights)/1e6, 100*rep.Sparsity.Target)
+	if a := rep.Allocation; a != nil {
+		fmt.Fprintf(w, "allocation\t%s: %s\n", a.Method, formatShares(a))
+	}
 	if rep.Dense != nil {
 		fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%d windows of %d tokens, %s)\n",
 			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.m.Compute)
 	}
 	s := rep.Seconds
-	optional := ""
+	allocated, optional := "", ""
+	if rep.Allocation != nil {
+		allocated = fmt.Sprintf(", allocate %.1f", s.Allocate)
+	}
 	if rep.Refine != "" {
 		optional += fmt.Sprintf(", refine %.2f", s.Refine)
 	}
 	if s.Update > 0 {
 		optional += fmt.Sprintf(", update %.2f", s.Update)
 	}
-	fmt.Fprintf(w, "time\t%.1f s: load %.1f, calibrate %.1f, score %.2f, select %.2f%s, write %.1f, eval %.1f\n",
-		s.Total, s.Load, s.Calibrate, s.Score, s.Select, optional, s.Write, s.Eval)
+	fmt.Fprintf(w, "time\t%.1f s: load %.1f%s, calibrate %.1f, score %.2f, select %.2f%s, write %.1f, eval %.1f\n",
+		s.Total, s.Load, allocated, s.Calibrate, s.Score, s.Select, optional, s.Write, s.Eval)
 	if rep.PeakRSS > 0 {
 		fmt.Fprintf(w, "memory\t%s at the peak\n", formatBytes(rep.PeakRSS))
 	}
 	fmt.Fprintf(w, "output\t%s\nrecipe\t%s\n", strings.TrimSuffix(rep.Output, "/")+"/", rep.Recipe)
 	return w.Flush()
+}
+
+// formatShares returns the blocks' shares in percent, one after the other.
+func formatShares(a *prune.Allocation) string {
+	var shares []string
+	for _, b := range a.Blocks {
+		shares = append(shares, fmt.Sprintf("%.1f", 100*b.Sparsity))
+	}
+	return strings.Join(shares, " ") + " %"
 }
 
 func formatPerplexity(r *eval.Result) string { return fmt.Sprintf("%.2f", r.Perplexity) }

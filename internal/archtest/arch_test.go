@@ -33,6 +33,7 @@ var layers = map[string]int{
 	"linalg":            3,
 	"update":            4,
 	"refine":            4,
+	"allocate":          4,
 	"corpus":            3,
 	"internal/parquet":  0,
 	"model":             4,
