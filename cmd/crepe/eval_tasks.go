@@ -19,6 +19,7 @@ import (
 type taskFlags struct {
 	tasks, dir, bos, samples string
 	limit                    int
+	noCache                  bool
 }
 
 func (f *taskFlags) add(fl *pflag.FlagSet) {
@@ -26,11 +27,12 @@ func (f *taskFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data (default: the datasets on the hub, cached)")
 	fl.IntVar(&f.limit, "limit", 0, "ask the first N documents of each task (0: all)")
 	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin texts of tasks with the BOS token: on, off, or auto as the tokenizer does")
+	fl.BoolVar(&f.noCache, "no-cache", false, "measure documents of tasks again that an earlier run has measured, and keep nothing for the next")
 	fl.StringVar(&f.samples, "samples-out", "", "write each document's likelihoods and answer to this file, as JSON lines")
 }
 
 func (f *taskFlags) check(given func(flag string) bool) error {
-	for _, flag := range []string{"tasks-data", "limit", "bos", "samples-out"} {
+	for _, flag := range []string{"tasks-data", "limit", "bos", "no-cache", "samples-out"} {
 		if !given("tasks") && given(flag) {
 			return usageError{fmt.Errorf("--%s: only with --tasks", flag)}
 		}
@@ -116,7 +118,16 @@ func (a *app) ask(ctx context.Context, o *opened, f taskFlags, sets []task.Set, 
 	if err != nil {
 		return nil, false, err
 	}
-	answers, err = task.Run(ctx, o.m, e, sets, task.Options{Bytes: bytes, Progress: a.meter.update})
+	r := a.results(o, f)
+	answers, err = task.Run(ctx, o.m, e, sets, task.Options{Bytes: bytes, Results: r, Progress: a.meter.update})
+	documents := 0
+	for _, s := range sets {
+		documents += len(s.Documents)
+	}
+	a.closeResults(r, o, documents)
+	if err != nil && r != nil {
+		err = interruptedError{err, "the documents measured so far are kept: the same command goes on"}
+	}
 	return answers, e.BOS(), err
 }
 

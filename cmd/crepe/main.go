@@ -99,7 +99,7 @@ func interruptible(stderr io.Writer) (context.Context, func()) {
 		case <-signals:
 			os.Exit(exitInterrupted)
 		case <-time.After(patience):
-			fmt.Fprintln(stderr, "\ncrepe: interrupted; what a prune has done is kept: the same command with --resume goes on")
+			fmt.Fprintln(stderr, "\ncrepe: interrupted; what is done is kept: the same command goes on, a prune with --resume")
 			os.Exit(exitInterrupted)
 		}
 	}()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/internal/progress"
@@ -11,9 +12,11 @@ import (
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// Options say how much memory the hidden states between blocks may take.
+// Options say how much memory the hidden states between blocks may take, and
+// what is known from earlier runs.
 type Options struct {
 	Bytes    int64         // 0: DefaultBytes; a document is never split
+	Results  *Results      // of the model; nil: none are kept
 	Progress progress.Func // may be nil
 }
 
@@ -30,11 +33,12 @@ type Likelihoods struct {
 //
 //	Log = Σ_t ln p(continuation_t | context, continuation_<t)
 //
-// The documents pass the model in groups whose hidden states fit Bytes; a
+// The documents pass the model in groups, whose hidden states fit Bytes; a
 // group passes one block before the next is loaded, so one block is in memory
 // at a time. What the choices of a document have in common is computed once.
 // A document's result does not depend on its group. Logits are float32, sums
-// float64. A likelihood that is not finite is an error.
+// float64. A likelihood that is not finite is an error. A group's results are
+// kept when it is done, and those that are known are not measured.
 func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt Options) ([]Likelihoods, error) {
 	all, err := e.all(m, docs)
 	if err != nil {
@@ -44,22 +48,62 @@ func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt
 		opt.Bytes = DefaultBytes
 	}
 	most := max(1, int(opt.Bytes/int64(4*m.Width())))
-	s := &scorer{
-		m: m, prefix: m.NewDecoder(0), rest: m.NewDecoder(0), results: make([]Likelihoods, 0, len(docs)),
-		bar: opt.Progress.Start("tasks", int64(len(docs)*(m.Blocks()+1)), "documents"),
+	results := make([]Likelihoods, len(docs))
+	var todo []int // of docs, those to be measured
+	for i, d := range all {
+		var known bool
+		if results[i], known = opt.Results.find(d); !known {
+			todo = append(todo, i)
+		}
 	}
-	for len(all) > 0 {
+	if len(todo) == 0 {
+		return results, nil
+	}
+	s := &scorer{
+		m: m, prefix: m.NewDecoder(0), rest: m.NewDecoder(0), results: results,
+		bar: opt.Progress.Start("tasks", int64(len(todo)*(m.Blocks()+1)), "documents"),
+	}
+	size := firstGroup
+	for len(todo) > 0 {
 		n, tokens := 0, 0
-		for n < len(all) && (n == 0 || tokens+all[n].tokens() <= most) {
-			tokens += all[n].tokens()
+		for n < len(todo) && (n == 0 || tokens+all[todo[n]].tokens() <= min(most, size)) {
+			tokens += all[todo[n]].tokens()
 			n++
 		}
-		if err := s.group(ctx, all[:n], tokens); err != nil {
+		start := time.Now()
+		if err := s.group(ctx, all, todo[:n], tokens); err != nil {
 			return nil, err
 		}
-		all = all[n:]
+		s.keep(opt.Results, all, todo[:n])
+		size = nextGroup(tokens, time.Since(start), s.loading)
+		todo = todo[n:]
 	}
-	return s.results, nil
+	return results, nil
+}
+
+// firstGroup is the tokens of the first group. The next are as large as makes a
+// group take groupTime, which is what an interruption costs at most; but so
+// large that reading the blocks is not more than a twentieth of it.
+const (
+	firstGroup = 4096
+	groupTime  = 30 * time.Second
+)
+
+// nextGroup returns the tokens for a group, after one of so many tokens took
+// that time, of which loading was for reading.
+func nextGroup(tokens int, took, loading time.Duration) int {
+	perToken := max(float64(took-loading), 1) / float64(tokens)
+	want := max(float64(groupTime), 20*float64(loading)) / perToken
+	return int(min(max(want, firstGroup), 1<<40))
+}
+
+// keep puts the results of documents where the next run finds them.
+func (s *scorer) keep(r *Results, all []*sequences, which []int) {
+	docs, found := make([]*sequences, len(which)), make([]Likelihoods, len(which))
+	for i, at := range which {
+		docs[i], found[i] = all[at], s.results[at]
+	}
+	r.add(docs, found)
 }
 
 // all encodes docs; nothing is computed before all are known to be right.
@@ -91,47 +135,48 @@ type scorer struct {
 	m            *model.Model
 	prefix, rest *model.State
 	memory       []float32
-	results      []Likelihoods
+	results      []Likelihoods // of all documents
+	loading      time.Duration // of the last group's blocks
 	bar          *progress.Bar
 }
 
-// group scores documents whose hidden states, of so many tokens, are in memory
-// together.
-func (s *scorer) group(ctx context.Context, docs []*sequences, tokens int) error {
+// group scores some of the documents, whose hidden states, of so many tokens,
+// are in memory together.
+func (s *scorer) group(ctx context.Context, all []*sequences, which []int, tokens int) error {
 	width := s.m.Width()
 	if cap(s.memory) < tokens*width {
 		s.memory = make([]float32, tokens*width)
 	}
-	all := tensor.Matrix{Rows: tokens, Cols: width, Data: s.memory[:tokens*width]}
-	states, at := make([]tensor.Matrix, len(docs)), 0
-	for i, d := range docs {
-		states[i] = all.Slice(at, at+d.tokens())
+	memory := tensor.Matrix{Rows: tokens, Cols: width, Data: s.memory[:tokens*width]}
+	states, at := make([]tensor.Matrix, len(which)), 0
+	for i, doc := range which {
+		d := all[doc]
+		states[i] = memory.Slice(at, at+d.tokens())
 		at += d.tokens()
 		if err := s.embed(d, states[i]); err != nil {
-			return s.wrong(i, err)
+			return &DocumentError{Index: doc, Err: err}
 		}
 	}
+	s.loading = 0
 	for b := range s.m.Blocks() {
+		start := time.Now()
 		block, err := s.m.LoadBlock(b)
 		if err != nil {
 			return err
 		}
-		for i, d := range docs {
+		s.loading += time.Since(start)
+		for i, doc := range which {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := s.forward(block, d, states[i]); err != nil {
+			if err := s.forward(block, all[doc], states[i]); err != nil {
 				return err
 			}
 			s.bar.Add(1)
 		}
 		block.Release()
 	}
-	return s.likelihoods(ctx, docs, states)
-}
-
-func (s *scorer) wrong(i int, err error) error {
-	return &DocumentError{Index: len(s.results) + i, Err: err}
+	return s.likelihoods(ctx, all, which, states)
 }
 
 func (s *scorer) embed(d *sequences, x tensor.Matrix) error {
@@ -173,7 +218,7 @@ func (s *scorer) forward(block model.Block, d *sequences, x tensor.Matrix) error
 
 // likelihoods turns the last block's outputs into results, many predictions at
 // a time: the head's matrix is streamed once for each batch.
-func (s *scorer) likelihoods(ctx context.Context, docs []*sequences, states []tensor.Matrix) error {
+func (s *scorer) likelihoods(ctx context.Context, all []*sequences, which []int, states []tensor.Matrix) error {
 	head, err := s.m.LoadHead()
 	if err != nil {
 		return err
@@ -197,11 +242,9 @@ func (s *scorer) likelihoods(ctx context.Context, docs []*sequences, states []te
 		targets, sums = targets[:0], sums[:0]
 		return nil
 	}
-	first := len(s.results)
-	for i, d := range docs {
-		l := Likelihoods{Log: make([]float64, len(d.spans)), Tokens: make([]int, len(d.spans))}
+	for i, doc := range which {
+		d, l := all[doc], all[doc].likelihoods()
 		for c, sp := range d.spans {
-			l.Tokens[c] = len(sp.targets)
 			for k, id := range sp.targets {
 				copy(x.Row(len(targets)), states[i].Row(d.row(sp.rest, sp.first+k)))
 				targets, sums = append(targets, id), append(sums, &l.Log[c])
@@ -212,22 +255,33 @@ func (s *scorer) likelihoods(ctx context.Context, docs []*sequences, states []te
 				}
 			}
 		}
-		s.results = append(s.results, l)
+		s.results[doc] = l
 		s.bar.Add(1)
 	}
 	if err := flush(); err != nil {
 		return err
 	}
-	return finite(s.results, first)
+	for _, doc := range which {
+		if err := s.results[doc].finite(); err != nil {
+			return &DocumentError{Index: doc, Err: err}
+		}
+	}
+	return nil
 }
 
-// finite checks results from the first on.
-func finite(results []Likelihoods, first int) error {
-	for i := first; i < len(results); i++ {
-		for c, v := range results[i].Log {
-			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return &DocumentError{Index: i, Err: fmt.Errorf("choice %d has a log-likelihood of %v, want a finite number", c, v)}
-			}
+// likelihoods returns those of s with all sums 0.
+func (s *sequences) likelihoods() Likelihoods {
+	l := Likelihoods{Log: make([]float64, len(s.spans)), Tokens: make([]int, len(s.spans))}
+	for c, sp := range s.spans {
+		l.Tokens[c] = len(sp.targets)
+	}
+	return l
+}
+
+func (l *Likelihoods) finite() error {
+	for c, v := range l.Log {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("choice %d has a log-likelihood of %v, want a finite number", c, v)
 		}
 	}
 	return nil
