@@ -68,7 +68,7 @@ func Factorize(h tensor.Matrix, block int) (*Factor, error) {
 			return nil, err
 		}
 	}
-	f.mirror()
+	Mirror(f.r) // products need R's columns side by side
 	return f, nil
 }
 
@@ -178,11 +178,10 @@ func invertSmall(r []float64, w int) [][]float64 {
 	return u
 }
 
-// mirror copies R into the lower triangle, transposed: products need its
-// columns side by side.
-func (f *Factor) mirror() {
+// Mirror copies the upper triangle of the square m to the lower, transposed.
+func Mirror(m tensor.Matrix) {
 	const tile = 32 // 32 × 32 float32 of source and target fit in the first cache
-	n, r := f.N, f.r.Data
+	n, r := m.Rows, m.Data
 	parallel.For((n+tile-1)/tile, 1, func(lo, hi int) {
 		for i0 := lo * tile; i0 < min(hi*tile, n); i0 += tile {
 			for j0 := 0; j0 <= i0; j0 += tile {

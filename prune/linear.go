@@ -31,7 +31,7 @@ func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*
 			}
 			linears = append(linears, done)
 		}
-		r.factor = nil
+		r.prepared = nil
 		if s := seen[in]; s != nil {
 			s.Gram = nil // as large as the factor of the next
 		}
@@ -61,8 +61,8 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 		if starved {
 			refinement, change = nil, nil
 		}
-		if change != nil && r.factor == nil {
-			if err := r.factorize(in, s); err != nil {
+		if change != nil && r.prepared == nil {
+			if err := r.prepare(change, in, s); err != nil {
 				return out, err
 			}
 		}
@@ -124,7 +124,7 @@ func (r *runner) apply(kept *mask.Mask, w *tensor.Weight, change *update.Method)
 		return nil
 	}
 	defer timed(&r.report.Seconds.Update)()
-	return change.Run(w, r.factor, kept, r.target, r.scores)
+	return r.prepared.Run(w, kept, r.target, r.scores)
 }
 
 // warnOfFewTokens says what a Gram matrix of too few tokens is worth.
@@ -141,17 +141,17 @@ func (r *runner) warnOfFewTokens() {
 	}
 }
 
-// factorize prepares the update of in's Linears.
-func (r *runner) factorize(in *model.Input, s *stats.Input) error {
+// prepare does what the updates of in's Linears share.
+func (r *runner) prepare(change *update.Method, in *model.Input, s *stats.Input) error {
 	defer timed(&r.report.Seconds.Update)()
-	f, err := update.Factorize(s.Gram, r.plan.resolved.Target.Pattern)
+	p, err := change.Prepare(s.Gram, r.plan.resolved.Target.Pattern)
 	if err != nil {
 		return fmt.Errorf("input of %s: Gram %w", in.Name, err)
 	}
-	if f.Damping > update.Damping {
-		r.opt.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.Name, f.Damping)
+	if p.Damped() > update.Damping {
+		r.opt.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.Name, p.Damped())
 	}
-	r.factor = f
+	r.prepared = p
 	return nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/stats"
-	"github.com/crepe-llm/crepe/update"
 )
 
 // Plan is what a run will do and take, known before any weight is read.
@@ -45,7 +44,7 @@ type Memory struct {
 	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
-	Gram    int64 `json:"gram"`    // of a block's inputs, and the factor of the largest; 0: no update needs them
+	Gram    int64 `json:"gram"`    // of a block's inputs, and what the update of the largest holds; 0: no update needs them
 	Refine  int64 `json:"refine"`  // what a refinement of the mask gathers of a block's inputs and works in
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
 	Hidden  int64 `json:"hidden"`  // hidden states between blocks
@@ -138,15 +137,17 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 }
 
 // gramBytes returns what the update of a block holds at most: the Gram matrix of
-// each input, counted for every Linear that reads it, and the largest's factor.
+// each input, counted for every Linear that reads it, and what the update of the
+// largest takes.
 func gramBytes(linears []model.LinearInfo, r recipe.Resolved) int64 {
 	if r.Update == nil || !r.Update.NeedsGram {
 		return 0
 	}
-	sum, largest := int64(0), int64(0)
+	sum, largest, selects := int64(0), int64(0), r.Method.Score == nil
 	for _, l := range linears {
 		sum += stats.GramBytes(l.Cols)
-		largest = max(largest, max(update.FactorBytes(l.Cols), stats.GramScratchBytes(l.Cols)))
+		at := r.Update.Bytes(l.Cols, selects) + r.Update.RunBytes(l.Rows, l.Cols, selects)
+		largest = max(largest, at, stats.GramScratchBytes(l.Cols))
 	}
 	return sum + largest
 }

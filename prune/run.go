@@ -43,13 +43,13 @@ type runner struct {
 	alike     bool             // they turned out the same
 	target    pattern.Target   // of the block at work
 
-	masks    Masks          // nil: what is written has the zeros
-	scores   []float32      // of the Linear at work, reused
-	factor   *update.Factor // of the input at work; nil until an update asks for it
-	starved  string         // the expert that was last warned of
-	store    *hidden.Store  // nil if the method needs no data
-	entering string         // what its copies are called
-	spill    string         // without a writer: the folder of its file, if any
+	masks    Masks           // nil: what is written has the zeros
+	scores   []float32       // of the Linear at work, reused
+	prepared update.Prepared // for the input at work; nil until a Linear needs it
+	starved  string          // the expert that was last warned of
+	store    *hidden.Store   // nil if the method needs no data
+	entering string          // what its copies are called
+	spill    string          // without a writer: the folder of its file, if any
 	bar      *progress.Bar
 	lastSave time.Time
 	unsaved  bool // hidden states cannot be copied

@@ -51,7 +51,7 @@ func BenchmarkSparseGPT(b *testing.B) {
 					b.StopTimer()
 					v := clone(w)
 					b.StartTimer()
-					if err := SparseGPT.Run(v, f, nil, to, work); err != nil {
+					if err := f.Run(v, nil, to, work); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -7,8 +7,10 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/linalg"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -19,10 +21,23 @@ var SparseGPT = Method{
 	Doc:       "prunes w²/d² block by block and lets the columns to the right compensate",
 	Cite:      "Frantar & Alistarh 2023, arXiv:2301.00774",
 	NeedsGram: true,
-	Run:       runSparseGPT,
+	Prepare:   prepareSparseGPT,
+	Bytes:     func(in int, _ bool) int64 { return FactorBytes(in) },
+	RunBytes:  func(out, _ int, _ bool) int64 { return 3 * 4 * int64(out) * blockColumns },
 }
 
-// runSparseGPT is, for the columns i from left to right,
+func prepareSparseGPT(g *stats.Gram, p pattern.Pattern) (Prepared, error) {
+	f, err := Factorize(g, p)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Damped is Prepared's.
+func (f *Factor) Damped() float64 { return f.Damping }
+
+// Run is Prepared's for SparseGPT:, for the columns i from left to right,
 //
 //	Q[:,i] = w[:,i] where kept, else 0
 //	w[:,j] −= (w[:,i] − Q[:,i])/d_i·U_ij    for all j ≥ i
@@ -47,7 +62,7 @@ var SparseGPT = Method{
 // result does not depend on GOMAXPROCS. A column with a silent input becomes 0.
 //
 // Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1.
-func runSparseGPT(w *tensor.Weight, f *Factor, kept *mask.Mask, t pattern.Target, work []float32) error {
+func (f *Factor) Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error {
 	n := w.Rows * w.Cols
 	if f.N != w.Cols || len(work) < n || kept != nil && (kept.Rows != w.Rows || kept.Cols != w.Cols) {
 		panic(fmt.Sprintf("update: SparseGPT: weight of %d × %d, factor of %d, work of %d, mask %v", w.Rows, w.Cols, f.N, len(work), kept))
@@ -56,11 +71,13 @@ func runSparseGPT(w *tensor.Weight, f *Factor, kept *mask.Mask, t pattern.Target
 	if _, err := t.Pruned(w.Rows, w.Cols); err != nil {
 		return err
 	}
-	wide := w.Rows * min(f.Block, w.Cols)
-	s.sums, s.now = make([]float32, wide), make([]float32, wide)
-	if err := s.load(); err != nil {
+	if err := checkFinite(w); err != nil {
 		return err
 	}
+	wide := w.Rows * min(f.Block, w.Cols)
+	s.sums, s.now = make([]float32, wide), make([]float32, wide)
+	s.ut = make([]float32, f.Block*f.Block)
+	s.load()
 	for b := range (w.Cols + f.Block - 1) / f.Block {
 		if err := s.block(b); err != nil {
 			return err
@@ -77,6 +94,7 @@ type sweep struct {
 	target    pattern.Target
 	d         tensor.Matrix // W − Q in the blocks that are done, W in the others
 	sums, now []float32     // out × block
+	ut        []float32     // the block's U, transposed
 }
 
 // block does block b.
@@ -89,8 +107,8 @@ func (s *sweep) block(b int) error {
 	if lo > 0 {
 		sums := tensor.Matrix{Rows: rows, Cols: width, Data: s.sums[:rows*width]}
 		s.f.Left(sums, s.d, b)
-		ut := transposed(u, s.f.Block, width)
-		kernel.MatMulT(now.Data, width, sums.Data, width, kernel.Source{F32: ut}, width, rows, width, width)
+		linalg.Transpose(s.ut, u, s.f.Block, width)
+		kernel.MatMulT(now.Data, width, sums.Data, width, kernel.Source{F32: s.ut}, width, rows, width, width)
 	} else {
 		clear(now.Data)
 	}
@@ -107,8 +125,9 @@ func (s *sweep) block(b int) error {
 		}
 		keeps = chosen.Kept
 	}
+	wide := padded(u, s.f.Block, width)
 	parallel.For(rows, sweepRows, func(i0, i1 int) {
-		r := newRowSweep(u, s.f.Block, s.target.Pattern)
+		r := newRowSweep(wide, width, s.target.Pattern)
 		for i := i0; i < i1; i++ {
 			if keeps != nil {
 				r.given(now.Row(i), func(j int) bool { return keeps(i, j) })
@@ -131,25 +150,12 @@ func (s *sweep) given(lo int) func(i, j int) bool {
 	return func(i, j int) bool { return s.kept.Kept(i, lo+j) }
 }
 
-// transposed returns the width × width transpose of u.
-func transposed(u []float32, stride, width int) []float32 {
-	t := make([]float32, width*width)
-	for i := range width {
-		for j := i; j < width; j++ {
-			t[j*width+i] = u[i*stride+j]
-		}
-	}
-	return t
-}
-
 // load puts W into d; it is 0 where the input is silent.
-func (s *sweep) load() error {
-	bad := make([]bool, s.d.Rows)
+func (s *sweep) load() {
 	parallel.For(s.d.Rows, sweepRows, func(i0, i1 int) {
 		for i := i0; i < i1; i++ {
 			row := s.d.Row(i)
 			s.w.Row(row, i)
-			bad[i] = slices.ContainsFunc(row, notFinite)
 			for j, dead := range s.f.dead {
 				if dead {
 					row[j] = 0
@@ -157,13 +163,26 @@ func (s *sweep) load() error {
 			}
 		}
 	})
-	if i := slices.Index(bad, true); i >= 0 {
-		row := make([]float32, s.w.Cols)
-		s.w.Row(row, i)
-		j := slices.IndexFunc(row, notFinite)
-		return fmt.Errorf("weight [%d, %d] is %v, want a finite number", i, j, row[j])
+}
+
+// checkFinite returns an error that names the first weight that is not finite.
+func checkFinite(w *tensor.Weight) error {
+	bad := make([]bool, w.Rows)
+	parallel.For(w.Rows, sweepRows, func(i0, i1 int) {
+		row := make([]float32, w.Cols)
+		for i := i0; i < i1; i++ {
+			w.Row(row, i)
+			bad[i] = slices.ContainsFunc(row, notFinite)
+		}
+	})
+	i := slices.Index(bad, true)
+	if i < 0 {
+		return nil
 	}
-	return nil
+	row := make([]float32, w.Cols)
+	w.Row(row, i)
+	j := slices.IndexFunc(row, notFinite)
+	return fmt.Errorf("weight [%d, %d] is %v, want a finite number", i, j, row[j])
 }
 
 func notFinite(v float32) bool { return !(abs(v) <= math.MaxFloat32) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -26,15 +27,30 @@ type Method struct {
 	Cite      string // its source
 	NeedsGram bool   // reads a stats.Gram
 
+	// Prepare does what all Linears of an input share; p may be none. It is a
+	// *linalg.NotPositiveDefiniteError if the Gram matrix allows no update.
+	Prepare func(g *stats.Gram, p pattern.Pattern) (Prepared, error)
+
+	// Bytes returns what a Prepared of an input of width in holds, and RunBytes
+	// what a Run for out rows takes besides; selects: no mask is given.
+	Bytes    func(in int, selects bool) int64
+	RunBytes func(out, in int, selects bool) int64
+}
+
+// Prepared is a method at work on the Linears of one input.
+type Prepared interface {
 	// Run prunes w to t and updates what stays. A nil kept lets the method
 	// select; otherwise exactly what kept prunes is zero. work is memory for
 	// out·in values. A kept weight that does not fit in w's type is an error
 	// that names its position.
-	Run func(w *tensor.Weight, f *Factor, kept *mask.Mask, t pattern.Target, work []float32) error
+	Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error
+
+	// Damped returns the share of mean(diag H) that was added to its diagonal.
+	Damped() float64
 }
 
 // Methods returns all methods.
-func Methods() []Method { return []Method{SparseGPT} }
+func Methods() []Method { return []Method{SparseGPT, ADMM} }
 
 // Names returns the names of all methods, in their order.
 func Names() []string {
