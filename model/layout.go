@@ -14,6 +14,7 @@ type LinearInfo struct {
 	Steers     bool   // as in Linear
 	Attention  bool   // as in Linear
 	Parts      []Part // as in Linear
+	Input      int    // Linears of a block with the same number share their input
 
 	// Share is that of the tokens that enter it: below 1 for an expert's.
 	Share float64
@@ -23,13 +24,15 @@ type LinearInfo struct {
 // no weights.
 func (m *Model) Linears(i int) []LinearInfo {
 	var infos []LinearInfo
-	for _, l := range m.bind(m.binder(), i).linears() {
-		infos = append(infos, LinearInfo{
-			Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
-			Steers: l.Steers, Attention: l.Attention, Parts: l.Parts, Share: 1,
-		})
-		if e := m.Config.experts; l.Expert {
-			infos[len(infos)-1].Share = float64(e.used) / float64(e.count)
+	for k, in := range m.bind(m.binder(), i).Inputs() {
+		for _, l := range in.Linears {
+			infos = append(infos, LinearInfo{
+				Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
+				Steers: l.Steers, Attention: l.Attention, Parts: l.Parts, Input: k, Share: 1,
+			})
+			if e := m.Config.experts; l.Expert {
+				infos[len(infos)-1].Share = float64(e.used) / float64(e.count)
+			}
 		}
 	}
 	return infos

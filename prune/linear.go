@@ -152,6 +152,9 @@ func (r *runner) prepare(change *update.Method, in *model.Input, s *stats.Input)
 		r.opt.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.Name, p.Damped())
 	}
 	r.prepared = p
+	if r.plan.resolved.Refine == nil {
+		s.Gram = nil // as large as what p holds
+	}
 	return nil
 }
 

@@ -136,20 +136,28 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 	return nil
 }
 
-// gramBytes returns what the update of a block holds at most: the Gram matrix of
-// each input, counted for every Linear that reads it, and what the update of the
-// largest takes.
+// gramBytes returns what the update of a block holds at most. All its Gram
+// matrices are gathered in one pass. Then, input by input, one is prepared, let
+// go of unless a refinement still reads it, and its Linears are updated.
 func gramBytes(linears []model.LinearInfo, r recipe.Resolved) int64 {
 	if r.Update == nil || !r.Update.NeedsGram {
 		return 0
 	}
-	sum, largest, selects := int64(0), int64(0), r.Method.Score == nil
-	for _, l := range linears {
-		sum += stats.GramBytes(l.Cols)
-		at := r.Update.Bytes(l.Cols, selects) + r.Update.RunBytes(l.Rows, l.Cols, selects)
-		largest = max(largest, at, stats.GramScratchBytes(l.Cols))
+	selects, later, most := r.Method.Score == nil, int64(0), int64(0)
+	for i := len(linears) - 1; i >= 0; i-- {
+		l := linears[i]
+		gram := stats.GramBytes(l.Cols)
+		most = max(most, later+gram+r.Update.Bytes(l.Cols, false), later+gram+stats.GramScratchBytes(l.Cols))
+		at := later + r.Update.Bytes(l.Cols, selects) + r.Update.RunBytes(l.Rows, l.Cols, selects)
+		if r.Refine != nil {
+			at += gram
+		}
+		most = max(most, at)
+		if i == 0 || linears[i-1].Input != l.Input {
+			later += gram
+		}
 	}
-	return sum + largest
+	return most
 }
 
 // anyPruned reports whether some Linear of in is pruned.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -33,6 +34,29 @@ func BenchmarkFactorize(b *testing.B) {
 		}
 		n := float64(cols)
 		b.ReportMetric(n*n*n/3*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+	})
+}
+
+// BenchmarkADMM is given a mask, or selects, with what it prepares.
+func BenchmarkADMM(b *testing.B) {
+	benchmarkShapes(b, func(b *testing.B, rows, cols int, g *stats.Gram) {
+		rng := rand.New(rand.NewPCG(2, 0))
+		w, work := weightOf(rng, rows, cols), make([]float32, rows*cols)
+		to := target(b, "2:4")
+		given := randomMask(b, rng, rows, cols, to)
+		for name, kept := range map[string]*mask.Mask{"given": given, "selecting": nil} {
+			b.Run(name, func(b *testing.B) {
+				for b.Loop() {
+					p, err := ADMM.Prepare(g, to.Pattern)
+					if err == nil {
+						err = p.Run(clone(w), kept, to, work)
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	})
 }
 

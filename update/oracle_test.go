@@ -258,7 +258,7 @@ func countZeros(w [][]float64) int {
 	return n
 }
 
-func randomMask(t *testing.T, rng *rand.Rand, rows, cols int, to pattern.Target) *mask.Mask {
+func randomMask(t testing.TB, rng *rand.Rand, rows, cols int, to pattern.Target) *mask.Mask {
 	scores := make([]float32, rows*cols)
 	for i := range scores {
 		scores[i] = rng.Float32()

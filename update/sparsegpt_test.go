@@ -233,3 +233,30 @@ func TestLookup(t *testing.T) {
 		t.Errorf("obs: %v", err)
 	}
 }
+
+// Channels that differ by 10⁴ (their squares by 10⁸, beyond float32's digits)
+// and fewer tokens than columns: only the damping keeps H regular. The sweep of a
+// given mask must lose as little as the published algorithm in float64.
+func TestIllConditionedGram(t *testing.T) {
+	rng := rand.New(rand.NewPCG(10, 0))
+	const rows, cols, tokens = 12, 400, 60
+	x := tensor.NewMatrix(tokens, cols)
+	for t := range tokens {
+		carry := 0.0
+		for j := range cols {
+			carry = 0.9*carry + rng.NormFloat64()
+			x.Row(t)[j] = float32(carry * math.Pow(1e4, float64((j*7)%cols)/cols))
+		}
+	}
+	g, to := gramFrom(x), target(t, "60%")
+	w, kept := weightOf(rng, rows, cols), randomMask(t, rng, rows, cols, to)
+	h := damped(g, Damping)
+	want := loss(wide(w), published(wide(w), g, kept, to), h)
+	if got := loss(wide(w), wide(run(t, w, g, kept, to)), h); !(math.Abs(got-want) <= 1e-4*want) {
+		t.Errorf("sparsegpt: loss %v, want %v", got, want)
+	}
+	best := loss(wide(w), refit(wide(w), h, func(i, j int) bool { return !kept.Kept(i, j) }), h)
+	if got := loss(wide(w), wide(runBy(t, ADMM, w, g, kept, to)), h); !(best <= got*(1+1e-5) && got <= 1.01*best) {
+		t.Errorf("admm: loss %v, the refit's %v", got, best)
+	}
+}

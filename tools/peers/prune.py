@@ -13,7 +13,9 @@ The peer does what the published implementations do, in the model's dtype: the
 whole model in memory, blocks in turn, a sequence at a time; a hook at every
 Linear; scores in float32; torch.sort and a threshold over the matrix, per row
 for wanda, topk for N:M; masked weights to zero; every sequence again through
-the pruned block; save_pretrained.
+the pruned block; save_pretrained. sparsegpt is its published loop in float32
+(sparsegpt.py beside this file), its Gram matrices and factors made once for the
+Linears that share an input, which the published code does not.
 
 Made with torch 2.15.0, transformers 5.23.0.
 """
@@ -30,7 +32,9 @@ import sys
 import tempfile
 import time
 
-PHASES = ("load", "calibrate", "score", "select", "write", "total")
+import sparsegpt
+
+PHASES = ("load", "calibrate", "score", "select", "update", "write", "total")
 
 
 class Clock:
@@ -102,7 +106,39 @@ def peer(a):
     return clock.seconds
 
 
+def solve_block(torch, a, clock, block, hidden, forward):
+    """prune_block for sparsegpt."""
+    attention, mlp = block.self_attn, block.mlp
+    shared = [[attention.q_proj, attention.k_proj, attention.v_proj], [attention.o_proj], [mlp.gate_proj, mlp.up_proj], [mlp.down_proj]]
+    gram = {ms[0]: torch.zeros(ms[0].in_features, ms[0].in_features) for ms in shared}
+
+    def gather(m, args, _):
+        x = args[0][0].float()
+        gram[m].addmm_(x.T, x, alpha=2 / len(hidden))
+
+    with clock.phase("calibrate"):
+        handles = [m.register_forward_hook(gather) for m in gram]
+        for x in hidden:
+            forward(x)
+        for h in handles:
+            h.remove()
+    keep, of = map(int, a.pattern.split(":")) if ":" in a.pattern else (0, 0)
+    with clock.phase("update"):
+        for ms in shared:
+            u = sparsegpt.factor(gram.pop(ms[0]))
+            for m in ms:
+                w = m.weight.float()
+                sparsegpt.sweep(w, u, (keep, of) if of else float(a.pattern.rstrip("%")) / 100)
+                m.weight.copy_(w)
+    with clock.phase("calibrate"):
+        for i, x in enumerate(hidden):
+            hidden[i] = forward(x)
+
+
 def prune_block(torch, a, clock, block, hidden, forward):
+    if a.method == "sparsegpt":
+        solve_block(torch, a, clock, block, hidden, forward)
+        return
     linears = [m for m in block.modules() if isinstance(m, torch.nn.Linear)]
     colsq = {m: torch.zeros(m.in_features) for m in linears}
 
@@ -165,7 +201,7 @@ def main():
     p.add_argument("model")
     p.add_argument("--ids", required=True, help="safetensors with int64 input_ids [samples, seqlen]")
     p.add_argument("--samples", type=int, help="the first N only")
-    p.add_argument("--method", default="crepe", choices=["magnitude", "wanda", "ria", "crepe"])
+    p.add_argument("--method", default="crepe", choices=["magnitude", "wanda", "ria", "crepe", "sparsegpt"])
     p.add_argument("--pattern", default="50%", help="share pruned, as 50%%, or N:M kept")
     p.add_argument("--kernel", type=int, default=9)
     p.add_argument("--compute", default="bf16", choices=["f32", "bf16"])
