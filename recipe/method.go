@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -19,6 +21,8 @@ type step struct {
 // steps are in the order in which Spec writes them. Their names are the registries
 // of their packages, and no two have a name in common.
 var steps = []step{
+	{"allocate", allocate.Names, func(r *Recipe) *string { return &r.Allocate }},
+	{"refine", refine.Names, func(r *Recipe) *string { return &r.Refine }},
 	{"update", update.Names, func(r *Recipe) *string { return &r.Update }},
 }
 

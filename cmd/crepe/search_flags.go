@@ -17,10 +17,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/crepe-llm/crepe/internal/hidden"
-	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/pho"
-	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search/store"
 )
@@ -135,7 +132,7 @@ func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFla
 	if err := a.gatherSearch(ctx, c.opened, meter, f, &c.opt); err != nil {
 		return err
 	}
-	if err := searchMemory(c.opened, &c.opt, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
+	if err := c.opt.Fit(c.m, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
 		return err
 	}
 	if c.opt.Model, err = digest(c.opened); err != nil {
@@ -143,29 +140,6 @@ func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFla
 	}
 	c.opt.Progress, c.opt.Warn = meter.update, a.warn
 	return ctx.Err()
-}
-
-// searchMemory holds a search to a budget in bytes: it has a whole block in
-// memory, while hidden states go to a file in dir where they would not fit.
-func searchMemory(o *opened, opt *pho.Options, budget int64, dir string) error {
-	if budget == 0 {
-		budget = sysinfo.Budget()
-	}
-	if budget == 0 {
-		return nil // nobody knows
-	}
-	const others = 128 << 20 // the program, scores and a sequence's activations
-	experts, block := o.m.FitBlocks(budget)
-	if experts > 0 || block+others > budget {
-		return fmt.Errorf("%w: a search holds a whole block, %s and %s more, want a budget of at least that and not %s",
-			prune.ErrMemory, formatBytes(block), formatBytes(others), formatBytes(budget))
-	}
-	states := hidden.Bytes(len(opt.Calibration.Tokens), opt.Calibration.SeqLen, o.m.Width()) +
-		hidden.Bytes(len(opt.Verify.Tokens), opt.Verify.SeqLen, o.m.Width())
-	if block+others+states > budget {
-		opt.SpillDir = dir
-	}
-	return nil
 }
 
 // gatherSearch loads the token windows.

@@ -49,7 +49,8 @@ var layers = map[string]int{
 	"search/store":      1,
 	"prune":             7,
 	"pho":               8,
-	"cmd/crepe":         9,
+	"grid":              9,
+	"cmd/crepe":         10,
 }
 
 func TestPackagesImportLowerLayersOnly(t *testing.T) {

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/crepe-llm/crepe/eval/task"
+	"github.com/crepe-llm/crepe/grid"
+	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/search/store"
+)
+
+type compareFlags struct {
+	candidateFlags
+	taskFlags
+	methods, patterns string
+	recipes           []string
+	trials, top       string
+	again             bool
+	format            string
+}
+
+func newCompare(a *app) *cobra.Command {
+	var f compareFlags
+	c := &cobra.Command{
+		Use:   "compare MODEL... [flags]",
+		Short: "Compare methods and patterns on one or several models",
+		Long: `Prune every MODEL with every method at every pattern, and print a table of
+perplexities, and of zero-shot accuracies with --tasks.
+
+A method of --methods is a name of crepe prune's --method, with steps after "+":
+` + strings.Join(recipe.StepNames(), ", ") + `. So "crepe+sparsegpt" is crepe's mask with weights rebuilt by
+SparseGPT. "pho" is crepe with the coefficients that crepe search finds for the
+model and the pattern, without the steps; --trials and --top are its budget, and
+lists of both make a row for each pair. --kernels makes a row for each kernel of
+every method that has one. --recipe FILE is a row of its own: method, steps and
+parameters are the file's; pattern, texts and --compute are the grid's.
+
+A method that goes with none of the patterns is refused before work begins; one
+that goes with some of them has a "–" for the others, and the reason below.
+
+Every finished cell is kept in the --study file and never computed again, in
+this grid or another, unless --again asks for it: an interrupted grid goes on
+with the same command, and another --format costs nothing. A pruned model is
+written beside that file, measured, and removed.`,
+		Example: `  crepe compare demo
+  crepe compare demo --methods ria,crepe,pho --patterns 50%,2:4
+  crepe compare ./llama-2-7b ./llama-3-8b --methods wanda,sparsegpt,crepe+sparsegpt --patterns 2:4
+  crepe compare demo --methods crepe --kernels 3,5,7,9,11 --patterns 50%
+  crepe compare demo --methods pho --trials 60,30 --top 10,5 --patterns 50% --format csv
+  crepe compare ./model --methods crepe --recipe ./found.recipe.yaml --tasks rte,boolq`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("no MODEL, want %s", c.UseLine())}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return a.compare(c.Context(), args, &f, c.Flags()) },
+	}
+	f.add(c.Flags())
+	complete(c, map[string][]string{
+		"compute": computeNames, "calibration": sourceNames, "verify": sourceNames, "eval": sourceNames, "format": grid.Formats,
+	})
+	return c
+}
+
+func (f *compareFlags) add(fl *pflag.FlagSet) {
+	fl.SortFlags = false
+	p := &f.prune
+	fl.StringVar(&f.methods, "methods", "magnitude,wanda,ria,crepe", "methods, with their steps: wanda,crepe+sparsegpt,pho (none by default beside --recipe)")
+	fl.StringVar(&f.patterns, "patterns", "50%,60%,70%,2:4,4:8", "sparsities and N:M")
+	fl.StringArrayVar(&f.recipes, "recipe", nil, "a recipe file as a method; may be given several times")
+	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: 3,5,7,9,11 (default the method's own)")
+	fl.StringVar(&f.trials, "trials", strconv.Itoa(pho.DefaultTrials), "pho: candidates to rate; a list makes rows")
+	fl.StringVar(&f.top, "top", strconv.Itoa(pho.DefaultTop), "pho: of them, to verify; as many as --trials")
+	fl.StringVar(&f.verify, "verify", "", "pho: SOURCE that candidates are verified on (default held-out windows of the calibration text)")
+
+	fl.StringVar(&p.eval, "eval", "", `SOURCE that perplexity is measured on (default "demo" for the demo model, else "wikitext2")`)
+	fl.IntVar(&p.windows, "windows", 0, "evaluate on the first N windows (default: all; 64 for the demo text)")
+	fl.StringVar(&f.tasks, "tasks", "", "measure accuracy on these tasks too: rte,boolq")
+	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data (default: the datasets on the hub, cached)")
+	fl.IntVar(&f.limit, "limit", 0, "ask the first N documents of each task (0: all)")
+	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin texts of tasks with the BOS token: on, off, or auto as the tokenizer does")
+
+	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
+	fl.IntVar(&p.samples, "samples", recipe.DefaultSamples, "calibration sequences")
+	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a calibration sequence and an evaluation window; at most what the model takes")
+	fl.Int64Var(&p.seed, "seed", 0, "of the drawing of calibration sequences")
+	fl.StringVar(&p.r.Fused, "fused", recipe.DefaultFused, "fused matrices (qkv_proj, gate_up_proj) are scored whole, or split as in models that do not fuse")
+	fl.StringVar(&p.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
+
+	fl.StringVar(&f.study, "study", "crepe-compare"+studySuffix, "file that finished cells are kept in")
+	fl.BoolVar(&f.again, "again", false, "compute the cells of this grid once more")
+	f.addMachine(fl)
+	fl.StringVar(&f.format, "format", grid.Formats[0], strings.Join(grid.Formats, ", "))
+	fl.BoolVar(&p.json, "json", false, "--format json: one JSON object on stdout")
+}
+
+// compareWindows are those that searches verify on.
+const compareWindows = demoWindows
+
+// options returns the grid that the flags describe, without texts and store. Of
+// models the first names the defaults of texts.
+func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
+	opt := grid.Options{Again: f.again, Memory: int64(f.prune.memory)}
+	if f.prune.json {
+		f.format = "json"
+	}
+	if !slices.Contains(grid.Formats, f.format) {
+		return opt, fmt.Errorf("--format: %q, want one of %s", f.format, strings.Join(grid.Formats, ", "))
+	}
+	var kernels []int
+	if f.kernels != "" {
+		var err error
+		if kernels, err = parseKernels(f.kernels); err != nil {
+			return opt, err
+		}
+	}
+	budgets, err := parseBudgets(f.trials, f.top)
+	if err != nil {
+		return opt, err
+	}
+	if given("methods") || len(f.recipes) == 0 {
+		if opt.Rows, err = grid.ParseRows(strings.Split(f.methods, ","), kernels, budgets); err != nil {
+			return opt, fmt.Errorf("--methods: %w", err)
+		}
+	}
+	for _, path := range f.recipes {
+		r, err := recipe.Read(path)
+		if err != nil {
+			return opt, fmt.Errorf("--recipe: %w", err)
+		}
+		name := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".yaml"), ".recipe")
+		if slices.ContainsFunc(f.recipes, func(other string) bool { return other != path && filepath.Base(other) == filepath.Base(path) }) {
+			name = path
+		}
+		opt.Rows = append(opt.Rows, grid.Row{Name: name + " (" + r.Spec() + ")", Recipe: r})
+	}
+	if opt.Patterns, err = grid.ParsePatterns(strings.Split(f.patterns, ",")); err != nil {
+		return opt, fmt.Errorf("--patterns: %w", err)
+	}
+	if opt.BOS, err = task.ParseBOS(f.bos); err != nil {
+		return opt, fmt.Errorf("--bos: %w", err)
+	}
+	return opt, nil
+}
+
+// parseBudgets reads "60,30" and "10,5" as pairs.
+func parseBudgets(trials, top string) ([]grid.Budget, error) {
+	a, b := strings.Split(trials, ","), strings.Split(top, ",")
+	if len(a) != len(b) {
+		return nil, fmt.Errorf("--trials and --top: %d and %d numbers, want as many: each two make a row", len(a), len(b))
+	}
+	var out []grid.Budget
+	for i := range a {
+		n, err1 := strconv.Atoi(strings.TrimSpace(a[i]))
+		k, err2 := strconv.Atoi(strings.TrimSpace(b[i]))
+		if err1 != nil || err2 != nil || k < 1 || n < k {
+			return nil, fmt.Errorf("--trials %s --top %s: want whole numbers, at least 1 to verify and as many to rate", a[i], b[i])
+		}
+		out = append(out, grid.Budget{Trials: n, Top: k})
+	}
+	return out, nil
+}
+
+// compare runs the subcommand.
+func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl *pflag.FlagSet) error {
+	if err := cmp.Or(setThreads(f.prune.threads), f.taskFlags.check(fl.Changed)); err != nil {
+		return err
+	}
+	opt, err := f.options(fl.Changed)
+	if err != nil {
+		return usageError{err}
+	}
+	bases := make([]recipe.Recipe, len(models)) // texts' defaults are a model's
+	for i, name := range models {
+		if bases[i], err = f.prune.merge(name, fl); err != nil {
+			return err
+		}
+		if bases[i].Eval.Source == "none" {
+			return usageError{errors.New("--eval: none, want a text: a grid measures perplexity")}
+		}
+		if err := grid.Check(opt.Rows, bases[i], opt.Patterns); err != nil {
+			return usageError{err}
+		}
+	}
+	meter := a.startMeter()
+	defer meter.finish()
+	if opt.Tasks, err = a.loadTasks(ctx, f.taskFlags); err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, f.study)
+	if err != nil {
+		return fmt.Errorf("--study: %w", err)
+	}
+	defer db.Close()
+	opt.Store, opt.Scratch = db, strings.TrimSuffix(f.study, studySuffix)+".cells"
+	opt.Progress, opt.Warn = meter.update, a.warn
+	rep := grid.Report{Patterns: opt.Patterns}
+	for _, r := range opt.Rows {
+		rep.Methods = append(rep.Methods, r.Name)
+	}
+	all := make([]grid.Model, len(models)) // opened before the first is measured: what is missing is known early
+	for i, name := range models {
+		opt.Base = bases[i]
+		o, err := a.open(ctx, name, meter)
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		if all[i], err = a.gridModel(ctx, o, f, opt, meter); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for i, m := range all {
+		opt.Base, opt.Done = bases[i], a.cellDone(m.Name, meter)
+		r, err := grid.Run(ctx, m, opt)
+		if err != nil {
+			return a.stopped(ctx, err, f.study)
+		}
+		rep.Models = append(rep.Models, *r)
+	}
+	meter.finish()
+	return rep.Write(a.stdout, f.format)
+}
+
+// gridModel is o with its texts.
+func (a *app) gridModel(ctx context.Context, o *opened, f *compareFlags, opt grid.Options, meter *meter) (grid.Model, error) {
+	m := grid.Model{Name: o.name, Dir: o.dir, Inv: o.inv, M: o.m}
+	var err error
+	if o.m.Compute, err = compute(opt.Base.Compute, o); err != nil {
+		return m, err
+	}
+	if m.ID, err = digest(o); err != nil {
+		return m, err
+	}
+	return m, a.gatherGrid(ctx, o, meter, f, &m, opt)
+}
+
+// cellDone says what became of each cell of a model.
+func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
+	started := time.Now()
+	return func(c grid.Cell) {
+		meter.finish()
+		took := fmt.Sprintf("%.1f s", time.Since(started).Seconds())
+		if c.Kept {
+			took = "kept"
+		}
+		started = time.Now()
+		if c.Refused != "" {
+			a.warn("%s, %s at %s: –, %s", model, c.Method, c.Pattern, c.Refused)
+			return
+		}
+		a.warn("%s, %s at %s: perplexity %.4f (%s)", model, c.Method, c.Pattern, c.Perplexity.Perplexity, took)
+	}
+}
+
+// gatherGrid loads the token windows that the grid reads.
+func (a *app) gatherGrid(ctx context.Context, o *opened, meter *meter, f *compareFlags, m *grid.Model, opt grid.Options) error {
+	var err error
+	if m.Evaluation, err = a.loader(o, meter).Evaluation(ctx, opt.Base.Eval); err != nil {
+		return fmt.Errorf("--eval: %w", err)
+	}
+	switch {
+	case slices.ContainsFunc(opt.Rows, func(r grid.Row) bool { return r.Budget != nil }):
+		of := f.candidateFlags
+		of.prune.windows = compareWindows
+		p := pho.Options{Recipe: opt.Base}
+		if err := a.gatherSearch(ctx, o, meter, &of, &p); err != nil {
+			return err
+		}
+		m.Calibration, m.Verify = p.Calibration, p.Verify
+	case grid.NeedsData(opt.Rows, opt.Base, opt.Patterns):
+		if m.Calibration, err = a.loader(o, meter).Calibration(ctx, opt.Base.Calibration); err != nil {
+			return fmt.Errorf("--calibration: %w", err)
+		}
+	}
+	return nil
+}

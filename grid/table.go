@@ -1,0 +1,200 @@
+package grid
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/crepe-llm/crepe/eval/task"
+)
+
+// Formats are those that a report can be written in.
+var Formats = []string{"markdown", "csv", "json"}
+
+// Write writes r in one of Formats.
+func (r *Report) Write(w io.Writer, format string) error {
+	switch format {
+	case "markdown":
+		_, err := io.WriteString(w, r.markdown())
+		return err
+	case "csv":
+		return r.csv(w)
+	case "json":
+		return json.NewEncoder(w).Encode(r)
+	}
+	panic(fmt.Sprintf("grid: Write: format %q, want one of %v", format, Formats))
+}
+
+// cell returns the cell of a method and pattern.
+func (m *ModelReport) cell(method, pattern string) Cell {
+	if method == Dense {
+		return m.Dense
+	}
+	i := slices.IndexFunc(m.Cells, func(c Cell) bool { return c.Method == method && c.Pattern == pattern })
+	return m.Cells[i]
+}
+
+// csv writes a line for every number.
+func (r *Report) csv(w io.Writer) error {
+	out := csv.NewWriter(w)
+	lines := [][]string{{"model", "method", "pattern", "measure", "value", "stderr", "n", "sparsity", "seconds", "refused"}}
+	for _, m := range r.Models {
+		for _, c := range append([]Cell{m.Dense}, m.Cells...) {
+			line := func(measure, value, stderr, n string) {
+				lines = append(lines, []string{m.Model, c.Method, c.Pattern, measure, value, stderr, n, number(c.Sparsity), number(c.Seconds), c.Refused})
+			}
+			if c.Perplexity == nil {
+				line("perplexity", "", "", "")
+				continue
+			}
+			line("perplexity", number(c.Perplexity.Perplexity), "", strconv.Itoa(c.Perplexity.Windows))
+			for _, t := range c.Tasks {
+				n := strconv.Itoa(t.Documents)
+				line(t.Task+" acc", number(t.Acc), optional(t.AccStderr), n)
+				line(t.Task+" acc_norm", number(t.AccNorm), optional(t.AccNormStderr), n)
+			}
+		}
+	}
+	return out.WriteAll(lines)
+}
+
+// number is v as briefly as it can be read back.
+func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+func optional(v *float64) string {
+	if v == nil {
+		return ""
+	}
+	return number(*v)
+}
+
+// markdown is a table method × pattern for each model, or method × model if there
+// is one pattern only; then accuracies, and what is to be said of cells.
+func (r *Report) markdown() string {
+	var b strings.Builder
+	across := len(r.Models) > 1 && len(r.Patterns) == 1
+	if across {
+		r.acrossModels(&b)
+	}
+	for i := range r.Models {
+		m := &r.Models[i]
+		if len(r.Models) > 1 {
+			fmt.Fprintf(&b, "## %s\n\n", m.Model)
+		}
+		fmt.Fprintf(&b, "Perplexity of %s (%s) on %s, %d windows of %d tokens, %s, %s; dense %s.\n\n",
+			m.Model, m.Architecture, m.Data, m.Windows, m.SeqLen, bos(m.BOS), m.Compute, perplexity(m.Dense))
+		if !across {
+			rows := [][]string{append([]string{"method"}, r.Patterns...)}
+			for _, method := range r.Methods {
+				row := []string{method}
+				for _, p := range r.Patterns {
+					row = append(row, perplexity(m.cell(method, p)))
+				}
+				rows = append(rows, row)
+			}
+			table(&b, rows)
+		}
+		m.accuracies(&b, r)
+		m.notes(&b)
+	}
+	return b.String()
+}
+
+// acrossModels is the table of one pattern, method × model.
+func (r *Report) acrossModels(b *strings.Builder) {
+	head := []string{r.Patterns[0]}
+	for _, m := range r.Models {
+		head = append(head, m.Model)
+	}
+	rows := [][]string{head}
+	for _, method := range append([]string{Dense}, r.Methods...) {
+		row := []string{method}
+		for i := range r.Models {
+			row = append(row, perplexity(r.Models[i].cell(method, r.Patterns[0])))
+		}
+		rows = append(rows, row)
+	}
+	table(b, rows)
+}
+
+func bos(b bool) string {
+	if b {
+		return "with BOS"
+	}
+	return "no BOS"
+}
+
+func perplexity(c Cell) string {
+	switch {
+	case c.Perplexity == nil:
+		return "–"
+	case c.Perplexity.Perplexity >= 1e5:
+		return fmt.Sprintf("%.3g", c.Perplexity.Perplexity)
+	}
+	return fmt.Sprintf("%.2f", c.Perplexity.Perplexity)
+}
+
+// accuracies are the tables method × task of every pattern.
+func (m *ModelReport) accuracies(b *strings.Builder, r *Report) {
+	if len(m.Dense.Tasks) == 0 {
+		return
+	}
+	for _, p := range r.Patterns {
+		fmt.Fprintf(b, "Zero-shot accuracy at %s, acc / acc_norm (%s).\n\n", p, bos(m.TasksBOS))
+		head := []string{"method"}
+		for _, t := range m.Dense.Tasks {
+			head = append(head, t.Task)
+		}
+		rows := [][]string{append(head, "mean")}
+		for _, method := range append([]string{Dense}, r.Methods...) {
+			c := m.cell(method, p)
+			row := []string{method}
+			for i := range m.Dense.Tasks {
+				if c.Perplexity == nil {
+					row = append(row, "–")
+					continue
+				}
+				row = append(row, fmt.Sprintf("%.4f / %.4f", c.Tasks[i].Acc, c.Tasks[i].AccNorm))
+			}
+			mean := "–"
+			if c.Perplexity != nil {
+				acc, norm := task.Mean(c.Tasks)
+				mean = fmt.Sprintf("%.4f / %.4f", acc, norm)
+			}
+			rows = append(rows, append(row, mean))
+		}
+		table(b, rows)
+	}
+}
+
+// notes say why a cell has no number, and what a search has found.
+func (m *ModelReport) notes(b *strings.Builder) {
+	var lines []string
+	for _, c := range m.Cells {
+		switch {
+		case c.Refused != "":
+			lines = append(lines, fmt.Sprintf("- %s at %s, –: %s", c.Method, c.Pattern, c.Refused))
+		case c.Found != nil:
+			n := c.Found.Coefficients.Normalized()
+			lines = append(lines, fmt.Sprintf("- %s at %s: α %.4g, β %.4g, γ %.4g, kernel %d, verified on %s", c.Method, c.Pattern, n.Alpha, n.Beta, n.Gamma, n.Kernel, m.Verification))
+		}
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(b, "%s\n\n", strings.Join(lines, "\n"))
+	}
+}
+
+// table writes rows, the head first, numbers to the right.
+func table(b *strings.Builder, rows [][]string) {
+	for i, row := range rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			fmt.Fprintf(b, "|---|%s\n", strings.Repeat("---:|", len(row)-1))
+		}
+	}
+	b.WriteString("\n")
+}
