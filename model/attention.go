@@ -77,20 +77,18 @@ func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) erro
 	if tap != nil {
 		tap(a.ins[0], h)
 	}
-	k, v, keys, values := a.keys(st, tokens)
 	q, both := a.queries(st, h)
-	a.k.apply(k, h)
-	a.v.apply(v, h)
-	past := len(keys)/k.Cols - tokens
+	kv := st.keyValues(a)
+	past := kv.Len()
 	if st.memory != nil && past+tokens > st.tokens {
 		panic(fmt.Sprintf("model: Forward: token %d of a decoder for %d", past+tokens, st.tokens))
 	}
-	a.place(st.rotation(a.rope, past+tokens), past, q, k)
+	a.append(st, kv, h, q)
 	mixed := h // no longer needed, and mostly as wide as the heads together
 	if h.Cols != q.Cols {
 		mixed = st.alloc(tokens, q.Cols)
 	}
-	a.kernel.Run(mixed.Data, q.Data, keys, values, tokens, past+tokens)
+	a.kernel.Run(mixed.Data, q.Data, kv, tokens)
 	if a.gated {
 		a.applyGate(mixed, both)
 	}
@@ -117,18 +115,15 @@ func (a *attention) queries(st *State, h tensor.Matrix) (q, both tensor.Matrix) 
 	return q, both
 }
 
-// keys returns room for the keys and values of new tokens and, ending in
-// them, those of all tokens so far.
-func (a *attention) keys(st *State, tokens int) (k, v tensor.Matrix, keys, values []float32) {
-	cache := remember[kvCache](st, a.block)
-	if cache == nil {
-		k, v = st.alloc(tokens, a.k.n), st.alloc(tokens, a.v.n)
-		return k, v, k.Data, v.Data
-	}
-	newK, newV := cache.extend(tokens * a.k.n)
-	k = tensor.Matrix{Rows: tokens, Cols: a.k.n, Data: newK}
-	v = tensor.Matrix{Rows: tokens, Cols: a.v.n, Data: newV}
-	return k, v, cache.k, cache.v
+// append adds the keys and values of h's tokens to kv, and gives these and the
+// queries their positions.
+func (a *attention) append(st *State, kv *kernel.KeyValues, h, q tensor.Matrix) {
+	defer st.release(st.mark())
+	k, v := st.alloc(h.Rows, a.k.n), st.alloc(h.Rows, a.v.n)
+	a.k.apply(k, h)
+	a.v.apply(v, h)
+	a.place(st.rotation(a.rope, kv.Len()+h.Rows), kv.Len(), q, k)
+	kv.Append(k.Data, v.Data, h.Rows)
 }
 
 // place norms the heads of q and k, where the class does, and turns them to

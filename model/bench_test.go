@@ -11,7 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// widths are the real ones of the classes whose blocks differ in kind.
+// widths are the real ones of published models, one block of each kind.
 var widths = []struct {
 	name, config string
 }{
@@ -19,12 +19,24 @@ var widths = []struct {
 		"num_attention_heads": 32, "num_hidden_layers": 1, "vocab_size": 32000}`},
 	{"llama-3.1-8b", `{"architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
 		"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 128256, "rope_theta": 5e5}`},
+	{"mistral-7b", `{"architectures": ["MistralForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336, "sliding_window": 1024,
+		"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 32000}`},
+	{"qwen2.5-7b", `{"architectures": ["Qwen2ForCausalLM"], "hidden_size": 3584, "intermediate_size": 18944,
+		"num_attention_heads": 28, "num_key_value_heads": 4, "num_hidden_layers": 1, "vocab_size": 152064}`},
+	{"qwen3-8b", `{"architectures": ["Qwen3ForCausalLM"], "hidden_size": 4096, "intermediate_size": 12288,
+		"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 151936}`},
 	{"phi-4", `{"architectures": ["Phi3ForCausalLM"], "hidden_size": 5120, "intermediate_size": 17920,
 		"num_attention_heads": 40, "num_key_value_heads": 10, "num_hidden_layers": 1, "vocab_size": 100352}`},
 	{"gemma-2-9b", `{"architectures": ["Gemma2ForCausalLM"], "hidden_size": 3584, "intermediate_size": 14336,
 		"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "num_hidden_layers": 1, "vocab_size": 256000}`},
+	{"gemma-3-12b-global", `{"architectures": ["Gemma3ForCausalLM"], "hidden_size": 3840, "intermediate_size": 15360, "layer_types": ["full_attention"],
+		"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "num_hidden_layers": 1, "vocab_size": 262208}`},
+	{"gemma-3-12b-local", `{"architectures": ["Gemma3ForCausalLM"], "hidden_size": 3840, "intermediate_size": 15360, "sliding_window": 1024,
+		"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "num_hidden_layers": 1, "vocab_size": 262208}`},
 	{"qwen3.5-9b-linear", `{"architectures": ["Qwen3_5ForCausalLM"], "hidden_size": 4096, "intermediate_size": 12288,
 		"num_attention_heads": 16, "num_hidden_layers": 1, "vocab_size": 248320}`},
+	{"qwen3.5-9b-full", `{"architectures": ["Qwen3_5ForCausalLM"], "hidden_size": 4096, "intermediate_size": 12288,
+		"num_attention_heads": 16, "num_hidden_layers": 1, "vocab_size": 248320, "layer_types": ["full_attention"]}`},
 	{"mixtral-8x7b", `{"architectures": ["MixtralForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
 		"num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 32000}`},
 	{"qwen3-30b-a3b", `{"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "intermediate_size": 6144, "head_dim": 128,
@@ -45,7 +57,7 @@ func randomBlock(b *testing.B, config string) (*decoder, *Model) {
 	for i := range block.branches {
 		br := &block.branches[i]
 		br.norm = ones(c.Width)
-		if br.post != nil {
+		if c.class.scaledEmbed { // Gemma
 			br.post = ones(c.Width)
 		}
 		switch x := br.mixer.(type) {
@@ -59,7 +71,10 @@ func randomBlock(b *testing.B, config string) (*decoder, *Model) {
 				randomize(rng, x.v.Linear, x.v.n, c.Width)
 			}
 			randomize(rng, x.q.Linear, qkv, c.Width)
-			randomize(rng, x.o, c.Width, x.q.n)
+			randomize(rng, x.o, c.Width, c.Heads*c.HeadDim)
+			if c.qkNorm {
+				x.qNorm, x.kNorm = ones(c.HeadDim), ones(c.HeadDim)
+			}
 		case *mlp:
 			randomMLP(rng, x, c)
 		case *moe:
@@ -146,9 +161,34 @@ func (p *products) run() {
 	}
 }
 
+// mixing returns the operations of a block's own products, those between tokens:
+// scores and weighted values of the keys that each token sees, or the chunks of
+// the delta rule.
+func mixing(block *decoder, c *Config, tokens int) float64 {
+	switch x := block.branches[0].mixer.(type) {
+	case *attention:
+		pairs := 0
+		for t := range tokens {
+			seen := t + 1
+			if w := x.kernel.Window; w > 0 {
+				seen = min(seen, w)
+			}
+			pairs += seen
+		}
+		return 4 * float64(pairs) * float64(c.Heads*c.HeadDim)
+	case *deltaNet:
+		const l = deltaChunk
+		chunk := 2 * float64(l) * float64(2*l*x.keyDim+3*x.keyDim*x.valueDim+l*x.valueDim+l/2*x.valueDim)
+		return chunk * float64(tokens/l*x.valueHeads)
+	}
+	return 0
+}
+
 // BenchmarkForward runs one sequence of 2048 tokens through one block and, by
-// turns, its products alone. of-products is the share of the block's processor
-// time that these take; speeds are by the clock, of the fastest run.
+// turns, its products with its weights alone. of-products is the share of the
+// block's processor time that these take. of-speed is the block's operations a
+// second, those of attention included, over those of the products alone.
+// tokens/s and GFLOP/s are by the clock, of the fastest run.
 func BenchmarkForward(b *testing.B) {
 	const tokens = 2048
 	for _, w := range widths {
@@ -176,14 +216,12 @@ func BenchmarkForward(b *testing.B) {
 					part = min(part, cpuSeconds()-cpu)
 					b.StartTimer()
 				}
+				all := alone.flop + mixing(block, m.Config, tokens)
 				b.ReportMetric(tokens/fastest, "tokens/s")
-				b.ReportMetric(alone.flop/fastest/1e9, "GFLOP/s")
+				b.ReportMetric(all/fastest/1e9, "GFLOP/s")
 				b.ReportMetric(part/whole, "of-products")
-				scratch := 0
-				for _, s := range st.scratch {
-					scratch += 4 * cap(s)
-				}
-				b.ReportMetric(float64(scratch)/1e6, "scratch-MB")
+				b.ReportMetric(part/whole*all/alone.flop, "of-speed")
+				b.ReportMetric(float64(stateBytes(st))/1e6, "scratch-MB")
 			})
 		}
 	}

@@ -136,9 +136,10 @@ func (d *decoder) Release() {
 
 // residual is the stream that a branch's output is added to.
 type residual struct {
-	x    tensor.Matrix
-	post []float32
-	eps  float32
+	x      tensor.Matrix
+	post   []float32
+	eps    float32
+	routed []routing // of an expert's tokens: their rows of x and their weights; else nil
 }
 
 // chunkTokens is how many tokens pass at once where an intermediate result
@@ -164,6 +165,11 @@ func (r *residual) projectAt(st *State, lo int, h tensor.Matrix, l *Linear) {
 // add adds a branch's outputs y for the tokens from lo on. It overwrites y.
 func (r *residual) add(lo int, y tensor.Matrix) {
 	eachToken(y.Rows, func(t int) {
+		if r.routed != nil {
+			to := r.routed[lo+t]
+			kernel.AddScaled(r.x.Row(to.token), y.Row(t), to.weight)
+			return
+		}
 		if r.post != nil {
 			kernel.RMSNorm(y.Row(t), y.Row(t), r.post, r.eps)
 		}

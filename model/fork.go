@@ -1,14 +1,29 @@
 package model
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/crepe-llm/crepe/internal/kernel"
+)
 
 // Begin makes st, a decoder, forget its sequence for one of tokens tokens.
 func (st *State) Begin(tokens int) {
 	if st.memory == nil {
 		panic("model: Begin: the State is no decoder, want one from NewDecoder")
 	}
-	clear(st.memory)
+	for i := range st.memory {
+		st.forget(i)
+	}
 	st.tokens = tokens
+}
+
+// forget forgets what block i keeps of its tokens. The memory of one block's
+// keys and values stays for the next.
+func (st *State) forget(i int) {
+	if kv, ok := st.memory[i].(*kernel.KeyValues); ok {
+		st.spare = kv
+	}
+	st.memory[i] = nil
 }
 
 // Fork makes to go on from where st is, so that several sequences share the
@@ -20,21 +35,19 @@ func (st *State) Fork(to *State) {
 	}
 	to.tokens = st.tokens
 	for i, m := range st.memory {
-		to.memory[i] = nil
-		if m != nil {
-			to.memory[i] = m.(forker).fork()
+		to.forget(i)
+		switch m := m.(type) {
+		case *kernel.KeyValues:
+			kv := to.spare
+			if to.spare = nil; kv == nil {
+				kv = new(kernel.KeyValues)
+			}
+			kv.CopyFrom(m)
+			to.memory[i] = kv
+		case *deltaMemory:
+			to.memory[i] = &deltaMemory{slices.Clone(m.before), slices.Clone(m.state)}
 		}
 	}
-}
-
-// forker is what a block remembers. The copy may share what is never written
-// again.
-type forker interface{ fork() any }
-
-func (c *kvCache) fork() any { return &kvCache{slices.Clip(c.k), slices.Clip(c.v)} }
-
-func (d *deltaMemory) fork() any {
-	return &deltaMemory{slices.Clone(d.before), slices.Clone(d.state)}
 }
 
 // SameRotation says whether sequences of a and of b tokens turn a token at the

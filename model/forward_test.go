@@ -197,10 +197,15 @@ func poolBytes(p *pool) int {
 	return n
 }
 
-func bytesHeld(m *Model, st *State) int {
-	n := poolBytes(m.pool)
+func bytesHeld(m *Model, st *State) int { return poolBytes(m.pool) + stateBytes(st) }
+
+func stateBytes(st *State) int {
+	n := 0
 	for _, s := range st.scratch {
 		n += 4 * cap(s)
+	}
+	if st.spare != nil {
+		n += st.spare.Bytes()
 	}
 	return n
 }

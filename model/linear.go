@@ -17,7 +17,8 @@ const (
 	// F32 multiplies float32 activations with weights widened to float32.
 	F32 Compute = iota
 	// BF16 rounds activations to bfloat16 before a product with a bfloat16
-	// weight; other weights are multiplied as in F32.
+	// weight, and queries, keys, values and attention's weights where the
+	// processor multiplies bfloat16; other weights are multiplied as in F32.
 	BF16
 )
 
@@ -138,7 +139,7 @@ func (r rows) apply(dst, x tensor.Matrix) {
 		return
 	}
 	product, src := kernel.MatMulT, r.W.Slice(r.lo, r.lo+r.n).Source()
-	if src.BF16 != nil && *r.compute == BF16 {
+	if r.rounds() {
 		product = kernel.MatMulTBF16
 	}
 	product(dst.Data, dst.Cols, x.Data, x.Cols, src, r.Cols, x.Rows, r.n, r.Cols)
@@ -147,6 +148,9 @@ func (r rows) apply(dst, x tensor.Matrix) {
 	}
 	eachToken(x.Rows, func(t int) { kernel.Add(dst.Row(t), r.Bias[r.lo:r.lo+r.n]) })
 }
+
+// rounds reports whether l's inputs are rounded to bfloat16.
+func (l *Linear) rounds() bool { return *l.compute == BF16 && l.W.DType == tensor.BF16 }
 
 // Input is one activation and the Linears it enters, which share a statistic.
 type Input struct {

@@ -93,8 +93,14 @@ func (m *moe) inputs() []*Input { return m.ins }
 func (m *moe) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 	defer st.release(st.mark())
 	routed := m.route(st, h)
-	sum := st.alloc(h.Rows, h.Cols)
-	clear(sum.Data)
+	sum := tensor.Matrix{} // what the experts' outputs are added to
+	if out != nil {
+		sum = out.x
+		if out.post != nil {
+			sum = st.alloc(h.Rows, h.Cols)
+			clear(sum.Data)
+		}
+	}
 	for e, f := range m.experts {
 		if len(routed[e]) > 0 {
 			if err := m.runExpert(st, f, h, sum, routed[e], out != nil, tap); err != nil {
@@ -102,7 +108,7 @@ func (m *moe) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 			}
 		}
 	}
-	if out != nil {
+	if out != nil && out.post != nil {
 		out.add(0, sum)
 	}
 	return nil
@@ -119,15 +125,28 @@ func (m *moe) route(st *State, h tensor.Matrix) [][]routing {
 	defer st.release(st.mark())
 	p := st.alloc(h.Rows, m.conf.count)
 	m.router.apply(p, h)
-	routed := make([][]routing, m.conf.count)
-	for t := range h.Rows {
+	chosen := make([]choice, h.Rows*m.conf.used)
+	eachToken(h.Rows, func(t int) {
 		row := p.Row(t)
 		top, sum := kernel.MaxSumExp(row)
 		for e, v := range row {
 			row[e] = float32(math.Exp(float64(v-top)) / sum)
 		}
-		for _, r := range m.choose(row) {
-			routed[r.expert] = append(routed[r.expert], routing{t, r.weight})
+		m.choose(chosen[t*m.conf.used:][:m.conf.used], row)
+	})
+	counts := make([]int, m.conf.count)
+	for _, c := range chosen {
+		if c.weight >= 0 {
+			counts[c.expert]++
+		}
+	}
+	routed := make([][]routing, m.conf.count)
+	for e, n := range counts {
+		routed[e] = make([]routing, 0, n)
+	}
+	for i, c := range chosen {
+		if c.weight >= 0 {
+			routed[c.expert] = append(routed[c.expert], routing{i / m.conf.used, c.weight})
 		}
 	}
 	return routed
@@ -135,14 +154,14 @@ func (m *moe) route(st *State, h tensor.Matrix) [][]routing {
 
 type choice struct {
 	expert int
-	weight float32
+	weight float32 // below 0: none
 }
 
-// choose returns the experts of one token, from the largest probability down.
-func (m *moe) choose(p []float32) []choice {
-	chosen := make([]choice, 0, m.conf.used)
+// choose writes the experts of one token, from the largest probability down.
+// If its hidden state is not finite it has none.
+func (m *moe) choose(chosen []choice, p []float32) {
 	total := float32(0)
-	for range m.conf.used {
+	for i := range chosen {
 		best := -1
 		for e, v := range p {
 			if v >= 0 && (best < 0 || v > p[best]) {
@@ -150,9 +169,12 @@ func (m *moe) choose(p []float32) []choice {
 			}
 		}
 		if best < 0 {
-			return nil // the hidden state is not finite
+			for i := range chosen {
+				chosen[i] = choice{weight: -1}
+			}
+			return
 		}
-		chosen = append(chosen, choice{best, p[best]})
+		chosen[i] = choice{best, p[best]}
 		total += p[best]
 		p[best] = -1
 	}
@@ -161,7 +183,6 @@ func (m *moe) choose(p []float32) []choice {
 			chosen[i].weight /= total
 		}
 	}
-	return chosen
 }
 
 // runExpert adds an expert's weighted outputs for its tokens to sum.
@@ -172,24 +193,11 @@ func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routin
 		return err
 	}
 	in := st.alloc(len(routed), h.Cols)
-	for i, r := range routed {
-		copy(in.Row(i), h.Row(r.token))
-	}
+	eachToken(len(routed), func(i int) { copy(in.Row(i), h.Row(routed[i].token)) })
 	if !output {
 		return f.run(st, in, nil, tap)
 	}
-	y := st.alloc(len(routed), h.Cols)
-	clear(y.Data)
-	if err := f.run(st, in, &residual{x: y}, tap); err != nil {
-		return err
-	}
-	eachToken(len(routed), func(i int) {
-		dst, w := sum.Row(routed[i].token), routed[i].weight
-		for j, v := range y.Row(i) {
-			dst[j] += w * v
-		}
-	})
-	return nil
+	return f.run(st, in, &residual{x: sum, routed: routed}, tap)
 }
 
 // expertNames returns a function for newMoE: prefix.e.name of each.

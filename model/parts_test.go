@@ -104,13 +104,15 @@ func TestChooseExperts(t *testing.T) {
 		{[]float32{1, 0, 0, 0}, true, []choice{{0, 1}, {1, 0}}},
 	} {
 		m := &moe{conf: experts{count: 4, used: 2, renormalise: c.renormalise}}
-		if got := m.choose(slices.Clone(c.p)); !slices.Equal(got, c.want) {
+		got := make([]choice, 2)
+		if m.choose(got, slices.Clone(c.p)); !slices.Equal(got, c.want) {
 			t.Errorf("%v: got %v, want %v", c.p, got, c.want)
 		}
 	}
 	m := &moe{conf: experts{count: 2, used: 1}}
 	nan := float32(math.NaN())
-	if got := m.choose([]float32{nan, nan}); got != nil {
+	got := make([]choice, 1)
+	if m.choose(got, []float32{nan, nan}); !(got[0].weight < 0) {
 		t.Errorf("NaN: got %v, want none", got)
 	}
 }

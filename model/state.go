@@ -1,8 +1,7 @@
 package model
 
 import (
-	"slices"
-
+	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -13,8 +12,28 @@ type State struct {
 	scratch [][]float32 // by depth: the i-th live buffer is cut from scratch[i]
 	depth   int
 	tables  map[ropeKey]*ropeTable
-	tokens  int   // a decoder's whole sequence
-	memory  []any // a decoder's, by block: what it keeps of earlier tokens; else nil
+	tokens  int               // a decoder's whole sequence
+	memory  []any             // a decoder's, by block: what it keeps of earlier tokens; else nil
+	spare   *kernel.KeyValues // memory for the next block's, or nil
+}
+
+// keyValues returns what a block's keys and values are appended to: a decoder's
+// are those of the block, other States begin anew each time.
+func (st *State) keyValues(a *attention) *kernel.KeyValues {
+	if st.memory != nil && st.memory[a.block] != nil {
+		return st.memory[a.block].(*kernel.KeyValues)
+	}
+	kv := st.spare
+	heads, dim, bfloat := a.kernel.KVHeads, a.kernel.HeadDim, a.o.rounds()
+	if kv == nil || !kv.Holds(heads, dim, bfloat) {
+		kv = kernel.NewKeyValues(heads, dim, bfloat)
+	}
+	kv.Reset()
+	st.spare = kv
+	if st.memory != nil {
+		st.spare, st.memory[a.block] = nil, kv
+	}
+	return kv
 }
 
 // ropeKey names a table: long sequences may have one of their own.
@@ -78,17 +97,4 @@ func (st *State) rotation(r *rope, n int) *ropeTable {
 	}
 	t.grow(n)
 	return t
-}
-
-// kvCache holds the keys and values of a block's earlier tokens.
-type kvCache struct {
-	k, v []float32 // tokens × KVHeads·HeadDim
-}
-
-// extend makes room for n more values in both and returns the new parts.
-func (c *kvCache) extend(n int) (k, v []float32) {
-	have := len(c.k)
-	c.k = slices.Grow(c.k, n)[:have+n]
-	c.v = slices.Grow(c.v, n)[:have+n]
-	return c.k[have:], c.v[have:]
 }

@@ -17,129 +17,168 @@ type Attention struct {
 	SoftCap                 float32 // scores become SoftCap·tanh(score/SoftCap); 0 for none
 }
 
-// A task is the queries of queryTile tokens in the heads that share one key
-// head; it goes through their keys keyTile at a time, so that memory does not
-// grow with the number of keys. Both are small enough for the second-level
-// cache to hold the packed keys and values.
-const (
-	queryTile = 192
-	keyTile   = 256 // at most blockK: the scores of a micro-tile are the next product's x
-)
+// taskElements bounds the elements of the queries of a task, and so of its
+// results: with a chunk of keys and values they fit the second-level cache.
+const taskElements = 48 << 10
 
-// Run is, for each token t at position p = keys−tokens+t and each head h,
+// Run is, for each of the last tokens of kv's, t at position p =
+// kv.Len()−tokens+t, and each head h,
 //
 //	s[j]   = Scale·Σ_i q[t,h,i]·k[j,h′,i],  capped if SoftCap is set
 //	dst[t] = Σ_j softmax(s)[j]·v[j,h′]      for max(0, p−Window+1) ≤ j ≤ p
 //
-// q and dst are tokens × Heads·HeadDim; k and v are keys × KVHeads·HeadDim,
-// keys ≥ tokens. dst must overlap none of them.
+// q and dst are tokens × Heads·HeadDim. dst must not overlap q.
 //
-// All arithmetic is float32, the softmax by a running maximum and sum over
-// tiles of keys; each exponential has a relative error of at most expError and
-// the cap's tanh an absolute one of 2⁻²². The order of additions is
-// unspecified, but it does not depend on GOMAXPROCS. Keys that a query does not
-// see have weight 0, so an Inf or NaN in their values may still make it NaN.
-func (a Attention) Run(dst, q, k, v []float32, tokens, keys int) {
-	a.check(dst, q, k, v, tokens, keys)
+// If kv holds float32, all arithmetic is, the softmax by a running maximum and
+// sum over chunks of keys; each exponential has a relative error of at most
+// expError and the cap's tanh an absolute one of 2⁻²². If it holds bfloat16,
+// q and the exponentials are rounded to it before they are multiplied, each off
+// by 2⁻⁸ of itself, and the exponentials err by another 2⁻¹³; sums are float32.
+// The order of additions is unspecified, but it does not depend on GOMAXPROCS.
+// Keys that a query does not see have weight 0, so an Inf or NaN in their values
+// may still make it NaN.
+func (a Attention) Run(dst, q []float32, kv *KeyValues, tokens int) {
+	a.check(dst, q, kv, tokens)
 	if tokens == 0 {
 		return
 	}
-	tiles := (tokens + queryTile - 1) / queryTile
+	group := a.Heads / a.KVHeads
+	rows := max(taskElements/a.HeadDim, kv.tile.rows)
+	step := max(1, min(rows, rowsBound)/group) // tokens of a task
+	tiles := (tokens + step - 1) / step
 	parallel.For(tiles*a.KVHeads, 1, func(lo, hi int) {
 		w := attentionWorkers.Get().(*attentionWorker)
 		defer attentionWorkers.Put(w)
 		for task := lo; task < hi; task++ {
 			// The last queries see the most keys: they go first.
-			t0 := (tiles - 1 - task/a.KVHeads) * queryTile
+			t0 := (tiles - 1 - task/a.KVHeads) * step
 			w.run(attentionTask{
-				Attention: a, dst: dst, q: q, k: k, v: v,
-				offset: keys - tokens,
-				t0:     t0, t1: min(t0+queryTile, tokens),
-				kvHead: task % a.KVHeads,
+				Attention: a, dst: dst, q: q, kv: kv,
+				offset: kv.tokens - tokens,
+				t0:     t0, t1: min(t0+step, tokens),
+				kvHead: task % a.KVHeads, group: group,
 			})
 		}
 	})
 }
 
-func (a Attention) check(dst, q, k, v []float32, tokens, keys int) {
+// rowsBound bounds the rows of a task where heads are narrow, so that there are
+// tasks enough.
+const rowsBound = 768
+
+func (a Attention) check(dst, q []float32, kv *KeyValues, tokens int) {
 	if a.KVHeads < 1 || a.Heads < 1 || a.HeadDim < 1 || a.Heads%a.KVHeads != 0 || a.Window < 0 || !(a.Scale > 0) {
 		panic(fmt.Sprintf("kernel: Attention: %+v, want positive sizes and scale, Heads a multiple of KVHeads", a))
 	}
-	if tokens < 0 || keys < tokens {
-		panic(fmt.Sprintf("kernel: Attention: %d tokens, %d keys, want at least as many keys", tokens, keys))
+	if kv.heads != a.KVHeads || kv.dim != a.HeadDim {
+		panic(fmt.Sprintf("kernel: Attention: %d key heads of %d, want %d of %d", kv.heads, kv.dim, a.KVHeads, a.HeadDim))
 	}
-	need := func(name string, got, want int) {
-		if got < want {
-			panic(fmt.Sprintf("kernel: Attention: len(%s) = %d, want %d", name, got, want))
-		}
+	if tokens < 0 || kv.tokens < tokens {
+		panic(fmt.Sprintf("kernel: Attention: %d tokens, %d keys, want at least as many keys", tokens, kv.tokens))
 	}
-	need("dst", len(dst), tokens*a.Heads*a.HeadDim)
-	need("q", len(q), tokens*a.Heads*a.HeadDim)
-	need("k", len(k), keys*a.KVHeads*a.HeadDim)
-	need("v", len(v), keys*a.KVHeads*a.HeadDim)
+	if want := tokens * a.Heads * a.HeadDim; len(q) < want || len(dst) < want {
+		panic(fmt.Sprintf("kernel: Attention: len(q) = %d, len(dst) = %d, want %d", len(q), len(dst), want))
+	}
 }
 
 // attentionTask is the attention of tokens t0 to t1-1 in the heads of kvHead.
+// Its rows are the heads of a token, token after token.
 type attentionTask struct {
 	Attention
-	dst, q, k, v []float32
-	offset       int // position of token 0
-	t0, t1       int
-	kvHead       int
+	dst, q []float32
+	kv     *KeyValues
+	offset int // position of token 0
+	t0, t1 int
+	kvHead int
+	group  int // heads of kvHead
 }
 
-// sees returns the keys that token t sees, as a range.
-func (a *attentionTask) sees(t int) (lo, hi int) {
-	hi = a.offset + t + 1
+// sees returns the keys that row r sees, as a range.
+func (a *attentionTask) sees(r int) (lo, hi int) {
+	hi = a.offset + a.t0 + r/a.group + 1
 	if a.Window > 0 {
 		lo = max(0, hi-a.Window)
 	}
 	return lo, hi
 }
 
-// attentionWorker holds one worker's buffers.
+// row returns the place of row r in x, which is dst or q.
+func (a *attentionTask) row(x []float32, r int) []float32 {
+	h := a.kvHead*a.group + r%a.group
+	return x[((a.t0+r/a.group)*a.Heads+h)*a.HeadDim:][:a.HeadDim]
+}
+
+// attentionWorker holds one worker's buffers. Its rows are a task's, filled up
+// to whole micro-tiles.
 type attentionWorker struct {
 	tile     *tile
-	keys     []float32 // packed, HeadDim × keyTile, one blockK of HeadDim after another
-	values   []float32 // packed, keyTile × HeadDim
-	max, sum []float32 // running, [heads of the group][queryTile]
-	x        [maxTileRows * blockK]float32
+	q        []float32 // as the micro-kernel reads them, see queryAt
+	out      []float32 // rows × width: sums of weighted values so far
+	width    int       // HeadDim, up to whole panels
+	max, sum []float32 // [rows] running, of scaled scores and their exponentials
 	score    [maxTileRows * blockK]float32
-	tmp      [maxTileRows * maxTileCols]float32
+	weight   [maxTileRows * blockK]float32 // where they are narrower than scores
 }
 
 var attentionWorkers = sync.Pool{New: func() any { return new(attentionWorker) }}
 
 func (w *attentionWorker) run(a attentionTask) {
-	w.tile = floatTile()
-	group := a.Heads / a.KVHeads
-	w.keys = grow(w.keys, a.HeadDim*roundUp(keyTile, w.tile.cols))
-	w.values = grow(w.values, keyTile*roundUp(a.HeadDim, w.tile.cols))
-	w.max = grow(w.max, group*queryTile)
-	w.sum = grow(w.sum, group*queryTile)
-	for i := range w.max {
-		w.max[i], w.sum[i] = float32(math.Inf(-1)), 0
+	rows := (a.t1 - a.t0) * a.group
+	w.start(&a, rows)
+	first, _ := a.sees(0)
+	_, end := a.sees(rows - 1)
+	for chunk := first / keyTile; chunk*keyTile < end; chunk++ {
+		keys, values := a.kv.head(chunk, a.kvHead)
+		for r := 0; r < rows; r += w.tile.rows {
+			w.advance(&a, keys, values, r, min(r+w.tile.rows, rows), chunk*keyTile, min((chunk+1)*keyTile, end))
+		}
 	}
-	for t := a.t0; t < a.t1; t++ {
-		clear(a.dst[(t*a.Heads+a.kvHead*group)*a.HeadDim:][:group*a.HeadDim])
+	for r := range rows {
+		scaleTo(a.row(a.dst, r), w.out[r*w.width:][:a.HeadDim], 1/w.sum[r])
 	}
-	first, _ := a.sees(a.t0)
-	_, end := a.sees(a.t1 - 1)
-	for j0 := first; j0 < end; j0 += keyTile {
-		j1 := min(j0+keyTile, end)
-		w.pack(&a, j0, j1)
-		for g := range group {
-			for t := a.t0; t < a.t1; t += w.tile.rows {
-				w.advance(&a, g, t, min(t+w.tile.rows, a.t1), j0, j1)
+}
+
+// start makes room for a task and packs its queries.
+func (w *attentionWorker) start(a *attentionTask, rows int) {
+	w.tile = a.kv.tile
+	t := w.tile
+	padded := roundUp(rows, t.rows)
+	w.width = roundUp(a.HeadDim, t.cols)
+	w.out = grow(w.out, padded*w.width)
+	w.max, w.sum = grow(w.max, padded), grow(w.sum, padded)
+	for r := range rows {
+		w.max[r], w.sum[r] = float32(math.Inf(-1)), 0
+	}
+	units := t.units(a.HeadDim)
+	w.q = grow(w.q, w.queryAt(padded-t.rows, units-1, units)+t.rows*blockK)
+	for r := range rows {
+		row := a.row(a.q, r)
+		for u := 0; u < units; u += blockK {
+			n := min(blockK, units-u)
+			to := w.q[w.queryAt(r, u, units):][:n]
+			if t.perUnit == 1 {
+				copy(to, row[u:])
+				continue
 			}
+			part := row[2*u : min(2*(u+n), len(row))]
+			to[n-1] = 0 // of an odd width, half a unit stays
+			NarrowBF16(halves(to)[:len(part)], part)
 		}
 	}
-	for t := a.t0; t < a.t1; t++ {
-		for g := range group {
-			h := a.kvHead*group + g
-			scaleRow(a.dst[(t*a.Heads+h)*a.HeadDim:][:a.HeadDim], 1/w.sum[g*queryTile+t-a.t0])
-		}
+}
+
+// queryAt returns the place of unit u, of units, of row r. The micro-kernel
+// wants the rows of a micro-tile blockK units apart: narrow tiles lie side by
+// side there, of wide ones each blockK units by themselves.
+func (w *attentionWorker) queryAt(r, u, units int) int {
+	tile, in := r/w.tile.rows, r%w.tile.rows
+	block := w.tile.rows * blockK
+	if units > blockK {
+		parts := (units + blockK - 1) / blockK
+		return (tile*parts+u/blockK)*block + in*blockK + u%blockK
 	}
+	beside := blockK / units
+	return tile/beside*block + in*blockK + tile%beside*units + u
 }
 
 // grow returns a slice of n elements, s if it is large enough.
@@ -150,96 +189,107 @@ func grow(s []float32, n int) []float32 {
 	return s[:n]
 }
 
-// pack packs keys and values j0 to j1-1.
-func (w *attentionWorker) pack(a *attentionTask, j0, j1 int) {
-	ld := a.KVHeads * a.HeadDim
-	off := j0*ld + a.kvHead*a.HeadDim
-	width := roundUp(j1-j0, w.tile.cols)
-	for k0 := 0; k0 < a.HeadDim; k0 += blockK {
-		depth := min(blockK, a.HeadDim-k0)
-		w.tile.packT(w.keys[k0*width:], Source{F32: a.k}, off+k0, ld, j1-j0, depth)
-	}
-	w.tile.packN(w.values, a.v[off:], ld, j1-j0, a.HeadDim)
-}
-
-// advance adds what keys j0 to j1-1 contribute to tokens t0 to t1-1, at most a
-// micro-tile of them, of the group's head g.
-func (w *attentionWorker) advance(a *attentionTask, g, t0, t1, j0, j1 int) {
-	first, _ := a.sees(t0)
-	_, end := a.sees(t1 - 1)
+// advance adds what keys j0 to j1-1, of one chunk, contribute to rows r0 to
+// r1-1, at most a micro-tile of them.
+func (w *attentionWorker) advance(a *attentionTask, keys, values []float32, r0, r1, j0, j1 int) {
+	first, _ := a.sees(r0)
+	_, end := a.sees(r1 - 1)
 	if first >= j1 || end <= j0 {
 		return
 	}
-	h := a.kvHead*(a.Heads/a.KVHeads) + g
-	ld := a.Heads * a.HeadDim
-	out := a.dst[t0*ld+h*a.HeadDim:]
+	t, units := w.tile, w.tile.units(a.HeadDim)
 	visible := min(end, j1) - j0
-	width := roundUp(j1-j0, w.tile.cols)
-	for k0 := 0; k0 < a.HeadDim; k0 += blockK {
-		depth := min(blockK, a.HeadDim-k0)
-		w.tile.loadRows(w.x[:], a.q[t0*ld+h*a.HeadDim+k0:], ld, t1-t0, depth, false)
-		w.tile.sweep(w.score[:], blockK, sweepInput{
-			a: w.x[:], b: w.keys[k0*width:], stride: depth, tmp: w.tmp[:],
-			rows: t1 - t0, n: visible, depth: depth, accumulate: k0 > 0,
+	from := max(first-j0, 0) / t.cols * t.cols
+	mul := t.mul
+	if r1-r0 <= t.fewRows {
+		mul = t.few
+	}
+	for j := from; j < visible; j += t.cols {
+		for u := 0; u < units; u += blockK {
+			x := &w.q[w.queryAt(r0, u, units)]
+			mul(&w.score[j], blockK, x, &keys[j*units+u*t.cols], min(blockK, units-u), u > 0, x)
+		}
+	}
+	weight := &w.score
+	if t.perUnit == 2 {
+		weight = &w.weight
+	}
+	for r := r0; r < r1; r++ {
+		lo, hi := a.sees(r)
+		w.softmax(a, r, (r-r0)*blockK, softmaxRange{
+			from: from, lo: max(lo-j0, from), hi: min(hi-j0, visible), end: visible,
 		})
 	}
-	for t := t0; t < t1; t++ {
-		lo, hi := a.sees(t)
-		lo, hi = min(max(lo-j0, 0), visible), min(hi-j0, visible)
-		i := g*queryTile + t - a.t0
-		w.softmax(a, w.score[(t-t0)*blockK:][:visible], lo, hi, i, out[(t-t0)*ld:][:a.HeadDim])
+	// Before their first chunk no row has a result to add to.
+	begun, u := first < j0, from/t.perUnit
+	for c := 0; c < a.HeadDim; c += t.cols {
+		x := &weight[u]
+		mul(&w.out[r0*w.width+c], w.width, x, &values[c*t.units(keyTile)+u*t.cols], t.units(visible)-u, begun, x)
 	}
-	w.tile.sweep(out, ld, sweepInput{
-		a: w.score[:], b: w.values, stride: j1 - j0, tmp: w.tmp[:],
-		rows: t1 - t0, n: a.HeadDim, depth: visible, accumulate: true,
-	})
 }
 
-// softmax turns the scores s[lo:hi] into exponentials relative to the running
-// maximum i, the rest of s into zeros, and scales what out has so far to match.
-func (w *attentionWorker) softmax(a *attentionTask, s []float32, lo, hi, i int, out []float32) {
-	if hi <= lo {
-		clear(s)
-		return
-	}
-	clear(s[:lo])
-	clear(s[hi:])
-	s = s[lo:hi]
+// softmaxRange says what of a row's scores counts: lo to hi-1 of from to end-1.
+type softmaxRange struct{ from, lo, hi, end int }
+
+// softmax turns the scores of row r, from at on, into weights: exponentials
+// relative to the running maximum, 0 for what the row does not see. It scales
+// what the row has so far to match.
+func (w *attentionWorker) softmax(a *attentionTask, r, at int, in softmaxRange) {
+	s := w.score[at:][:keyTile]
+	lo, hi := in.lo, max(in.hi, in.lo)
 	scale := a.Scale
-	if a.SoftCap > 0 {
-		capRow(s, a.Scale, a.SoftCap)
+	if a.SoftCap > 0 && lo < hi {
+		capRow(s[lo:hi], a.Scale, a.SoftCap)
 		scale = 1
 	}
-	was := w.max[i]
+	// Whole vectors: a score of −Inf has the exponential 0.
+	if lanes := w.tile.lanes; lanes > 0 && lo < hi {
+		lo, hi = lo/lanes*lanes, roundUp(hi, lanes)
+		fill(s[lo:in.lo], float32(math.Inf(-1)))
+		fill(s[in.hi:hi], float32(math.Inf(-1)))
+	}
+	s = s[lo:hi]
+	weights := w.score[at:]
+	if w.tile.perUnit == 2 {
+		weights = w.weight[at:]
+	}
+	w.hide(weights, in.from, min(lo, in.end))
+	w.hide(weights, hi, in.end)
+	if len(s) == 0 {
+		return
+	}
+	was := w.max[r]
 	top := max(was, scale*maxRow(s))
-	sum := expRow(s, scale, top)
-	if top != was {
+	var sum float32
+	if w.tile.perUnit == 2 {
+		sum = expBF16(halves(weights)[lo:hi], s, scale, top)
+	} else {
+		sum = expRow(s, scale, top)
+	}
+	if top != was && w.sum[r] != 0 {
 		shrink := float32(math.Exp(float64(was) - float64(top)))
-		scaleRow(out, shrink)
-		w.sum[i] *= shrink
-		w.max[i] = top
+		out := w.out[r*w.width:][:a.HeadDim]
+		scaleTo(out, out, shrink)
+		w.sum[r] *= shrink
 	}
-	w.sum[i] += sum
+	w.max[r] = top
+	w.sum[r] += sum
 }
 
-// capRow is
-//
-//	s[i] = limit·tanh(scale·s[i]/limit)
-//
-// by tanh y = 1 − 2/(exp(2y)+1), whose absolute error is at most 2⁻²².
-func capRow(s []float32, scale, limit float32) {
-	// Beyond ±20 tanh is ±1 in float32; the clamp keeps exp within its domain.
-	for i, v := range s {
-		s[i] = max(min(v, 20*limit/scale), -20*limit/scale)
+// hide sets the weights lo to hi-1 to 0, and what fills up their last unit.
+func (w *attentionWorker) hide(weights []float32, lo, hi int) {
+	if lo >= hi {
+		return
 	}
-	expRow(s, 2*scale/limit, 0)
-	for i, e := range s {
-		s[i] = limit * (1 - 2/(e+1))
+	if w.tile.perUnit == 2 {
+		clear(halves(weights)[lo:roundUp(hi, 2)])
+		return
 	}
+	clear(weights[lo:hi])
 }
 
-func scaleRow(s []float32, f float32) {
+func fill(s []float32, v float32) {
 	for i := range s {
-		s[i] *= f
+		s[i] = v
 	}
 }

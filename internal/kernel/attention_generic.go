@@ -31,3 +31,41 @@ func maxRowGeneric(s []float32) float32 {
 	}
 	return top
 }
+
+// capRowGeneric is
+//
+//	s[i] = limit·tanh(scale·s[i]/limit)
+//
+// with an absolute error of at most limit·2⁻²², that of the argument's rounding
+// aside. NaN gives NaN.
+func capRowGeneric(s []float32, scale, limit float32) {
+	for i, v := range s {
+		s[i] = limit * float32(math.Tanh(float64(scale*v/limit)))
+	}
+}
+
+// scaleToGeneric is
+//
+//	for i, v := range src { dst[i] = f * v }
+//
+// len(dst) == len(src); dst may be src.
+func scaleToGeneric(dst, src []float32, f float32) {
+	dst = dst[:len(src)]
+	for i, v := range src {
+		dst[i] = f * v
+	}
+}
+
+// AddScaled is
+//
+//	for i, v := range x { dst[i] += f * v }
+//
+// fused where the processor does so. len(dst) == len(x); dst may be x.
+func AddScaled(dst, x []float32, f float32) {
+	checkLen("AddScaled", "dst", len(dst), len(x))
+	n := addScaledBlocks(dst, x, f)
+	dst = dst[n:]
+	for i, v := range x[n:] {
+		dst[i] += f * v
+	}
+}

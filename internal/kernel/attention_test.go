@@ -1,19 +1,27 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"testing"
+
+	"github.com/crepe-llm/crepe/internal/cpu"
 )
 
-// naiveAttention is Attention.Run in float64, and a bound for its float32
-// error: that of the scores (a dot product each, the cap and the rounding of
-// the exponent) goes through the softmax, then that of the weighted sum.
-func naiveAttention(a Attention, q, k, v []float32, tokens, keys int) (want, tol []float64) {
-	const u = 1.0 / (1 << 24)
+// naiveAttention is Attention.Run in float64, and a bound for its error: that
+// of the scores (a dot product each, the cap and the rounding of the exponent)
+// goes through the softmax, then that of the weighted sum. With bfloat set, q,
+// k and v hold bfloat16: sums of products are off by twice as much, exponents
+// are rounded once more, and weights are bfloat16.
+func naiveAttention(a Attention, q, k, v []float32, tokens, keys int, bfloat bool) (want, tol []float64) {
+	u, weightErr := 1.0/(1<<24), expError
+	if bfloat {
+		u, weightErr = 2.0/(1<<24), 1.0/(1<<13)+1.0/(1<<8)
+	}
 	group, d := a.Heads/a.KVHeads, a.HeadDim
 	want = make([]float64, tokens*a.Heads*d)
 	tol = make([]float64, len(want))
@@ -55,7 +63,7 @@ func naiveAttention(a Attention, q, k, v []float32, tokens, keys int) (want, tol
 					abs += math.Abs(x)
 				}
 				// Numerator and denominator err by the same two terms.
-				tol[at] = 2 * abs * (2*scoreErr + expError + float64(p+1-lo+8)*u)
+				tol[at] = 2 * abs * (2*scoreErr + weightErr + float64(p+1-lo+8)*u)
 			}
 		}
 	}
@@ -91,34 +99,112 @@ func attentionCases() map[string]struct {
 
 func TestAttentionEqualsNaive(t *testing.T) {
 	eachProductLevel(t, func(t *testing.T) {
-		for name, c := range attentionCases() {
-			rng := rand.New(rand.NewPCG(3, uint64(c.tokens)))
-			off := c.tokens % 8
-			random := func(n int) []float32 {
-				s, _ := testSource(rng, "f32", n+off)
-				return s.F32[off:]
+		testAttention(t, false)
+		if cpu.AVX512BF16 {
+			testAttention(t, true)
+		}
+	})
+}
+
+// testAttention gives the keys to KeyValues in pieces of several sizes; all must
+// end in the same bits, and those must be right.
+func testAttention(t *testing.T, bfloat bool) {
+	for name, c := range attentionCases() {
+		rng := rand.New(rand.NewPCG(3, uint64(c.tokens)))
+		off := c.tokens % 8
+		random := func(n int) []float32 {
+			s, _ := testSource(rng, "f32", n+off)
+			if bfloat {
+				roundBF16(s.F32, slices.Clone(s.F32))
 			}
-			q := random(c.tokens * c.Heads * c.HeadDim)
-			k := random(c.keys * c.KVHeads * c.HeadDim)
-			v := random(c.keys * c.KVHeads * c.HeadDim)
-			q0, k0, v0 := slices.Clone(q), slices.Clone(k), slices.Clone(v)
+			return s.F32[off:]
+		}
+		q := random(c.tokens * c.Heads * c.HeadDim)
+		k := random(c.keys * c.KVHeads * c.HeadDim)
+		v := random(c.keys * c.KVHeads * c.HeadDim)
+		q0, k0, v0 := slices.Clone(q), slices.Clone(k), slices.Clone(v)
+		want, tol := naiveAttention(c.Attention, q, k, v, c.tokens, c.keys, bfloat)
+		kv := NewKeyValues(c.KVHeads, c.HeadDim, bfloat)
+		for _, piece := range []int{c.keys, 1, 33, 150} {
+			kv.Reset()
+			for i := 0; i < c.keys; i += piece {
+				n := min(piece, c.keys-i)
+				kv.Append(k[i*c.KVHeads*c.HeadDim:], v[i*c.KVHeads*c.HeadDim:], n)
+			}
 			dst, intact := guarded(len(q), off, guardNaN, sameFloat)
-			c.Run(dst, q, k, v, c.tokens, c.keys)
+			c.Run(dst, q, kv, c.tokens)
 			if err := intact(); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 			if !slices.Equal(q, q0) || !slices.Equal(k, k0) || !slices.Equal(v, v0) {
 				t.Errorf("%s: an operand was changed", name)
 			}
-			want, tol := naiveAttention(c.Attention, q, k, v, c.tokens, c.keys)
 			for i, w := range want {
 				if !(math.Abs(float64(dst[i])-w) <= tol[i]) {
-					t.Errorf("%s: dst[%d] = %g, want %g ± %g", name, i, dst[i], w, tol[i])
+					t.Errorf("%s: bfloat %v, pieces of %d: dst[%d] = %g, want %g ± %g", name, bfloat, piece, i, dst[i], w, tol[i])
 					break
 				}
 			}
 		}
+	}
+}
+
+// TestKeyValuesAreShared lets two sequences go on from one beginning, which
+// must not see each other's tokens, nor any that memory held before.
+func TestKeyValuesAreShared(t *testing.T) {
+	eachProductLevel(t, func(t *testing.T) {
+		for _, bfloat := range []bool{false, true} {
+			for _, begin := range []int{1, 5, keyTile - 1, keyTile, 2*keyTile + 3} {
+				testSharing(t, bfloat, begin)
+			}
+		}
 	})
+}
+
+func testSharing(t *testing.T, bfloat bool, begin int) {
+	a := Attention{Heads: 2, KVHeads: 2, HeadDim: 36, Scale: 0.2}
+	const more = 9
+	width := a.KVHeads * a.HeadDim
+	rng := rand.New(rand.NewPCG(5, uint64(begin)))
+	random := func() []float32 {
+		s, _ := testSource(rng, "f32", (begin+more)*width)
+		return s.F32
+	}
+	k, v, other, q := random(), random(), random(), random()[:more*width]
+	whole := NewKeyValues(a.KVHeads, a.HeadDim, bfloat)
+	whole.Append(k, v, begin+more)
+	want := make([]float32, more*width)
+	a.Run(want, q, whole, more)
+
+	first, second := NewKeyValues(a.KVHeads, a.HeadDim, bfloat), NewKeyValues(a.KVHeads, a.HeadDim, bfloat)
+	nan := slices.Repeat([]float32{float32(math.NaN())}, (begin+more)*width)
+	second.Append(nan, nan, begin+more) // lost by what follows
+	first.Append(k, v, begin)
+	second.CopyFrom(first)
+	third := NewKeyValues(1, 4, bfloat) // of another kind
+	third.Append(nan, nan, 3)
+	third.CopyFrom(first)
+	first.Append(other, other, more)
+	third.Append(other[:more*width], other, more)
+	second.Append(k[begin*width:], v[begin*width:], more)
+	check := func(what string) {
+		t.Helper()
+		got := make([]float32, more*width)
+		a.Run(got, q, second, more)
+		if !slices.EqualFunc(got, want, sameFloat) {
+			t.Errorf("bfloat %v, %d shared, %s: not what the whole sequence gives", bfloat, begin, what)
+		}
+	}
+	check("after both went on")
+	first.Reset()
+	first.Append(other, other, begin+more)
+	check("after the first began anew")
+	if !third.Holds(a.KVHeads, a.HeadDim, bfloat) || third.Len() != begin+more {
+		t.Errorf("bfloat %v: a copy of another kind has %d tokens, want %d of the kind it was copied from", bfloat, third.Len(), begin+more)
+	}
+	if got := second.Len(); got != begin+more {
+		t.Errorf("%d tokens, want %d", got, begin+more)
+	}
 }
 
 func TestAttentionDoesNotDependOnWorkers(t *testing.T) {
@@ -133,7 +219,9 @@ func TestAttentionDoesNotDependOnWorkers(t *testing.T) {
 		for _, workers := range []int{1, 2, 5} {
 			runtime.GOMAXPROCS(workers)
 			got := make([]float32, len(q.F32))
-			a.Run(got, q.F32, kv.F32, kv.F32, tokens, keys)
+			packed := NewKeyValues(2, 48, true)
+			packed.Append(kv.F32, kv.F32, keys)
+			a.Run(got, q.F32, packed, tokens)
 			if first == nil {
 				first = got
 			} else if !slices.EqualFunc(got, first, sameFloat) {
@@ -145,13 +233,19 @@ func TestAttentionDoesNotDependOnWorkers(t *testing.T) {
 
 func TestAttentionPanicsOnWrongShapes(t *testing.T) {
 	buf := make([]float32, 64)
+	kv := NewKeyValues(1, 4, false)
+	kv.Append(buf, buf, 2)
 	for name, f := range map[string]func(){
-		"fewer keys":  func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1}.Run(buf, buf, buf, buf, 3, 2) },
-		"heads":       func() { Attention{Heads: 3, KVHeads: 2, HeadDim: 4, Scale: 1}.Run(buf, buf, buf, buf, 1, 1) },
-		"no scale":    func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4}.Run(buf, buf, buf, buf, 1, 1) },
-		"no heads":    func() { Attention{HeadDim: 4, Scale: 1}.Run(buf, buf, buf, buf, 1, 1) },
-		"short query": func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1}.Run(buf, buf[:7], buf, buf, 1, 1) },
-		"short value": func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1}.Run(buf, buf, buf, buf[:7], 1, 2) },
+		"fewer keys":   func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1}.Run(buf, buf, kv, 3) },
+		"heads":        func() { Attention{Heads: 3, KVHeads: 2, HeadDim: 4, Scale: 1}.Run(buf, buf, kv, 1) },
+		"other heads":  func() { Attention{Heads: 2, KVHeads: 2, HeadDim: 4, Scale: 1}.Run(buf, buf, kv, 1) },
+		"other width":  func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 6, Scale: 1}.Run(buf, buf, kv, 1) },
+		"no scale":     func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4}.Run(buf, buf, kv, 1) },
+		"no heads":     func() { Attention{HeadDim: 4, Scale: 1}.Run(buf, buf, kv, 1) },
+		"short query":  func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1}.Run(buf, buf[:7], kv, 1) },
+		"short result": func() { Attention{Heads: 2, KVHeads: 1, HeadDim: 4, Scale: 1}.Run(buf[:7], buf, kv, 1) },
+		"short value":  func() { NewKeyValues(1, 4, false).Append(buf, buf[:7], 2) },
+		"no width":     func() { NewKeyValues(1, 0, false) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -162,4 +256,107 @@ func TestAttentionPanicsOnWrongShapes(t *testing.T) {
 			f()
 		})
 	}
+}
+
+func TestExpBF16EqualsReference(t *testing.T) {
+	if !cpu.AVX512BF16 {
+		t.Skip("no AVX512_BF16 in this processor or build")
+	}
+	for n := 16; n <= 272; n += 16 {
+		rng := rand.New(rand.NewPCG(7, uint64(n)))
+		s := make([]float32, n)
+		for i := range s {
+			s[i] = float32(rng.Float64()*160-159) / 2
+		}
+		s[n/2] = float32(math.Inf(-1))
+		const scale, top = 2, 3
+		dst, intact := guarded(n, n%8, 0xbeef, func(a, b uint16) bool { return a == b })
+		sum := expBF16(dst, s, scale, top)
+		if err := intact(); err != nil {
+			t.Fatalf("n=%d: %v", n, err)
+		}
+		var want float64
+		got := make([]float32, n)
+		WidenBF16(got, dst)
+		for i, v := range s {
+			e := math.Exp(float64(scale*v - top))
+			want += e
+			// The argument, up to 163 in size, is rounded three times.
+			if tol := e * (1.0/(1<<8) + 1.0/(1<<13) + 3*163.0/(1<<24)); !(math.Abs(float64(got[i])-e) <= tol+0x1p-126) {
+				t.Fatalf("n=%d: exp(%g) = %g, want %g ± %g", n, scale*v-top, got[i], e, tol)
+			}
+		}
+		if tol := want * (1.0/(1<<13) + (3*163.0+float64(n))/(1<<24)); !(math.Abs(float64(sum)-want) <= tol) {
+			t.Fatalf("n=%d: sum %g, want %g ± %g", n, sum, want, tol)
+		}
+	}
+	nan := slices.Repeat([]float32{float32(math.NaN())}, 16)
+	if sum := expBF16(make([]uint16, 16), nan, 1, 0); sum == sum {
+		t.Errorf("sum of NaN = %g", sum)
+	}
+}
+
+func TestCapRowEqualsReference(t *testing.T) {
+	eachProductLevel(t, func(t *testing.T) {
+		const scale, limit = 0.3, 5
+		for _, n := range rowSizes() {
+			s, intact := guarded(n, n%8, guardNaN, sameFloat)
+			rng := rand.New(rand.NewPCG(9, uint64(n)))
+			for i := range s {
+				s[i] = float32(rng.NormFloat64() * math.Exp(8*rng.Float64()-4))
+			}
+			if n > 3 {
+				s[0], s[1], s[2] = float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN())
+			}
+			was := slices.Clone(s)
+			capRow(s, scale, limit)
+			if err := intact(); err != nil {
+				t.Fatalf("n=%d: %v", n, err)
+			}
+			for i, v := range was {
+				want := limit * math.Tanh(scale*float64(v)/limit)
+				if math.IsNaN(want) && s[i] != s[i] {
+					continue
+				}
+				if !(math.Abs(float64(s[i])-want) <= limit*0x1p-22) {
+					t.Fatalf("n=%d: cap of %g is %g, want %g", n, v, s[i], want)
+				}
+			}
+		}
+	})
+}
+
+func TestScaledRowsEqualReference(t *testing.T) {
+	eachProductLevel(t, func(t *testing.T) {
+		for _, n := range rowSizes() {
+			for off := range 8 {
+				rng := rand.New(rand.NewPCG(10, uint64(n*8+off)))
+				x, _ := testSource(rng, "f32", n)
+				y, _ := testSource(rng, "f32", n)
+				x0 := slices.Clone(x.F32)
+				const f = 0.37
+				scaled, intact1 := guarded(n, off, guardNaN, sameFloat)
+				added, intact2 := guarded(n, off, guardNaN, sameFloat)
+				copy(added, y.F32)
+				scaleTo(scaled, x.F32, f)
+				AddScaled(added, x.F32, f)
+				if err := errors.Join(intact1(), intact2()); err != nil {
+					t.Fatalf("n=%d offset %d: %v", n, off, err)
+				}
+				if !slices.Equal(x.F32, x0) {
+					t.Fatalf("n=%d offset %d: the input was changed", n, off)
+				}
+				for i, v := range x0 {
+					if want := v * f; scaled[i] != want {
+						t.Fatalf("n=%d offset %d: scaled %g, want %g", n, off, scaled[i], want)
+					}
+					want := float64(y.F32[i]) + f*float64(v)
+					tol := (math.Abs(want) + math.Abs(f*float64(v))) * 0x1p-23
+					if !(math.Abs(float64(added[i])-want) <= tol) {
+						t.Fatalf("n=%d offset %d: added %g, want %g ± %g", n, off, added[i], want, tol)
+					}
+				}
+			}
+		}
+	})
 }

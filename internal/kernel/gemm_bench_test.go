@@ -60,24 +60,3 @@ func benchGemm(b *testing.B, m, n, k int) {
 func reportFlops(b *testing.B, flops float64) {
 	b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 }
-
-// BenchmarkAttention has LLaMA-2-7B's heads, and grouped ones, for 2048 tokens.
-// The operations counted are those of the visible half.
-func BenchmarkAttention(b *testing.B) {
-	for _, kvHeads := range []int{32, 8} {
-		a := Attention{Heads: 32, KVHeads: kvHeads, HeadDim: 128, Scale: 0.088}
-		const tokens = 2048
-		rng := rand.New(rand.NewPCG(6, 0))
-		q, _ := testSource(rng, "f32", tokens*a.Heads*a.HeadDim)
-		kv, _ := testSource(rng, "f32", tokens*a.KVHeads*a.HeadDim)
-		dst := make([]float32, tokens*a.Heads*a.HeadDim)
-		b.Run(fmt.Sprintf("%dx%dx%d/%d", tokens, a.Heads, a.HeadDim, kvHeads), func(b *testing.B) {
-			eachBenchLevel(b, func(b *testing.B) {
-				for b.Loop() {
-					a.Run(dst, q.F32, kv.F32, kv.F32, tokens, tokens)
-				}
-				reportFlops(b, 4*float64(a.Heads*a.HeadDim)*tokens*(tokens+1)/2)
-			})
-		})
-	}
-}

@@ -109,20 +109,6 @@ func halves(s []float32) []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(s))), 2*len(s))
 }
 
-// packN packs k rows of n elements of b, rows ldb apart, as they lie: panel j
-// holds columns j·cols and on.
-func (t *tile) packN(dst []float32, b []float32, ldb, k, n int) {
-	for j := 0; j < n; j += t.cols {
-		panel := dst[j*k : (j+t.cols)*k]
-		cols := min(t.cols, n-j)
-		for u := range k {
-			row := panel[u*t.cols : (u+1)*t.cols]
-			copy(row, b[u*ldb+j:u*ldb+j+cols])
-			clear(row[cols:])
-		}
-	}
-}
-
 // loadRows copies rows of k elements of x; the rows missing to a full tile are zeroed.
 func (t *tile) loadRows(dst []float32, x []float32, ldx, rows, k int, round bool) {
 	units := t.units(k)
