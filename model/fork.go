@@ -51,10 +51,11 @@ func (st *State) Fork(to *State) {
 }
 
 // SameRotation says whether sequences of a and of b tokens turn a token at the
-// same position alike. With longrope it is not so where one is long only.
+// same position alike. With longrope it is not so where one is long only, with dynamic
+// scaling where one is longer than the model was made for.
 func (m *Model) SameRotation(a, b int) bool {
 	for _, r := range []*rope{m.Config.rope, m.Config.localRope} {
-		if r != nil && r.isLong(a) != r.isLong(b) {
+		if r != nil && r.regime(a) != r.regime(b) {
 			return false
 		}
 	}

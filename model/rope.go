@@ -20,6 +20,9 @@ import (
 //	          s = (C/λ − low)/(high − low): (1−s)·inv_i/factor + s·inv_i
 //	longrope  inv_i / long_i in sequences of more than C tokens, else
 //	          inv_i / short_i; cosines and sines times scale
+//	yarn      see yarn.go
+//	dynamic   in sequences of T > C tokens theta is multiplied by
+//	          (factor·T/C − factor + 1)^(dim/(dim−2))
 //
 // Frequencies and angles are float32, as in transformers: at position 4096 an
 // angle in float64 would differ by up to 2e-4.
@@ -27,14 +30,14 @@ type rope struct {
 	kind        string
 	theta       float64
 	dim         int     // turned dimensions of a head; even
-	factor      float64 // linear, llama3
-	low, high   float64 // llama3: low_freq_factor, high_freq_factor
-	original    int     // llama3, longrope: original_max_position_embeddings, C
+	factor      float64 // of all but default and longrope
+	low, high   float64 // llama3: low_freq_factor, high_freq_factor; yarn: the ramp's ends
+	original    int     // original_max_position_embeddings, C; dynamic: max_position_embeddings
 	short, long []float64
-	scale       float64 // of cosines and sines; 1 but in longrope
+	scale       float64 // of cosines and sines; 1 but in longrope and yarn
 }
 
-var ropeKinds = []string{"default", "linear", "llama3", "longrope"}
+var ropeKinds = []string{"default", "linear", "llama3", "longrope", "yarn", "dynamic"}
 
 // readRope reads rope_scaling, which wins, or rope_parameters. Inside either,
 // rope_theta and the type (rope_type or, older, type) may stand.
@@ -84,6 +87,14 @@ func (r *rope) read(top, in *keys, c *Config) {
 		}
 	case "longrope":
 		r.readLong(top, in, c)
+	case "yarn":
+		r.readYarn(top, in, c)
+	case "dynamic":
+		r.factor = in.positive("factor")
+		r.original = c.MaxPositions
+		if r.dim < 4 || r.factor < 1 {
+			in.failf("factor", "at least 1, and at least 4 turned dimensions")
+		}
 	default:
 		in.failf(name, "one of %s", strings.Join(ropeKinds, ", "))
 	}
@@ -130,22 +141,38 @@ func (r *rope) readLong(top, in *keys, c *Config) {
 	}
 }
 
-// isLong reports whether sequences of that length have frequencies of their own.
-func (r *rope) isLong(tokens int) bool { return r.kind == "longrope" && tokens > r.original }
+// regime tells lengths of sequences apart that have frequencies of their own; 0
+// is that of short ones.
+func (r *rope) regime(tokens int) int {
+	switch {
+	case r.kind == "longrope" && tokens > r.original:
+		return 1
+	case r.kind == "dynamic" && tokens > r.original:
+		return tokens
+	}
+	return 0
+}
 
 // frequencies returns inv, radians per position, [dim/2].
-func (r *rope) frequencies(long bool) []float32 {
+func (r *rope) frequencies(regime int) []float32 {
+	theta := r.theta
+	if r.kind == "dynamic" && regime > 0 {
+		stretch := r.factor*float64(regime)/float64(r.original) - (r.factor - 1)
+		theta *= math.Pow(stretch, float64(r.dim)/float64(r.dim-2))
+	}
 	inv := make([]float32, r.dim/2)
 	for i := range inv {
 		exponent := float32(2*i) / float32(r.dim)
-		wave := float32(math.Pow(r.theta, float64(exponent)))
+		wave := float32(math.Pow(theta, float64(exponent)))
 		inv[i] = 1 / wave
 		switch {
 		case r.kind == "linear":
 			inv[i] /= float32(r.factor)
 		case r.kind == "llama3":
 			inv[i] = r.llama3(inv[i])
-		case long:
+		case r.kind == "yarn":
+			inv[i] = r.yarn(i, wave)
+		case r.kind == "longrope" && regime > 0:
 			inv[i] = 1 / (float32(r.long[i]) * wave)
 		case r.kind == "longrope":
 			inv[i] = 1 / (float32(r.short[i]) * wave)

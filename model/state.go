@@ -36,10 +36,10 @@ func (st *State) keyValues(a *attention) *kernel.KeyValues {
 	return kv
 }
 
-// ropeKey names a table: long sequences may have one of their own.
+// ropeKey names a table: sequences of a length may have one of their own.
 type ropeKey struct {
-	rope *rope
-	long bool
+	rope   *rope
+	regime int
 }
 
 // NewState returns a State for which each Forward is one whole sequence.
@@ -89,10 +89,13 @@ func (st *State) release(mark int) { st.depth = mark }
 
 // rotation returns the table of r for the first n positions.
 func (st *State) rotation(r *rope, n int) *ropeTable {
-	key := ropeKey{r, r.isLong(max(n, st.tokens))}
+	key := ropeKey{r, r.regime(max(n, st.tokens))}
 	t := st.tables[key]
 	if t == nil {
-		t = &ropeTable{inv: r.frequencies(key.long), scale: float32(r.scale)}
+		if r.kind == "dynamic" { // a table for each length: one at a time
+			clear(st.tables)
+		}
+		t = &ropeTable{inv: r.frequencies(key.regime), scale: float32(r.scale)}
 		st.tables[key] = t
 	}
 	t.grow(n)
