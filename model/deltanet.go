@@ -34,10 +34,11 @@ type deltaNet struct {
 	block        int
 	qkv, z, b, a rows
 	out          *Linear
-	conv         [][]float32 // [taps][channels]; the last multiplies the token itself
-	ones         []float32   // [channels]
-	rate, bias   []float32   // [valueHeads] exp(A_log), dt_bias
-	norm         []float32   // [valueDim]
+	conv         [][]float32  // [taps][channels]; the last multiplies the token itself
+	ones         []float32    // [channels]
+	unit         [2][]float32 // [keyDim] weights of unitHeads for q and k
+	rate, bias   []float32    // [valueHeads] exp(A_log), dt_bias
+	norm         []float32    // [valueDim]
 	eps          float32
 	ins          []*Input
 }
@@ -65,9 +66,19 @@ func newDeltaNet(c *Config, b *binder, block int) *deltaNet {
 	for i, v := range d.rate {
 		d.rate[i] = float32(math.Exp(float64(v)))
 	}
+	d.setUnit()
 	d.setConv(b.vector(at+"conv1d.weight", s.channels(), 1, s.taps))
 	d.ins = attentionInputs(newInput(qkv, z, beta, decay), newInput(d.out))
 	return d
+}
+
+// setUnit sets the weights of unitHeads.
+func (d *deltaNet) setUnit() {
+	d.unit = [2][]float32{make([]float32, d.keyDim), make([]float32, d.keyDim)}
+	for i := range d.keyDim {
+		d.unit[0][i] = float32(1 / float64(d.keyDim))
+		d.unit[1][i] = float32(1 / math.Sqrt(float64(d.keyDim)))
+	}
 }
 
 // setConv takes the weights channel by channel; nil while only headers are read.
@@ -161,9 +172,7 @@ func (d *deltaNet) convolve(dst, x tensor.Matrix, before []float32) {
 		y := dst.Row(t)
 		clear(y)
 		for j, w := range d.conv {
-			for c, v := range row(t - (d.taps - 1) + j) {
-				y[c] += w[c] * v
-			}
+			kernel.AddProduct(y, row(t-(d.taps-1)+j), w)
 		}
 		kernel.SiluMul(y, y, d.ones)
 	})
@@ -172,20 +181,18 @@ func (d *deltaNet) convolve(dst, x tensor.Matrix, before []float32) {
 	}
 }
 
-// unitHeads scales each head of q and k to length 1, and q by keyDim^−½.
+// unitHeads scales each head of q and k to length 1, and q by keyDim^−½. The
+// sum of squares gets 1e-6; so these are RMS norms with an eps of 1e-6/keyDim
+// and weights of keyDim^−½ for k, 1/keyDim for q.
 func (d *deltaNet) unitHeads(x []float32) {
-	const eps = 1e-6
+	eps := float32(1e-6 / float64(d.keyDim))
 	width := d.keyHeads * d.keyDim
 	for i := 0; i < 2*width; i += d.keyDim {
-		head, sum := x[i:i+d.keyDim], 0.0
-		for _, v := range head {
-			sum += float64(v) * float64(v)
+		head, w := x[i:i+d.keyDim], d.unit[0]
+		if i >= width {
+			w = d.unit[1]
 		}
-		f := 1 / math.Sqrt(sum+eps)
-		if i < width {
-			f /= math.Sqrt(float64(d.keyDim))
-		}
-		scale(head, float32(f))
+		kernel.RMSNorm(head, head, w, eps)
 	}
 }
 

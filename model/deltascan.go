@@ -29,6 +29,7 @@ type deltaWork struct {
 	u      []float32 // L × valueDim
 	uT     []float32 // valueDim × L
 	kk, qk []float32 // L × L
+	decay  []float32 // L × L
 	o      []float32 // L × valueDim
 	step   []float32 // valueDim × keyDim
 }
@@ -36,7 +37,7 @@ type deltaWork struct {
 // workSize returns the elements that a deltaWork takes.
 func (d *deltaNet) workSize() int {
 	const l = deltaChunk
-	return 3*l*d.keyDim + 3*l*d.valueDim + 2*l*l + d.valueDim*d.keyDim
+	return 3*l*d.keyDim + 3*l*d.valueDim + 3*l*l + d.valueDim*d.keyDim
 }
 
 func (d *deltaNet) newWork(mem []float32) *deltaWork {
@@ -48,7 +49,7 @@ func (d *deltaNet) newWork(mem []float32) *deltaWork {
 	return &deltaWork{
 		q: take(l * d.keyDim), k: take(l * d.keyDim), kT: take(l * d.keyDim),
 		u: take(l * d.valueDim), uT: take(l * d.valueDim), o: take(l * d.valueDim),
-		kk: take(l * l), qk: take(l * l), step: take(d.valueDim * d.keyDim),
+		kk: take(l * l), qk: take(l * l), decay: take(l * l), step: take(d.valueDim * d.keyDim),
 	}
 }
 
@@ -91,10 +92,12 @@ func (d *deltaNet) chunk(w *deltaWork, state []float32, beta, g []float64) {
 	kernel.MatMulT(w.kk, n, w.k, kd, keys, kd, n, n, kd)
 	kernel.MatMulT(w.qk, n, w.q, kd, keys, kd, n, n, kd)
 	kernel.MatMulT(w.o, vd, w.k, kd, states, kd, n, vd, kd) // Sᵀk_i, for a moment
+	decays(w.decay, g)
 	d.solve(w, beta, g)
 	for i := range n {
-		for j := range n {
-			w.qk[i*n+j] *= decayed(g, i, j)
+		qk, decay := w.qk[i*n:(i+1)*n], w.decay[i*n:(i+1)*n]
+		for j := range qk {
+			qk[j] *= decay[j]
 		}
 		scale(w.q[i*kd:(i+1)*kd], float32(math.Exp(g[i])))
 	}
@@ -112,29 +115,30 @@ func (d *deltaNet) chunk(w *deltaWork, state []float32, beta, g []float64) {
 	kernel.Add(state, w.step)
 }
 
-// decayed returns e^{G_i−G_j}, 0 for the tokens j after i.
-func decayed(g []float64, i, j int) float32 {
-	if j > i {
-		return 0
+// decays writes e^{G_i−G_j} into row i of the L × L dst, 0 for tokens j after i.
+func decays(dst []float32, g []float64) {
+	n := len(g)
+	for i := range n {
+		row := dst[i*n : (i+1)*n]
+		clear(row[i:])
+		row[i] = 1
+		for j := range i {
+			row[j] = float32(math.Exp(g[i] - g[j]))
+		}
 	}
-	return float32(math.Exp(g[i] - g[j]))
 }
 
-// solve turns the v_i in w.u into u_i; w.o holds Sᵀk_i and w.kk the k_i·k_j.
+// solve turns the v_i in w.u into u_i; w.o holds Sᵀk_i, w.kk the k_i·k_j and
+// w.decay the e^{G_i−G_j}.
 func (d *deltaNet) solve(w *deltaWork, beta, g []float64) {
 	n, vd := len(g), d.valueDim
 	for i := range n {
 		u, read := w.u[i*vd:(i+1)*vd], w.o[i*vd:(i+1)*vd]
-		b, f := float32(beta[i]), float32(math.Exp(g[i]))
-		for c := range u {
-			u[c] = b * (u[c] - f*read[c])
-		}
+		b := float32(beta[i])
+		kernel.AddScaled(u, read, -float32(math.Exp(g[i])))
+		scale(u, b)
 		for j := range i {
-			f := b * decayed(g, i, j) * w.kk[i*n+j]
-			earlier := w.u[j*vd : (j+1)*vd]
-			for c, v := range earlier {
-				u[c] -= f * v
-			}
+			kernel.AddScaled(u, w.u[j*vd:(j+1)*vd], -b*w.decay[i*n+j]*w.kk[i*n+j])
 		}
 	}
 }

@@ -118,26 +118,9 @@ func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
 	f.up.apply(up, h)
 	eachToken(h.Rows, func(t int) {
 		if f.gelu {
-			geluMul(dst.Row(t), up.Row(t))
+			kernel.GeluMul(dst.Row(t), dst.Row(t), up.Row(t))
 			return
 		}
 		kernel.SiluMul(dst.Row(t), dst.Row(t), up.Row(t))
 	})
-}
-
-// geluMul replaces gate by gelu(gate)·up, with the tanh approximation. Since
-// (1 + tanh z)/2 is the logistic function at 2z,
-//
-//	gelu(g) = g/2 · (1 + tanh(√(2/π)·(g + 0.044715 g³))) = silu(g·p)/p
-//	p = 2√(2/π) · (1 + 0.044715 g²) ≥ 1.59
-//
-// so that silu's kernel does the work. It overwrites up.
-func geluMul(gate, up []float32) {
-	const slope, cubic = 2 * 0.7978845608028654, 0.044715 // 2√(2/π)
-	for i, g := range gate {
-		p := slope * (1 + cubic*g*g)
-		gate[i] = g * p
-		up[i] /= p
-	}
-	kernel.SiluMul(gate, gate, up)
 }

@@ -1,8 +1,7 @@
 package model
 
 import (
-	"math"
-
+	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -106,9 +105,8 @@ func (a *attention) applyGate(x, both tensor.Matrix) {
 	dim := a.kernel.HeadDim
 	eachToken(x.Rows, func(t int) {
 		row, gates := x.Row(t), both.Row(t)
-		for i := range row {
-			g := gates[i/dim*2*dim+dim+i%dim]
-			row[i] *= float32(1 / (1 + math.Exp(-float64(g))))
+		for h := range a.kernel.Heads {
+			kernel.SigmoidMul(row[h*dim:(h+1)*dim], gates[(2*h+1)*dim:(2*h+2)*dim])
 		}
 	})
 }

@@ -71,3 +71,37 @@ func addScaledBlocks(dst, x []float32, f float32) int {
 	}
 	return n
 }
+
+// addProductBlocks, sigmoidMulBlocks and geluMulBlocks do what their namesakes
+// do to the first elements, and return their number.
+
+func addProductBlocks(dst, x, y []float32) int {
+	n := 0
+	switch {
+	case cpu.AVX512 && len(dst) >= 16:
+		n = len(dst) &^ 15
+		addProductAVX512(&dst[0], &x[0], &y[0], n/16)
+	case cpu.AVX2 && len(dst) >= 8:
+		n = len(dst) &^ 7
+		addProductAVX2(&dst[0], &x[0], &y[0], n/8)
+	}
+	return n
+}
+
+func sigmoidMulBlocks(dst, gate []float32) int {
+	if !cpu.AVX512 || len(dst) < 16 {
+		return 0
+	}
+	n := len(dst) &^ 15
+	sigmoidMulAVX512(&dst[0], &gate[0], n/16)
+	return n
+}
+
+func geluMulBlocks(dst, gate, up []float32) int {
+	if !cpu.AVX512 || len(dst) < 16 {
+		return 0
+	}
+	n := len(dst) &^ 15
+	geluMulAVX512(&dst[0], &gate[0], &up[0], n/16)
+	return n
+}

@@ -144,6 +144,121 @@ DATA capRowAVX512Constants<>+28(SB)/4, $(0.001339993)
 DATA capRowAVX512Constants<>+32(SB)/4, $(0.00015345812)
 GLOBL capRowAVX512Constants<>(SB), RODATA|NOPTR, $36
 
+// func sigmoidMulAVX512(dst *float32, gate *float32, vectors int)
+// Requires: AVX, AVX512F
+TEXT ·sigmoidMulAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         gate+8(FP), SI
+	MOVQ         vectors+16(FP), CX
+	VBROADCASTSS sigmoidMulAVX512Constants<>+0(SB), Z3
+	VBROADCASTSS sigmoidMulAVX512Constants<>+4(SB), Z4
+	VBROADCASTSS sigmoidMulAVX512Constants<>+8(SB), Z5
+	VBROADCASTSS sigmoidMulAVX512Constants<>+12(SB), Z6
+	VBROADCASTSS sigmoidMulAVX512Constants<>+16(SB), Z7
+	VBROADCASTSS sigmoidMulAVX512Constants<>+20(SB), Z8
+	VBROADCASTSS sigmoidMulAVX512Constants<>+24(SB), Z9
+	VBROADCASTSS sigmoidMulAVX512Constants<>+28(SB), Z10
+	VBROADCASTSS sigmoidMulAVX512Constants<>+32(SB), Z11
+	VBROADCASTSS sigmoidMulAVX512Constants<>+36(SB), Z12
+
+loop:
+	VMULPS      (SI), Z3, Z0
+	VMAXPS      Z0, Z4, Z0
+	VMINPS      Z0, Z5, Z0
+	VRNDSCALEPS $0x08, Z0, Z1
+	VSUBPS      Z1, Z0, Z0
+	VMOVAPS     Z12, Z2
+	VFMADD213PS Z11, Z0, Z2
+	VFMADD213PS Z10, Z0, Z2
+	VFMADD213PS Z9, Z0, Z2
+	VFMADD213PS Z8, Z0, Z2
+	VFMADD213PS Z7, Z0, Z2
+	VFMADD213PS Z6, Z0, Z2
+	VSCALEFPS   Z1, Z2, Z0
+	VADDPS      Z6, Z0, Z0
+	VMOVUPS     (DI), Z1
+	VDIVPS      Z0, Z1, Z1
+	VMOVUPS     Z1, (DI)
+	ADDQ        $+64, DI
+	ADDQ        $+64, SI
+	DECQ        CX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+DATA sigmoidMulAVX512Constants<>+0(SB)/4, $(-1.442695)
+DATA sigmoidMulAVX512Constants<>+4(SB)/4, $(-126.0)
+DATA sigmoidMulAVX512Constants<>+8(SB)/4, $(126.0)
+DATA sigmoidMulAVX512Constants<>+12(SB)/4, $(1.0)
+DATA sigmoidMulAVX512Constants<>+16(SB)/4, $(0.6931472)
+DATA sigmoidMulAVX512Constants<>+20(SB)/4, $(0.24022646)
+DATA sigmoidMulAVX512Constants<>+24(SB)/4, $(0.055503286)
+DATA sigmoidMulAVX512Constants<>+28(SB)/4, $(0.009618489)
+DATA sigmoidMulAVX512Constants<>+32(SB)/4, $(0.001339993)
+DATA sigmoidMulAVX512Constants<>+36(SB)/4, $(0.00015345812)
+GLOBL sigmoidMulAVX512Constants<>(SB), RODATA|NOPTR, $40
+
+// func geluMulAVX512(dst *float32, gate *float32, up *float32, vectors int)
+// Requires: AVX, AVX512F
+TEXT ·geluMulAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), DI
+	MOVQ         gate+8(FP), SI
+	MOVQ         up+16(FP), DX
+	MOVQ         vectors+24(FP), CX
+	VBROADCASTSS geluMulAVX512Constants<>+0(SB), Z4
+	VBROADCASTSS geluMulAVX512Constants<>+4(SB), Z5
+	VBROADCASTSS geluMulAVX512Constants<>+8(SB), Z6
+	VBROADCASTSS geluMulAVX512Constants<>+12(SB), Z7
+	VBROADCASTSS geluMulAVX512Constants<>+16(SB), Z8
+	VBROADCASTSS geluMulAVX512Constants<>+20(SB), Z9
+	VBROADCASTSS geluMulAVX512Constants<>+24(SB), Z10
+	VBROADCASTSS geluMulAVX512Constants<>+28(SB), Z11
+	VBROADCASTSS geluMulAVX512Constants<>+32(SB), Z12
+	VBROADCASTSS geluMulAVX512Constants<>+36(SB), Z13
+	VBROADCASTSS geluMulAVX512Constants<>+40(SB), Z14
+
+loop:
+	VMOVUPS     (SI), Z3
+	VMULPS      Z3, Z3, Z0
+	VFMADD213PS Z4, Z5, Z0
+	VMULPS      Z3, Z0, Z0
+	VMAXPS      Z0, Z6, Z0
+	VMINPS      Z0, Z7, Z0
+	VRNDSCALEPS $0x08, Z0, Z1
+	VSUBPS      Z1, Z0, Z0
+	VMOVAPS     Z14, Z2
+	VFMADD213PS Z13, Z0, Z2
+	VFMADD213PS Z12, Z0, Z2
+	VFMADD213PS Z11, Z0, Z2
+	VFMADD213PS Z10, Z0, Z2
+	VFMADD213PS Z9, Z0, Z2
+	VFMADD213PS Z8, Z0, Z2
+	VSCALEFPS   Z1, Z2, Z0
+	VADDPS      Z8, Z0, Z0
+	VMULPS      (DX), Z3, Z3
+	VDIVPS      Z0, Z3, Z3
+	VMOVUPS     Z3, (DI)
+	ADDQ        $+64, DI
+	ADDQ        $+64, SI
+	ADDQ        $+64, DX
+	DECQ        CX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+DATA geluMulAVX512Constants<>+0(SB)/4, $(-2.3022082)
+DATA geluMulAVX512Constants<>+4(SB)/4, $(-0.102943234)
+DATA geluMulAVX512Constants<>+8(SB)/4, $(-126.0)
+DATA geluMulAVX512Constants<>+12(SB)/4, $(126.0)
+DATA geluMulAVX512Constants<>+16(SB)/4, $(1.0)
+DATA geluMulAVX512Constants<>+20(SB)/4, $(0.6931472)
+DATA geluMulAVX512Constants<>+24(SB)/4, $(0.24022646)
+DATA geluMulAVX512Constants<>+28(SB)/4, $(0.055503286)
+DATA geluMulAVX512Constants<>+32(SB)/4, $(0.009618489)
+DATA geluMulAVX512Constants<>+36(SB)/4, $(0.001339993)
+DATA geluMulAVX512Constants<>+40(SB)/4, $(0.00015345812)
+GLOBL geluMulAVX512Constants<>(SB), RODATA|NOPTR, $44
+
 // func scaleToAVX512(dst *float32, src *float32, vectors int, f float32)
 // Requires: AVX, AVX512F
 TEXT ·scaleToAVX512(SB), NOSPLIT, $0-28
@@ -181,6 +296,27 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductAVX512(dst *float32, x *float32, y *float32, vectors int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ y+16(FP), DX
+	MOVQ vectors+24(FP), CX
+
+loop:
+	VMOVUPS     (DI), Z0
+	VMOVUPS     (SI), Z1
+	VFMADD231PS (DX), Z1, Z0
+	VMOVUPS     Z0, (DI)
+	ADDQ        $+64, DI
+	ADDQ        $+64, SI
+	ADDQ        $+64, DX
+	DECQ        CX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
 // func scaleToAVX2(dst *float32, src *float32, vectors int, f float32)
 // Requires: AVX
 TEXT ·scaleToAVX2(SB), NOSPLIT, $0-28
@@ -213,6 +349,27 @@ loop:
 	VMOVUPS     Y0, (DI)
 	ADDQ        $+32, DI
 	ADDQ        $+32, SI
+	DECQ        CX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func addProductAVX2(dst *float32, x *float32, y *float32, vectors int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ y+16(FP), DX
+	MOVQ vectors+24(FP), CX
+
+loop:
+	VMOVUPS     (DI), Y0
+	VMOVUPS     (SI), Y1
+	VFMADD231PS (DX), Y1, Y0
+	VMOVUPS     Y0, (DI)
+	ADDQ        $+32, DI
+	ADDQ        $+32, SI
+	ADDQ        $+32, DX
 	DECQ        CX
 	JNZ         loop
 	VZEROUPPER

@@ -55,17 +55,3 @@ func scaleToGeneric(dst, src []float32, f float32) {
 		dst[i] = f * v
 	}
 }
-
-// AddScaled is
-//
-//	for i, v := range x { dst[i] += f * v }
-//
-// fused where the processor does so. len(dst) == len(x); dst may be x.
-func AddScaled(dst, x []float32, f float32) {
-	checkLen("AddScaled", "dst", len(dst), len(x))
-	n := addScaledBlocks(dst, x, f)
-	dst = dst[n:]
-	for i, v := range x[n:] {
-		dst[i] += f * v
-	}
-}

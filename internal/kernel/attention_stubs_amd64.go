@@ -19,6 +19,16 @@ func pairBF16AVX512(dst *float32, even *float32, odd *float32, vectors int)
 //go:noescape
 func capRowAVX512(s *float32, vectors int, slope float32, limit float32)
 
+// sigmoidMulAVX512 is SigmoidMul for whole vectors, at least one.
+//
+//go:noescape
+func sigmoidMulAVX512(dst *float32, gate *float32, vectors int)
+
+// geluMulAVX512 is GeluMul for whole vectors, at least one.
+//
+//go:noescape
+func geluMulAVX512(dst *float32, gate *float32, up *float32, vectors int)
+
 // scaleToAVX512 is scaleTo for whole vectors, at least one.
 //
 //go:noescape
@@ -29,6 +39,11 @@ func scaleToAVX512(dst *float32, src *float32, vectors int, f float32)
 //go:noescape
 func addScaledAVX512(dst *float32, x *float32, vectors int, f float32)
 
+// addProductAVX512 is AddProduct for whole vectors, at least one.
+//
+//go:noescape
+func addProductAVX512(dst *float32, x *float32, y *float32, vectors int)
+
 // scaleToAVX2 is scaleTo for whole vectors, at least one.
 //
 //go:noescape
@@ -38,3 +53,8 @@ func scaleToAVX2(dst *float32, src *float32, vectors int, f float32)
 //
 //go:noescape
 func addScaledAVX2(dst *float32, x *float32, vectors int, f float32)
+
+// addProductAVX2 is AddProduct for whole vectors, at least one.
+//
+//go:noescape
+func addProductAVX2(dst *float32, x *float32, y *float32, vectors int)

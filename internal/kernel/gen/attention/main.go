@@ -1,4 +1,5 @@
-// Command attention generates the loops around attention's matrix products.
+// Command attention generates the loops around attention's matrix products, and
+// those of other mixers and gates.
 // From the folder gen:
 //
 //	go run ./attention -out ../attention_amd64.s -stubs ../attention_stubs_amd64.go -pkg kernel
@@ -17,9 +18,12 @@ func main() {
 	expBF16()
 	pairBF16()
 	capRow()
+	sigmoidMul()
+	geluMul()
 	for _, v := range []vector{avx512, avx2} {
 		scaleTo(v)
 		addScaled(v)
+		addProduct(v)
 	}
 	Generate()
 }
