@@ -11,11 +11,12 @@ import (
 	"github.com/crepe-llm/crepe/internal/golden"
 )
 
-// TestParts demands that the parts of a fused matrix are its rows, in order.
+// TestParts demands that the parts of a fused matrix are its rows, in order
+// or by turns.
 func TestParts(t *testing.T) {
 	for fixture, want := range map[string]map[string]string{
 		"phi3":      {"qkv_proj": "q 0-64 k 64-96 v 96-128", "gate_up_proj": "gate 0-160 up 160-320"},
-		"qwen3_5":   {"in_proj_qkv": "q 0-32 k 32-64 v 64-160"},
+		"qwen3_5":   {"in_proj_qkv": "q 0-32 k 32-64 v 64-160", "q_proj": "query 0-224 64/32 gate 32-256 64/32"},
 		"llama-mha": {},
 	} {
 		m := open(t, filepath.Join(fixturesDir, fixture))
@@ -24,16 +25,22 @@ func TestParts(t *testing.T) {
 			for _, l := range m.Linears(i) {
 				name := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
 				var parts []string
+				rows := 0
 				for _, p := range l.Parts {
-					parts = append(parts, fmt.Sprintf("%s %d-%d", p.Name, p.Lo, p.Hi))
+					rows += p.Rows()
+					text := fmt.Sprintf("%s %d-%d", p.Name, p.Lo, p.Hi)
+					if p.Step > 0 {
+						text += fmt.Sprintf(" %d/%d", p.Step, p.Run)
+					}
+					parts = append(parts, text)
 				}
 				if got := strings.Join(parts, " "); got != want[name] {
 					t.Errorf("%s: parts %q, want %q", l.Name, got, want[name])
 				}
 				if len(parts) > 0 {
 					found[name] = true
-					if end := l.Parts[len(l.Parts)-1].Hi; end != l.Rows {
-						t.Errorf("%s: parts end at row %d, want %d", l.Name, end, l.Rows)
+					if end := l.Parts[len(l.Parts)-1].Hi; end != l.Rows || rows != l.Rows {
+						t.Errorf("%s: parts end at row %d and have %d rows, want %d", l.Name, end, rows, l.Rows)
 					}
 				}
 			}

@@ -56,8 +56,7 @@ type Linear struct {
 	// not, and of Gated DeltaNet, which stands in their place, all it has.
 	Attention bool
 
-	// Parts are what a fused matrix holds, row after row; nil for one that is
-	// not fused.
+	// Parts are what a fused matrix holds; nil for one that is not fused.
 	Parts []Part
 
 	// Steers marks the few rows that set how fast a recurrent state decays and
@@ -105,11 +104,46 @@ func (l *Linear) release() {
 	}
 }
 
-// Part is a run of a Linear's rows that is a Linear of its own in models that
-// do not fuse.
+// Part is what of a Linear's rows is a Linear of its own in models that do not
+// fuse: rows Lo to Hi-1, or, where the parts are interleaved by heads, the first
+// Run of every Step of them.
 type Part struct {
-	Name   string // "q"
-	Lo, Hi int    // rows Lo to Hi-1
+	Name      string // "q"
+	Lo, Hi    int
+	Run, Step int // 0: all rows
+}
+
+// Rows returns the number of rows.
+func (p Part) Rows() int {
+	if p.Step == 0 {
+		return p.Hi - p.Lo
+	}
+	return (p.Hi - p.Lo + p.Step - p.Run) / p.Step * p.Run
+}
+
+// Take returns the part's rows of w: w's memory if they follow each other, else
+// a copy.
+func (p Part) Take(w *tensor.Weight) *tensor.Weight {
+	if p.Step == 0 {
+		return w.Slice(p.Lo, p.Hi)
+	}
+	part := tensor.NewWeight(w.DType, p.Rows(), w.Cols)
+	p.runs(w, part, func(all, own []byte) { copy(own, all) })
+	return part
+}
+
+// Return writes what Take returned back into w.
+func (p Part) Return(w, part *tensor.Weight) {
+	if p.Step != 0 {
+		p.runs(w, part, func(all, own []byte) { copy(all, own) })
+	}
+}
+
+// runs calls f with each run of rows, in w and in the part.
+func (p Part) runs(w, part *tensor.Weight, f func(all, own []byte)) {
+	for lo, at := p.Lo, 0; lo < p.Hi; lo, at = lo+p.Step, at+p.Run {
+		f(w.Slice(lo, lo+p.Run).Bytes(), part.Slice(at, at+p.Run).Bytes())
+	}
 }
 
 // part returns the i-th of l's Parts.

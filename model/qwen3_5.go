@@ -76,11 +76,14 @@ func (c *Config) readDelta(k *keys) {
 }
 
 // newGatedAttention is newAttention with a q_proj whose rows are, head by
-// head, those of the query and those of the gate. It has no Parts: those are
-// runs of rows.
+// head, those of the query and those of the gate.
 func newGatedAttention(c *Config, b *binder, block int) *attention {
 	qWidth, kvWidth := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	q := b.linear("self_attn.q_proj", 2*qWidth, c.Width, c.qkvBias)
+	q.Parts = []Part{
+		{Name: "query", Hi: 2*qWidth - c.HeadDim, Run: c.HeadDim, Step: 2 * c.HeadDim},
+		{Name: "gate", Lo: c.HeadDim, Hi: 2 * qWidth, Run: c.HeadDim, Step: 2 * c.HeadDim},
+	}
 	k := b.linear("self_attn.k_proj", kvWidth, c.Width, c.qkvBias)
 	v := b.linear("self_attn.v_proj", kvWidth, c.Width, c.qkvBias)
 	a := attend(c, b, block, newInput(q, k, v))

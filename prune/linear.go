@@ -67,7 +67,7 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 			}
 		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
-			w := l.W.Slice(part.Lo, part.Hi)
+			w := part.Take(l.W)
 			kept, err := r.mask(w, method, s)
 			if err != nil {
 				return out, inPart(part, err)
@@ -78,6 +78,7 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 			if err := r.apply(kept, w, change); err != nil {
 				return out, inPart(part, err)
 			}
+			part.Return(l.W, w)
 			if r.masks != nil {
 				r.masks[l.Name] = append(r.masks[l.Name], kept)
 			}

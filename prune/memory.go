@@ -31,10 +31,15 @@ func (m Masks) Apply(block model.Block) {
 }
 
 func (m Masks) applyTo(l *model.Linear) {
-	lo := 0
-	for _, k := range m[l.Name] {
-		k.Apply(l.W.Slice(lo, lo+k.Rows))
-		lo += k.Rows
+	masks := m[l.Name]
+	if len(masks) == 1 {
+		masks[0].Apply(l.W)
+		return
+	}
+	for i, k := range masks {
+		part := l.Parts[i].Take(l.W)
+		k.Apply(part)
+		l.Parts[i].Return(l.W, part)
 	}
 }
 

@@ -106,7 +106,7 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
 			if pl.Skip = l.Steers || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
 				for _, part := range matrices(r, l.Parts, l.Rows) {
-					rows := part.Hi - part.Lo
+					rows := part.Rows()
 					n, err := r.Target.Pruned(rows, l.Cols)
 					if err != nil {
 						return fmt.Errorf("%s: %w", l.Name, err)
@@ -165,7 +165,7 @@ func (p *Plan) anyPruned(in *model.Input) bool {
 	return slices.ContainsFunc(in.Linears, func(l *model.Linear) bool { return !p.skip[l.Name] })
 }
 
-// matrices returns the runs of a Linear's rows that are scored and selected by
+// matrices returns what of a Linear's rows is scored and selected by
 // themselves: all of them as one, unless the recipe splits what is fused.
 func matrices(r recipe.Resolved, parts []model.Part, rows int) []model.Part {
 	if r.Split && len(parts) > 0 {

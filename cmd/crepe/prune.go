@@ -121,7 +121,7 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
 	fl.StringVar(&f.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
 	fl.StringVar(&f.r.Compare, "compare", "", "weights compete within the whole matrix or each row (default the method's own)")
-	fl.StringVar(&f.r.Fused, "fused", recipe.DefaultFused, "fused matrices (qkv_proj, gate_up_proj) are scored whole, or split as in models that do not fuse")
+	fl.StringVar(&f.r.Fused, "fused", recipe.DefaultFused, "fused matrices (qkv_proj, gate_up_proj, Qwen3.5's in_proj_qkv and gated q_proj) are scored whole, or split as in models that do not fuse")
 	fl.StringVar(&f.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
 
 	fl.StringVar(&f.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
