@@ -118,6 +118,8 @@ var fixtureRecipes = map[string]recipe.Recipe{
 	"wanda 2:4 split": {Method: "wanda", Pattern: "2:4", Fused: "split"},
 	"magnitude 4:8":   {Method: "magnitude", Pattern: "4:8"},
 	"ria 60% dsnot":   {Method: "ria", Sparsity: "60%", Refine: "dsnot"},
+	"crepe 70% swaps": {Method: "crepe", Sparsity: "70%", Refine: "swaps"},
+	"ria 4:8 swaps":   {Method: "ria", Pattern: "4:8", Fused: "split", Refine: "swaps", RefineCycles: 5},
 	"wanda 2:4 dsnot": {Method: "wanda", Pattern: "2:4", Fused: "split", Refine: "dsnot", RefineLayers: "all"},
 }
 

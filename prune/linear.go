@@ -31,7 +31,7 @@ func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*
 			}
 			linears = append(linears, done)
 		}
-		r.prepared = nil
+		r.prepared, r.gram = nil, nil
 		if s := seen[in]; s != nil {
 			s.Gram = nil // as large as the factor of the next
 		}
@@ -61,11 +61,6 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 		if starved {
 			refinement, change = nil, nil
 		}
-		if change != nil && r.prepared == nil {
-			if err := r.prepare(change, in, s); err != nil {
-				return out, err
-			}
-		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
 			w := part.Take(l.W)
 			kept, err := r.mask(w, method, s)
@@ -74,6 +69,14 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 			}
 			if refinement != nil {
 				r.refine(refinement, kept, w, s, &out)
+			}
+			if l == in.Linears[len(in.Linears)-1] && part.Hi == l.Rows {
+				r.gram = nil // before as much is prepared, if it was not yet
+			}
+			if change != nil && r.prepared == nil {
+				if err := r.prepare(change, in, s); err != nil {
+					return out, err
+				}
 			}
 			if err := r.apply(kept, w, change); err != nil {
 				return out, inPart(part, err)
@@ -130,15 +133,20 @@ func (r *runner) apply(kept *mask.Mask, w *tensor.Weight, change *update.Method)
 
 // warnOfFewTokens says what a Gram matrix of too few tokens is worth.
 func (r *runner) warnOfFewTokens() {
+	fits := "update"
 	if u := r.plan.resolved.Update; u == nil || !u.NeedsGram {
-		return
+		f := r.plan.resolved.Refine
+		if f == nil || !f.NeedsGram {
+			return
+		}
+		fits = "refinement"
 	}
 	c, cols := r.opt.Calibration, 0
 	for _, l := range r.plan.Linears {
 		cols = max(cols, l.Cols)
 	}
 	if n := len(c.Tokens) * c.SeqLen; n < cols {
-		r.opt.warn("%d calibration tokens are fewer than the %d columns of the widest Linear: the update fits those tokens, not what the model sees", n, cols)
+		r.opt.warn("%d calibration tokens are fewer than the %d columns of the widest Linear: the %s fits those tokens, not what the model sees", n, cols, fits)
 	}
 }
 
@@ -153,9 +161,7 @@ func (r *runner) prepare(change *update.Method, in *model.Input, s *stats.Input)
 		r.opt.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.Name, p.Damped())
 	}
 	r.prepared = p
-	if r.plan.resolved.Refine == nil {
-		s.Gram = nil // as large as what p holds
-	}
+	s.Gram = nil // as large as what p holds; a refinement has its copy
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/crepe-llm/crepe/linalg"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
-	"github.com/crepe-llm/crepe/stats"
 )
 
 // Plan is what a run will do and take, known before any weight is read.
@@ -44,7 +43,7 @@ type Memory struct {
 	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
-	Gram    int64 `json:"gram"`    // of a block's inputs, and what the update of the largest holds; 0: no update needs them
+	Gram    int64 `json:"gram"`    // of a block's inputs, and what refinement and update of the largest hold; 0: nothing needs them
 	Refine  int64 `json:"refine"`  // what a refinement of the mask gathers of a block's inputs and works in
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
 	Hidden  int64 `json:"hidden"`  // hidden states between blocks
@@ -100,7 +99,7 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 	todo := 0
 	for b := range m.Blocks() {
-		p.Memory.Gram = max(p.Memory.Gram, gramBytes(m.Linears(b), r))
+		p.Memory.Gram = max(p.Memory.Gram, p.gramBytes(m.Linears(b)))
 		p.Memory.Refine = max(p.Memory.Refine, p.refineBytes(m.Linears(b)))
 		for _, l := range m.Linears(b) {
 			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
@@ -134,30 +133,6 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 		return fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
 	}
 	return nil
-}
-
-// gramBytes returns what the update of a block holds at most. All its Gram
-// matrices are gathered in one pass. Then, input by input, one is prepared, let
-// go of unless a refinement still reads it, and its Linears are updated.
-func gramBytes(linears []model.LinearInfo, r recipe.Resolved) int64 {
-	if r.Update == nil || !r.Update.NeedsGram {
-		return 0
-	}
-	selects, later, most := r.Method.Score == nil, int64(0), int64(0)
-	for i := len(linears) - 1; i >= 0; i-- {
-		l := linears[i]
-		gram := stats.GramBytes(l.Cols)
-		most = max(most, later+gram+r.Update.Bytes(l.Cols, false), later+gram+stats.GramScratchBytes(l.Cols))
-		at := later + r.Update.Bytes(l.Cols, selects) + r.Update.RunBytes(l.Rows, l.Cols, selects)
-		if r.Refine != nil {
-			at += gram
-		}
-		most = max(most, at)
-		if i == 0 || linears[i-1].Input != l.Input {
-			later += gram
-		}
-	}
-	return most
 }
 
 // anyPruned reports whether some Linear of in is pruned.

@@ -25,6 +25,41 @@ func (p *Plan) refines(in *model.Input) bool {
 	return slices.ContainsFunc(in.Linears, func(l *model.Linear) bool { return !p.skip[l.Name] && p.refinement(l.Attention) != nil })
 }
 
+// gramBytes returns what refinement and update of a block hold at most. All its
+// Gram matrices are gathered in one pass. Then, input by input, one is copied
+// for the refinement, one prepared for the update and let go of; the copy stays
+// to the input's last Linear, whose update comes after.
+func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
+	u, selects := p.resolved.Update, p.resolved.Method.Score == nil
+	later, most := int64(0), int64(0)
+	for i := len(linears) - 1; i >= 0; i-- {
+		l := linears[i]
+		f := p.refinement(l.Attention)
+		refines, updates := f != nil && f.NeedsGram, u != nil && u.NeedsGram
+		if !refines && !updates {
+			continue
+		}
+		first := i == 0 || linears[i-1].Input != l.Input
+		last := i == len(linears)-1 || linears[i+1].Input != l.Input
+		gram, copied := stats.GramBytes(l.Cols), int64(0)
+		most = max(most, later+gram+stats.GramScratchBytes(l.Cols))
+		if refines {
+			copied = refine.GramBytes(l.Cols) + refine.SwapsBytes(l.Cols)
+			most = max(most, later+gram+copied)
+		}
+		if updates {
+			if first && last && len(matrices(p.resolved, l.Parts, l.Rows)) == 1 {
+				copied = 0
+			}
+			most = max(most, later+gram+copied+u.Bytes(l.Cols, false), later+copied+u.Bytes(l.Cols, selects)+u.RunBytes(l.Rows, l.Cols, selects))
+		}
+		if first {
+			later += gram
+		}
+	}
+	return most
+}
+
 // refineBytes returns what refining the Linears of a block takes at most, each
 // counted with an input of its own.
 func (p *Plan) refineBytes(linears []model.LinearInfo) int64 {
@@ -41,7 +76,10 @@ func (p *Plan) refineBytes(linears []model.LinearInfo) int64 {
 func (p *Plan) observes(in *model.Input) (gram, moments bool) {
 	u, f := p.resolved.Update, p.resolved.Refine
 	gram = u != nil && u.NeedsGram && p.anyPruned(in)
-	return gram, f != nil && f.NeedsMoments && p.refines(in)
+	if f != nil && p.refines(in) {
+		gram, moments = gram || f.NeedsGram, f.NeedsMoments
+	}
+	return gram, moments
 }
 
 // refine refines the mask of w, the rows of a Linear that were just selected.
@@ -50,8 +88,14 @@ func (r *runner) refine(f *recipe.Refinement, kept *mask.Mask, w *tensor.Weight,
 	if out.Refined == nil {
 		out.Refined = new(refine.Result)
 	}
+	if f.NeedsGram && r.gram == nil {
+		r.gram = refine.NewGram(s.Gram)
+		if r.plan.resolved.Update == nil {
+			s.Gram = nil // as large as the copy
+		}
+	}
 	out.Refined.Add(f.Run(refine.Problem{
-		Kept: kept, W: w, Scores: r.scores[:w.Rows*w.Cols], Input: s, Pattern: r.plan.resolved.Target.Pattern, Cycles: f.Cycles,
+		Kept: kept, W: w, Scores: r.scores[:w.Rows*w.Cols], Input: s, Gram: r.gram, Pattern: r.plan.resolved.Target.Pattern, Cycles: f.Cycles,
 	}))
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/update"
@@ -45,6 +46,7 @@ type runner struct {
 
 	masks    Masks           // nil: what is written has the zeros
 	scores   []float32       // of the Linear at work, reused
+	gram     *refine.Gram    // of the input at work; nil until a refinement needs it
 	prepared update.Prepared // for the input at work; nil until a Linear needs it
 	starved  string          // the expert that was last warned of
 	store    *hidden.Store   // nil if the method needs no data

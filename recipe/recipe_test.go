@@ -90,7 +90,7 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, compare: col}`:                                       "compare: ",
 		`{version: 1, sparsity: 100%}`:                                     `sparsity "100%"`,
 		`{version: 1, pattern: "4:2"}`:                                     `pattern "4:2"`,
-		`{version: 1, refine: prayer}`:                                     `refine: unknown refinement "prayer", want one of dsnot`,
+		`{version: 1, refine: prayer}`:                                     `refine: unknown refinement "prayer", want one of dsnot, swaps`,
 		`{version: 1, refine: dsnot, method: sparsegpt}`:                   "refine: dsnot, beside method sparsegpt",
 		`{version: 1, refine_layers: all}`:                                 "refine layers: all, but nothing is refined",
 		`{version: 1, refine_cycles: 3}`:                                   "refine cycles: 3, but nothing is refined",

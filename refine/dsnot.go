@@ -1,6 +1,9 @@
 package refine
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // DSnoT balances what pruning takes from the expected output of each row.
 var DSnoT = Method{
@@ -46,14 +49,14 @@ const balanced = 0.1
 //
 // Zhang et al. 2024, arXiv:2310.08915, algorithm 1.
 func runDSnoT(p Problem) Result {
+	p.check()
 	norm := make([]float64, p.W.Cols)
 	for j, sq := range p.Input.ColSq {
 		norm[j] = math.Sqrt(sq)
 	}
-	return p.eachRow(func() func(i int) Result {
-		b := &balance{Problem: &p, norm: norm, w: make([]float32, p.W.Cols), spent: map[int]bool{}}
-		return b.row
-	})
+	return eachRow(0, p.W.Rows, &sync.Pool{New: func() any {
+		return &balance{Problem: &p, norm: norm, w: make([]float32, p.W.Cols), spent: map[int]bool{}}
+	}})
 }
 
 // balance refines rows, one after the other. Of pairs the first is for M below
@@ -70,7 +73,7 @@ type balance struct {
 // m returns M_j.
 func (b *balance) m(j int) float64 { return float64(b.w[j]) * b.Input.ColSum[j] }
 
-func (b *balance) row(i int) Result {
+func (b *balance) refine(i int) Result {
 	b.W.Row(b.w, i)
 	err := 0.0
 	for j := range b.w {

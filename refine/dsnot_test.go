@@ -43,7 +43,11 @@ func start(tb testing.TB, w *tensor.Weight, in *stats.Input, scores []float32, t
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return Problem{Kept: kept, W: w, Scores: scores, Input: in, Pattern: to.Pattern, Cycles: cycles}
+	p := Problem{Kept: kept, W: w, Scores: scores, Input: in, Pattern: to.Pattern, Cycles: cycles}
+	if in.Gram != nil {
+		p.Gram = NewGram(in.Gram)
+	}
+	return p
 }
 
 // grid is m with # for kept and . for pruned, a row a word.
@@ -216,32 +220,5 @@ func TestLookup(t *testing.T) {
 	}
 	if _, err := ParseLayers("mlp"); err == nil || !strings.Contains(err.Error(), "attention") {
 		t.Errorf("error %v", err)
-	}
-}
-
-func BenchmarkDSnoT(b *testing.B) {
-	for _, cols := range []int{4096, 11008} {
-		for _, to := range []string{"60%", "2:4"} {
-			b.Run(fmt.Sprintf("4096x%d/%s", cols, to), func(b *testing.B) {
-				rng := rand.New(rand.NewPCG(1, 0))
-				in := &stats.Input{ColSq: make([]float64, cols), ColSum: make([]float64, cols), ColVar: make([]float64, cols)}
-				for j := range cols {
-					mean, sd := 0.3*rng.NormFloat64(), math.Exp(0.5*rng.NormFloat64())
-					in.ColSum[j], in.ColVar[j], in.ColSq[j] = 2048*mean, sd*sd, 2048*(mean*mean+sd*sd)
-				}
-				w := weightOf(4096, cols)
-				scores := make([]float32, len(w.Source().F32))
-				for k := range scores {
-					w.Source().F32[k] = float32(0.02 * rng.NormFloat64())
-					scores[k] = float32(math.Abs(float64(w.Source().F32[k])) * math.Sqrt(in.ColSq[k%cols]))
-				}
-				for b.Loop() {
-					b.StopTimer()
-					p := start(b, w, in, scores, target(b, to), DSnoT.Cycles)
-					b.StartTimer()
-					DSnoT.Run(p)
-				}
-			})
-		}
 	}
 }

@@ -15,6 +15,7 @@ package refine
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/mask"
@@ -32,6 +33,7 @@ type Method struct {
 	Cycles int    // exchanges a row at most, unless asked otherwise
 
 	NeedsMoments bool // reads a stats.Input's ColSum and ColVar
+	NeedsGram    bool // reads a Gram
 
 	// Run exchanges weights of the mask of p.
 	Run func(p Problem) Result
@@ -42,7 +44,8 @@ type Problem struct {
 	Kept    *mask.Mask      // changed in place
 	W       *tensor.Weight  // rows and columns as Kept
 	Scores  []float32       // row-major, what Kept was selected by
-	Input   *stats.Input    // what the method needs is there
+	Input   *stats.Input    // with ColSum and ColVar if the method needs them
+	Gram    *Gram           // if the method needs it
 	Pattern pattern.Pattern // holds for Kept and after; zero: none
 	Cycles  int             // exchanges a row at most
 }
@@ -81,7 +84,7 @@ func ParseLayers(s string) (Layers, error) {
 }
 
 // Methods returns all methods.
-func Methods() []Method { return []Method{DSnoT} }
+func Methods() []Method { return []Method{DSnoT, Swaps} }
 
 // Names returns the names of all methods, in their order.
 func Names() []string {
@@ -106,18 +109,27 @@ func Lookup(name string) (Method, error) {
 // and some none.
 const taskRows = 8
 
-// eachRow sums what the refiners of newRow, one a task, return for every row.
-// The sums do not depend on who did which.
-func (p *Problem) eachRow(newRow func() func(i int) Result) Result {
+// rowRefiner refines rows, one after the other.
+type rowRefiner interface {
+	refine(i int) Result
+}
+
+func (p *Problem) check() {
 	if p.Kept.Rows != p.W.Rows || p.Kept.Cols != p.W.Cols || len(p.Scores) != p.W.Rows*p.W.Cols || len(p.Input.ColSq) != p.W.Cols {
 		panic(fmt.Sprintf("refine: mask of %d × %d, weight of %d × %d, %d scores, input of %d",
 			p.Kept.Rows, p.Kept.Cols, p.W.Rows, p.W.Cols, len(p.Scores), len(p.Input.ColSq)))
 	}
-	rows := make([]Result, p.W.Rows)
-	parallel.For(p.W.Rows, taskRows, func(lo, hi int) {
-		refine := newRow()
-		for i := lo; i < hi; i++ {
-			rows[i] = refine(i)
+}
+
+// eachRow refines the rows lo to hi−1 with refiners that several goroutines
+// share, each for itself, and sums what they return in the rows' order.
+func eachRow(lo, hi int, refiners *sync.Pool) Result {
+	rows := make([]Result, hi-lo)
+	parallel.For(len(rows), taskRows, func(a, b int) {
+		r := refiners.Get().(rowRefiner)
+		defer refiners.Put(r)
+		for i := a; i < b; i++ {
+			rows[i] = r.refine(lo + i)
 		}
 	})
 	var sum Result

@@ -6,10 +6,11 @@
         [--layers all] [--cycles 50] [--crepe FOLDER]
 
 Written from the papers' formulas with tools/oracle/prune.py's model and scores;
-a row at a time, every candidate list sorted as a whole, float64.
+a row at a time, every candidate list sorted as a whole, every pair of an
+exchange tried, float64.
 
 golden writes the statistics of the dense model's inputs, rounded to float32,
-and the masks that refinement makes of every Linear with those (the README there
+and the masks that refinement makes of its Linears with those (the README there
 describes the format). run prunes and refines the demo model as a whole and
 prints its perplexity; with --crepe also the share of mask bits that are equal
 in that folder, and the folder's perplexity.
@@ -26,6 +27,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from golden import digest
 from prune import Config, Model, near, packed, read_ids, scores, select
 
 MODEL = "demo/data/model"
@@ -37,6 +39,7 @@ class Statistic:
     """What an input saw, gathered in float64."""
 
     def __init__(self, width):
+        self.gram = torch.zeros(width, width, dtype=torch.float64)
         self.square, self.sum, self.inside = (torch.zeros(width, dtype=torch.float64) for _ in range(3))
         self.sequences = self.tokens = 0
 
@@ -47,10 +50,12 @@ class Statistic:
         self.inside += len(x) * x.var(0, unbiased=False)
         self.sequences += 1
         self.tokens += len(x)
+        self.gram += x.T @ x
 
     def arrays(self):
         n = self.sequences
-        return {"colsq": (self.square / n).numpy(), "colsum": (self.sum / n).numpy(), "colvar": (self.inside / self.tokens).numpy()}
+        gram = (self.gram * 2 / n).float().double().numpy()
+        return {"gram": gram, "colsq": (self.square / n).numpy(), "colsum": (self.sum / n).numpy(), "colvar": (self.inside / self.tokens).numpy()}
 
 
 def gather(model, b, hidden):
@@ -121,7 +126,38 @@ def dsnot(w, kept, score, stat, of, cycles):
     return kept, sum(n for n, _ in done), [i for i, (_, close) in enumerate(done) if close]
 
 
-REFINE = {"dsnot": (dsnot, 50, "attention")}
+def swap_row(w, kept, h, of, cycles):
+    """Exchanges weights of kept, of one row, in place. Returns how many, and
+    the error before and after."""
+    group = np.arange(len(w)) // of if of else np.zeros(len(w), dtype=int)
+    u = np.where(kept, 0, w)
+    before = u @ h @ u
+    for done in range(cycles):
+        u = np.where(kept, 0, w)
+        r = h @ u
+        a = w * w * h.diagonal() - 2 * w * r
+        b = w * w * h.diagonal() + 2 * w * r
+        out, stay = (~kept).nonzero()[0], kept.nonzero()[0]
+        delta = a[out][:, None] + b[stay] - 2 * w[out][:, None] * w[stay] * h[np.ix_(out, stay)]
+        delta[group[out][:, None] != group[stay]] = np.inf
+        j, i = np.unravel_index(delta.argmin(), delta.shape)
+        if delta[j, i] >= -1e-12 * before:
+            break
+        kept[out[j]], kept[stay[i]] = True, False
+    else:
+        done = cycles
+    u = np.where(kept, 0, w)
+    return done, before, u @ h @ u
+
+
+def swaps(w, kept, score, stat, of, cycles):
+    kept = kept.copy()
+    rows = [swap_row(w[i], kept[i], stat["gram"], of, cycles) for i in range(len(w))]
+    done, before, after = map(sum, zip(*rows))
+    return kept, done, [], before, after
+
+
+REFINE = {"dsnot": (dsnot, 50, "attention"), "swaps": (swaps, 100, "all")}
 
 
 def group_of(pattern):
@@ -137,7 +173,9 @@ def refined(c, m, stat, name, cycles):
     return start, near(c, s, TOLERANCE)[0], method(w, start.numpy(), s.numpy(), stat, group_of(c.pattern), cycles or default)
 
 
-# Golden values.
+# Golden values. All pairs in NumPy take their time, so some blocks and cycles only.
+
+SWAP_CYCLES, SWAP_BLOCKS = 20, (0, 3)
 
 CONFIGS = {
     f"{refine}-{m}-{p.replace('%', '').replace(':', 'of')}": (Config(m, p), refine)
@@ -148,11 +186,12 @@ CONFIGS = {
 
 
 def golden_linear(name, start, close, result):
-    kept, exchanges, rows = result
+    kept, exchanges, rows, *errors = result
     kept = torch.from_numpy(kept)
     compared = kept.clone()
     compared[rows] = False
-    return {
+    more = {"row_crc": digest(kept), "error_before": errors[0], "error_after": errors[1]} if errors else {}
+    return more | {
         "name": name, "rows": kept.shape[0], "cols": kept.shape[1], "pruned": int((~kept).sum()), "exchanges": exchanges,
         "sha256": hashlib.sha256(packed(compared)).hexdigest(), "near_rows": rows,
         "near_kept": (close & start).reshape(-1).nonzero()[:, 0].tolist(),
@@ -161,25 +200,28 @@ def golden_linear(name, start, close, result):
 
 
 @torch.no_grad()
-def golden(_):
+def golden(a):
     model = Model(MODEL)
     hidden = model.embed(read_ids(GOLDEN / "calibration.safetensors"))
     stats, tensors = {}, {}
     for b, block in enumerate(model.blocks):
         for name, stat in gather(model, b, hidden).items():
             for what, v in stat.items():
-                if name.endswith(("q_proj", "o_proj", "gate_proj", "down_proj")):
+                if what != "gram" and name.endswith(("q_proj", "o_proj", "gate_proj", "down_proj")):
                     tensors[f"{name}.{what}"] = torch.from_numpy(v.astype(np.float32))
-            stats[name] = {what: v.astype(np.float32).astype(np.float64) for what, v in stat.items()}
+            stats[name] = {what: v if what == "gram" else v.astype(np.float32).astype(np.float64) for what, v in stat.items()}
         hidden = [model.forward(block, x) for x in hidden]
     (GOLDEN / "refine").mkdir(exist_ok=True)
     safetensors.torch.save_file(tensors, GOLDEN / "refine" / "stats.safetensors")
     for key, (c, refine) in CONFIGS.items():
+        if a.names and key not in a.names:
+            continue
         linears = []
-        for b in range(len(model.blocks)):
+        cycles, blocks = (SWAP_CYCLES, SWAP_BLOCKS) if refine == "swaps" else (REFINE[refine][1], range(len(model.blocks)))
+        for b in blocks:
             for name, m in model.linears(b):
-                linears.append(golden_linear(name, *refined(c, m, stats[name], refine, 0)))
-        head = {"method": c.method, "pattern": c.pattern, "refine": refine, "cycles": REFINE[refine][1]}
+                linears.append(golden_linear(name, *refined(c, m, stats[name], refine, cycles)))
+        head = {"method": c.method, "pattern": c.pattern, "refine": refine, "cycles": cycles}
         lines = ",\n  ".join(json.dumps(one) for one in linears)
         (GOLDEN / "refine" / f"{key}.json").write_text(json.dumps(head, indent=1)[:-2] + f',\n "linears": [\n  {lines}\n ]\n}}\n')
         print(key, sum(one["exchanges"] for one in linears), "exchanges,", sum(len(one["near_rows"]) for one in linears), "rows near", flush=True)
@@ -198,7 +240,7 @@ def run(a):
         theirs = dict(other.linears(b)) if other else {}
         for name, m in model.linears(b):
             if layers == "all" or "self_attn" in name:
-                _, _, (kept, n, _) = refined(c, m, stats[name], a.refine, a.cycles)
+                _, _, (kept, n, *_) = refined(c, m, stats[name], a.refine, a.cycles)
                 kept = torch.from_numpy(kept)
                 exchanges += n
             else:
@@ -218,7 +260,9 @@ def run(a):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     sub = p.add_subparsers(required=True)
-    sub.add_parser("golden").set_defaults(run=golden)
+    g = sub.add_parser("golden")
+    g.set_defaults(run=golden)
+    g.add_argument("names", nargs="*", help="configurations; all unless given")
     r = sub.add_parser("run")
     r.set_defaults(run=run)
     r.add_argument("--method", default="crepe")
