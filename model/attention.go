@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -73,22 +74,25 @@ func (a *attention) inputs() []*Input { return a.ins }
 
 func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 	defer st.release(st.mark())
-	tokens := h.Rows
 	if tap != nil {
 		tap(a.ins[0], h)
 	}
 	q, both := a.queries(st, h)
-	kv := st.keyValues(a)
-	past := kv.Len()
-	if st.memory != nil && past+tokens > st.tokens {
-		panic(fmt.Sprintf("model: Forward: token %d of a decoder for %d", past+tokens, st.tokens))
-	}
-	a.append(st, kv, h, q)
+	k, v := st.alloc(h.Rows, a.k.n), st.alloc(h.Rows, a.v.n)
+	a.k.apply(k, h)
+	a.v.apply(v, h)
 	mixed := h // no longer needed, and mostly as wide as the heads together
 	if h.Cols != q.Cols {
-		mixed = st.alloc(tokens, q.Cols)
+		mixed = st.alloc(h.Rows, q.Cols)
 	}
-	a.kernel.Run(mixed.Data, q.Data, kv, tokens)
+	pieces, starts := st.each(h.Rows)
+	parallel.For(len(pieces), 1, func(first, last int) {
+		for i := first; i < last; i++ {
+			lo, hi := starts[i], starts[i+1]
+			a.mix(pieces[i].State, mixed.Slice(lo, hi), q.Slice(lo, hi), k.Slice(lo, hi), v.Slice(lo, hi))
+		}
+	})
+	clear(mixed.Slice(starts[len(pieces)], h.Rows).Data)
 	if a.gated {
 		a.applyGate(mixed, both)
 	}
@@ -99,6 +103,19 @@ func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) erro
 		out.project(st, mixed, a.o)
 	}
 	return nil
+}
+
+// mix lets the tokens of one sequence attend: to each other and, with a
+// decoder's State, to those before them.
+func (a *attention) mix(st *State, dst, q, k, v tensor.Matrix) {
+	kv := st.keyValues(a)
+	past := kv.Len()
+	if st.memory != nil && past+k.Rows > st.tokens {
+		panic(fmt.Sprintf("model: Forward: token %d of a decoder for %d", past+k.Rows, st.tokens))
+	}
+	a.place(st.rotation(a.rope, past+k.Rows), past, q, k)
+	kv.Append(k.Data, v.Data, k.Rows)
+	a.kernel.Run(dst.Data, q.Data, kv, k.Rows)
 }
 
 // queries returns the queries and, where the output is gated, these and the
@@ -113,17 +130,6 @@ func (a *attention) queries(st *State, h tensor.Matrix) (q, both tensor.Matrix) 
 	a.q.apply(both, h)
 	a.splitGate(q, both)
 	return q, both
-}
-
-// append adds the keys and values of h's tokens to kv, and gives these and the
-// queries their positions.
-func (a *attention) append(st *State, kv *kernel.KeyValues, h, q tensor.Matrix) {
-	defer st.release(st.mark())
-	k, v := st.alloc(h.Rows, a.k.n), st.alloc(h.Rows, a.v.n)
-	a.k.apply(k, h)
-	a.v.apply(v, h)
-	a.place(st.rotation(a.rope, kv.Len()+h.Rows), kv.Len(), q, k)
-	kv.Append(k.Data, v.Data, h.Rows)
 }
 
 // place norms the heads of q and k, where the class does, and turns them to

@@ -25,6 +25,15 @@ type Block interface {
 	// leave it. An error is as in Observe, and x is then of no use.
 	Forward(st *State, x tensor.Matrix) error
 
+	// ForwardPieces is Forward for several sequences at once: x has the hidden
+	// states of the pieces one after another, each of which takes up where its
+	// State ended. Products with weights are of all rows together, which for
+	// short pieces is several times as fast. st must not be a decoder. Rows of x
+	// after the last piece belong to no sequence and are of no use afterwards.
+	// With PiecesRows rows or more a piece's result does not depend on the
+	// others, but for its last bits where there are experts.
+	ForwardPieces(st *State, x tensor.Matrix, pieces []Piece) error
+
 	// Pass is Observe and Forward at once, for less than both: the last product
 	// is made, too.
 	Pass(st *State, x tensor.Matrix, tap Tap) error

@@ -128,7 +128,6 @@ func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) error
 		tap(d.ins[0], h)
 	}
 	tokens := h.Rows
-	memory := d.recall(st)
 	mixed, z := st.alloc(tokens, d.channels()), st.alloc(tokens, d.z.n)
 	beta, decay := st.alloc(tokens, d.valueHeads), st.alloc(tokens, d.valueHeads)
 	d.qkv.apply(mixed, h)
@@ -136,18 +135,25 @@ func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) error
 	d.b.apply(beta, h)
 	d.a.apply(decay, h)
 	qkv := st.alloc(tokens, d.channels())
-	d.convolve(qkv, mixed, memory.before)
-	eachToken(tokens, func(t int) {
-		d.unitHeads(qkv.Row(t))
-		d.gates(beta.Row(t), decay.Row(t))
-	})
+	// One piece after another: each is spread over the cores.
+	pieces, starts := st.each(tokens)
+	states := make([][]float32, len(pieces))
+	for i, p := range pieces {
+		lo, hi := starts[i], starts[i+1]
+		memory := d.recall(p.State)
+		states[i] = memory.state
+		d.convolve(qkv.Slice(lo, hi), mixed.Slice(lo, hi), memory.before)
+		eachToken(p.Tokens, func(t int) {
+			d.unitHeads(qkv.Row(lo + t))
+			d.gates(beta.Row(lo+t), decay.Row(lo+t))
+		})
+	}
 	o := tensor.Matrix{Rows: tokens, Cols: d.z.n, Data: mixed.Data[:tokens*d.z.n]} // mixed is used up
-	work := st.alloc(d.valueHeads, d.workSize())
-	parallel.For(d.valueHeads, 1, func(lo, hi int) {
-		for head := lo; head < hi; head++ {
-			d.scan(head, o, qkv, beta, decay, memory.state, work.Row(head))
-		}
-	})
+	for i := range pieces {
+		lo, hi := starts[i], starts[i+1]
+		d.scanAll(st, o.Slice(lo, hi), qkv.Slice(lo, hi), beta.Slice(lo, hi), decay.Slice(lo, hi), states[i])
+	}
+	clear(o.Slice(starts[len(pieces)], tokens).Data)
 	eachToken(tokens, func(t int) { d.gate(z.Row(t), o.Row(t)) })
 	if tap != nil {
 		tap(d.ins[1], z)
@@ -156,6 +162,17 @@ func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) error
 		out.project(st, z, d.out)
 	}
 	return nil
+}
+
+// scanAll runs the delta rule over one sequence's tokens, from the state on.
+func (d *deltaNet) scanAll(st *State, o, qkv, beta, decay tensor.Matrix, state []float32) {
+	defer st.release(st.mark())
+	work := st.alloc(d.valueHeads, d.workSize())
+	parallel.For(d.valueHeads, 1, func(lo, hi int) {
+		for head := lo; head < hi; head++ {
+			d.scan(head, o, qkv, beta, decay, state, work.Row(head))
+		}
+	})
 }
 
 // convolve writes silu of the causal convolution of x over time into dst;

@@ -215,8 +215,11 @@ func TestMisuseOfDecoderPanics(t *testing.T) {
 	b := load(t, m, 0)
 	x := tensor.NewMatrix(3, m.Width())
 	for name, f := range map[string]func(){
-		"Observe":         func() { observe(t, b, m.NewDecoder(3), x, func(*Input, tensor.Matrix) {}) },
-		"too many tokens": func() { forward(t, b, m.NewDecoder(2), x) },
+		"Observe":                func() { observe(t, b, m.NewDecoder(3), x, func(*Input, tensor.Matrix) {}) },
+		"too many tokens":        func() { forward(t, b, m.NewDecoder(2), x) },
+		"a piece without memory": func() { _ = b.ForwardPieces(m.NewState(), x, []Piece{{m.NewState(), 3}}) },
+		"too few rows":           func() { _ = b.ForwardPieces(m.NewState(), x, []Piece{{m.NewDecoder(4), 4}}) },
+		"a decoder for pieces":   func() { _ = b.ForwardPieces(m.NewDecoder(3), x, []Piece{{m.NewDecoder(3), 3}}) },
 	} {
 		func() {
 			defer func() {

@@ -15,6 +15,7 @@ type State struct {
 	tokens  int               // a decoder's whole sequence
 	memory  []any             // a decoder's, by block: what it keeps of earlier tokens; else nil
 	spare   *kernel.KeyValues // memory for the next block's, or nil
+	pieces  []Piece           // that a ForwardPieces is at; else nil
 }
 
 // keyValues returns what a block's keys and values are appended to: a decoder's

@@ -35,8 +35,9 @@ type Likelihoods struct {
 //
 // The documents pass the model in groups, whose hidden states fit Bytes; a
 // group passes one block before the next is loaded, so one block is in memory
-// at a time. What the choices of a document have in common is computed once.
-// A document's result does not depend on its group. Logits are float32, sums
+// at a time, many documents' tokens in one product. What the choices of a
+// document have in common is computed once. A document's result does not depend
+// on its group, but for the last bits in models with experts. Logits are float32, sums
 // float64. A likelihood that is not finite is an error. A group's results are
 // kept when it is done, and those that are known are not measured.
 func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt Options) ([]Likelihoods, error) {
@@ -60,7 +61,7 @@ func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt
 		return results, nil
 	}
 	s := &scorer{
-		m: m, prefix: m.NewDecoder(0), rest: m.NewDecoder(0), results: results,
+		m: m, scratch: m.NewState(), bytes: opt.Bytes, results: results,
 		bar: opt.Progress.Start("tasks", int64(len(todo)*(m.Blocks()+1)), "documents"),
 	}
 	size := firstGroup
@@ -71,7 +72,7 @@ func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt
 			n++
 		}
 		start := time.Now()
-		if err := s.group(ctx, all, todo[:n], tokens); err != nil {
+		if err := s.group(ctx, all, todo[:n]); err != nil {
 			return nil, err
 		}
 		s.keep(opt.Results, all, todo[:n])
@@ -132,105 +133,125 @@ func (e *DocumentError) Error() string { return fmt.Sprintf("document %d: %v", e
 func (e *DocumentError) Unwrap() error { return e.Err }
 
 type scorer struct {
-	m            *model.Model
-	prefix, rest *model.State
-	memory       []float32
-	results      []Likelihoods // of all documents
-	loading      time.Duration // of the last group's blocks
-	bar          *progress.Bar
+	m       *model.Model
+	scratch *model.State
+	bytes   int64          // of hidden states; a quarter as much is for keys and values
+	states  []*model.State // of sequences, for any
+	memory  []float32
+	results []Likelihoods // of all documents
+	loading time.Duration // of the last group's blocks
+	bar     *progress.Bar
 }
 
-// group scores some of the documents, whose hidden states, of so many tokens,
-// are in memory together.
-func (s *scorer) group(ctx context.Context, all []*sequences, which []int, tokens int) error {
-	width := s.m.Width()
-	if cap(s.memory) < tokens*width {
-		s.memory = make([]float32, tokens*width)
+// group scores some of the documents, whose hidden states are in memory
+// together.
+func (s *scorer) group(ctx context.Context, all []*sequences, which []int) error {
+	longest := 0
+	for _, doc := range which {
+		longest = max(longest, all[doc].longest())
 	}
-	memory := tensor.Matrix{Rows: tokens, Cols: width, Data: s.memory[:tokens*width]}
-	states, at := make([]tensor.Matrix, len(which)), 0
-	for i, doc := range which {
-		d := all[doc]
-		states[i] = memory.Slice(at, at+d.tokens())
-		at += d.tokens()
-		if err := s.embed(d, states[i]); err != nil {
-			return &DocumentError{Index: doc, Err: err}
+	batches, rows := batchesOf(all, which, int(max(s.bytes/4/stateBytes(s.m, longest), 1)))
+	width := s.m.Width()
+	if cap(s.memory) < rows*width {
+		s.memory = make([]float32, rows*width)
+	}
+	memory := tensor.Matrix{Rows: rows, Cols: width, Data: s.memory[:rows*width]}
+	for _, b := range batches {
+		if err := s.embed(memory, b); err != nil {
+			return err
 		}
 	}
 	s.loading = 0
-	for b := range s.m.Blocks() {
+	for i := range s.m.Blocks() {
 		start := time.Now()
-		block, err := s.m.LoadBlock(b)
+		block, err := s.m.LoadBlock(i)
 		if err != nil {
 			return err
 		}
 		s.loading += time.Since(start)
-		for i, doc := range which {
+		for _, b := range batches {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := s.forward(block, all[doc], states[i]); err != nil {
+			if err := s.forward(block, memory, b); err != nil {
 				return err
 			}
-			s.bar.Add(1)
+			s.bar.Add(int64(len(b.docs)))
 		}
 		block.Release()
 	}
-	return s.likelihoods(ctx, all, which, states)
+	return s.likelihoods(ctx, batches, memory)
 }
 
-func (s *scorer) embed(d *sequences, x tensor.Matrix) error {
-	at := len(d.prefix)
-	if err := s.m.Embed(x.Slice(0, at), d.prefix); err != nil {
+func (s *scorer) embed(memory tensor.Matrix, b batch) error {
+	clear(memory.Slice(b.lo, b.hi).Data) // rows that are nobody's, too
+	for _, d := range b.docs {
+		err := s.m.Embed(memory.Slice(d.prefixAt, d.prefixAt+len(d.prefix)), d.prefix)
+		for i, r := range d.rests {
+			if err == nil {
+				err = s.m.Embed(memory.Slice(d.restAt[i], d.restAt[i]+len(r)), r)
+			}
+		}
+		if err != nil {
+			return &DocumentError{Index: d.doc, Err: err}
+		}
+	}
+	return nil
+}
+
+// forward runs a batch's hidden states through block: the beginnings, and then
+// each rest from where its document's beginning ended.
+func (s *scorer) forward(block model.Block, memory tensor.Matrix, b batch) error {
+	used := 0
+	state := func(tokens int) *model.State {
+		if used == len(s.states) {
+			s.states = append(s.states, s.m.NewDecoder(0))
+		}
+		st := s.states[used]
+		used++
+		st.Begin(tokens)
+		return st
+	}
+	var prefixes, rests []model.Piece
+	for _, d := range b.docs {
+		prefixes = append(prefixes, model.Piece{State: state(d.longest()), Tokens: len(d.prefix)})
+	}
+	if err := block.ForwardPieces(s.scratch, memory.Slice(b.lo, b.rests), prefixes); err != nil {
 		return err
 	}
-	for _, r := range d.rests {
-		if err := s.m.Embed(x.Slice(at, at+len(r)), r); err != nil {
-			return err
-		}
-		at += len(r)
-	}
-	return nil
-}
-
-// forward runs a document's hidden states through block: the prefix, and each
-// rest from where the prefix ended.
-func (s *scorer) forward(block model.Block, d *sequences, x tensor.Matrix) error {
-	at := len(d.prefix)
-	s.prefix.Begin(d.longest())
-	if at > 0 {
-		if err := block.Forward(s.prefix, x.Slice(0, at)); err != nil {
-			return err
+	for i, d := range b.docs {
+		for _, r := range d.rests {
+			if len(r) > 0 {
+				st := state(0)
+				prefixes[i].State.Fork(st)
+				rests = append(rests, model.Piece{State: st, Tokens: len(r)})
+			}
 		}
 	}
-	for _, r := range d.rests {
-		if len(r) == 0 {
-			continue
-		}
-		s.prefix.Fork(s.rest)
-		if err := block.Forward(s.rest, x.Slice(at, at+len(r))); err != nil {
-			return err
-		}
-		at += len(r)
+	if len(rests) == 0 {
+		return nil
 	}
-	return nil
+	return block.ForwardPieces(s.scratch, memory.Slice(b.rests, b.hi), rests)
 }
 
 // likelihoods turns the last block's outputs into results, many predictions at
 // a time: the head's matrix is streamed once for each batch.
-func (s *scorer) likelihoods(ctx context.Context, all []*sequences, which []int, states []tensor.Matrix) error {
+func (s *scorer) likelihoods(ctx context.Context, batches []batch, memory tensor.Matrix) error {
 	head, err := s.m.LoadHead()
 	if err != nil {
 		return err
 	}
-	const batch = 2048 // predictions; makes the stream cheap beside the product
-	x := tensor.NewMatrix(batch, s.m.Width())
-	targets := make([]int32, 0, batch)
-	nll := make([]float64, batch)
+	const most = 2048 // predictions; makes the stream cheap beside the product
+	x := tensor.NewMatrix(most, s.m.Width())
+	targets := make([]int32, 0, most)
+	nll := make([]float64, most)
 	var sums []*float64 // that the predictions belong to
 	flush := func() error {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		for len(targets) < model.PiecesRows {
+			targets = append(targets, -1) // none
 		}
 		n := len(targets)
 		if err := head.NLL(x.Slice(0, n), targets, nll[:n]); err != nil {
@@ -242,28 +263,32 @@ func (s *scorer) likelihoods(ctx context.Context, all []*sequences, which []int,
 		targets, sums = targets[:0], sums[:0]
 		return nil
 	}
-	for i, doc := range which {
-		d, l := all[doc], all[doc].likelihoods()
-		for c, sp := range d.spans {
-			for k, id := range sp.targets {
-				copy(x.Row(len(targets)), states[i].Row(d.row(sp.rest, sp.first+k)))
-				targets, sums = append(targets, id), append(sums, &l.Log[c])
-				if len(targets) == batch {
-					if err := flush(); err != nil {
-						return err
+	for _, b := range batches {
+		for _, d := range b.docs {
+			l := d.likelihoods()
+			for c, sp := range d.spans {
+				for k, id := range sp.targets {
+					copy(x.Row(len(targets)), memory.Row(d.row(sp.rest, sp.first+k)))
+					targets, sums = append(targets, id), append(sums, &l.Log[c])
+					if len(targets) == most {
+						if err := flush(); err != nil {
+							return err
+						}
 					}
 				}
 			}
+			s.results[d.doc] = l
+			s.bar.Add(1)
 		}
-		s.results[doc] = l
-		s.bar.Add(1)
 	}
 	if err := flush(); err != nil {
 		return err
 	}
-	for _, doc := range which {
-		if err := s.results[doc].finite(); err != nil {
-			return &DocumentError{Index: doc, Err: err}
+	for _, b := range batches {
+		for _, d := range b.docs {
+			if err := s.results[d.doc].finite(); err != nil {
+				return &DocumentError{Index: d.doc, Err: err}
+			}
 		}
 	}
 	return nil

@@ -43,18 +43,6 @@ func (s *sequences) longest() int {
 	return len(s.prefix) + n
 }
 
-// row returns the hidden state, counted over prefix and rests in turn, at
-// position p of the input with that rest.
-func (s *sequences) row(rest, p int) int {
-	if p < len(s.prefix) {
-		return p
-	}
-	for _, r := range s.rests[:rest] {
-		p += len(r)
-	}
-	return p
-}
-
 // sequences returns the inputs of d.
 func (e *Encoder) sequences(m *model.Model, d *Document) (*sequences, error) {
 	s := &sequences{}

@@ -3,6 +3,7 @@
 
     python tools/oracle/make_llama.py 7b OUT [--blocks 2]    # LLaMA-2-7B's shapes
     python tools/oracle/make_llama.py 1b OUT [--blocks 16]   # Llama-3.2-1B's
+    python tools/oracle/make_llama.py 0.1b OUT               # 106 M, for the demo's tokenizer
 
 bfloat16, in shards with an index as transformers writes them; no tokenizer:
 calibrate and evaluate on token ids (--ids writes some, random). A tensor at a
@@ -40,6 +41,19 @@ SHAPES = {
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
         "blocks": 2,
+    },
+    "0.1b": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 64,
+        "vocab_size": 4096,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "blocks": 8,
     },
     "1b": {
         "hidden_size": 2048,

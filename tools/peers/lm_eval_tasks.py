@@ -263,16 +263,16 @@ def local_data(data):
     datasets.load_dataset = load
 
 
-def harness(model, tokenizer, data, bos, dtype, tasks):
+def harness(model, tokenizer, data, bos, dtype, tasks, batch=8, limit=None):
     """The harness's results, and the seconds without loading."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
     local_data(data)
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, dtype=dtype, device="cpu", batch_size=8,
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, dtype=dtype, device="cpu", batch_size=batch,
               add_bos_token={"auto": None, "on": True, "off": False}[bos])
     start = time.perf_counter()
-    out = lm_eval.simple_evaluate(lm, tasks=tasks, log_samples=True, bootstrap_iters=0)
+    out = lm_eval.simple_evaluate(lm, tasks=tasks, log_samples=True, bootstrap_iters=0, limit=limit)
     return lm, out, time.perf_counter() - start
 
 

@@ -2,7 +2,7 @@
 """Zero-shot tasks by lm-evaluation-harness with transformers, and by crepe, alternating.
 
     python tools/peers/tasks.py MODEL [--data eval/task/testdata/data]
-        [--crepe ./crepe] [--rounds 2] [--threads 2] [--batch 8]
+        [--crepe ./crepe] [--rounds 2] [--limit N] [--threads 2] [--batch 8]
 
 The same documents and threads, f32 and bf16, a process each. The harness's
 seconds are those of its evaluation, without imports and loading; crepe's are
@@ -31,7 +31,7 @@ def peer(a, dtype):
 
     tasks = [t for t in h.SPLITS if os.path.isdir(f"{a.data}/{t}")]
     name = {"f32": "float32", "bf16": "bfloat16"}[dtype]
-    lm, out, seconds = h.harness(a.model, a.model, a.data, "auto", name, tasks, a.batch)
+    lm, out, seconds = h.harness(a.model, a.model, a.data, "auto", name, tasks, a.batch, a.limit or None)
     tokens = 0
     for t in tasks:
         for s in out["samples"][t]:
@@ -46,7 +46,7 @@ def peer(a, dtype):
 def crepe(a, dtype, tasks):
     start = time.perf_counter()
     out = subprocess.run([a.crepe, "eval", a.model, "--tasks", ",".join(tasks), "--tasks-data", a.data, "--no-cache", "--json",
-                          "--compute", dtype, "--threads", str(a.threads)], check=True, capture_output=True)
+                          "--compute", dtype, "--threads", str(a.threads), "--limit", str(a.limit)], check=True, capture_output=True)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "acc": {r["task"]: r["acc"] for r in json.loads(out.stdout)["tasks"]["results"]}}
 
@@ -59,6 +59,7 @@ def main():
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--limit", type=int, default=0, help="documents a task; 0: all")
     p.add_argument("--dtypes", default="f32,bf16")
     p.add_argument("--peer", help=argparse.SUPPRESS)
     a = p.parse_args()
