@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
 )
@@ -11,8 +12,9 @@ import (
 // The matrix product is cut three ways. A task owns a block of dst. Along the
 // depth it packs blockK × blockN of b, widened and transposed into panels as
 // wide as the micro-kernel, which stay in the second-level cache; then it
-// copies the x of one micro-tile after another (first-level cache) and runs
-// the micro-kernel along the panels.
+// runs the micro-kernel along the panels for one micro-tile of x after another,
+// which comes into the first-level cache: by a copy, or, where many tasks would
+// round the same x, from micro-tiles that were rounded before.
 //
 // An element of dst is the same sequence of operations wherever the cuts
 // between tasks lie, so the result does not depend on the number of workers.
@@ -25,9 +27,13 @@ const (
 	minTaskCols = 96
 	tasksAWork  = 4 // tasks a worker, to even out their ends
 
-	// Up to here a dot product for each element costs less than packing b.
-	dotRows = 3
+	roundOnce  = 4 * blockN // columns from which rounding x once for all tasks pays
+	roundGrain = 1 << 15    // elements below which a goroutine does not pay
 )
+
+// maxRounded is how many bytes of rounded x are in memory, about; more goes in
+// slabs of rows. Tests lower it.
+var maxRounded = 64 << 20
 
 // MatMulT is
 //
@@ -101,6 +107,10 @@ type product struct {
 	ldb     int
 	m, n, k int
 	round   bool // x to bfloat16
+
+	// rounded is x in micro-tiles, rows × blockK units each: all along k, then
+	// those of the next rows. nil where the tasks copy x.
+	rounded []float32
 }
 
 // run computes the product with the micro-kernel t.
@@ -113,10 +123,55 @@ func (p product) run(t *tile) {
 			clear(p.dst[i*p.ldd : i*p.ldd+p.n])
 		}
 		return
-	case p.m <= dotRows:
+	case p.m <= dotsTokens:
 		p.runDots()
 		return
 	}
+	if !p.round || p.n < roundOnce {
+		p.runTasks(t)
+		return
+	}
+	buf := roundBuffer.Swap(nil)
+	if buf == nil {
+		buf = new([]float32)
+	}
+	defer roundBuffer.Store(buf)
+	rows := max(maxRounded/4/(p.steps(t)*blockK)/taskRows, 1) * taskRows
+	for i := 0; i < p.m; i += rows {
+		slab := p
+		slab.m = min(rows, p.m-i)
+		slab.dst, slab.x = p.dst[i*p.ldd:], p.x[i*p.ldx:]
+		*buf = grow(*buf, slab.tiles(t)*p.steps(t)*t.rows*blockK)
+		slab.rounded = *buf
+		slab.roundRows(t)
+		slab.runTasks(t)
+	}
+}
+
+// steps returns the number of blocks along k, tiles that of micro-tiles along m.
+func (p product) steps(t *tile) int { return (p.k + blockK*t.perUnit - 1) / (blockK * t.perUnit) }
+func (p product) tiles(t *tile) int { return (p.m + t.rows - 1) / t.rows }
+
+// tileAt returns the index in rounded of the micro-tile of row i and element
+// k0, which are multiples of its size.
+func (p product) tileAt(t *tile, i, k0 int) int {
+	return (i/t.rows*p.steps(t) + k0/(blockK*t.perUnit)) * t.rows * blockK
+}
+
+// roundRows fills rounded.
+func (p product) roundRows(t *tile) {
+	parallel.For(p.tiles(t), max(1, roundGrain/(t.rows*p.k)), func(lo, hi int) {
+		for i := lo * t.rows; i < min(hi*t.rows, p.m); i += t.rows {
+			for k0 := 0; k0 < p.k; k0 += blockK * t.perUnit {
+				t.loadRows(p.rounded[p.tileAt(t, i, k0):], p.x[i*p.ldx+k0:], p.ldx,
+					min(t.rows, p.m-i), min(blockK*t.perUnit, p.k-k0), true)
+			}
+		}
+	})
+}
+
+// runTasks computes the product in tasks.
+func (p product) runTasks(t *tile) {
 	rows, cols := p.taskShape(t)
 	across := (p.n + cols - 1) / cols
 	down := (p.m + rows - 1) / rows
@@ -164,18 +219,27 @@ func (p product) block(t *tile, i0, i1, j0, j1 int) {
 		depth := t.units(k1 - k0)
 		t.packT(buf.b[:], p.b, j0*p.ldb+k0, p.ldb, j1-j0, k1-k0)
 		for i := i0; i < i1; i += t.rows {
-			rows, then := min(t.rows, i1-i), min(t.rows, i1-i-t.rows)
-			var next nextRows
-			if then > 0 {
-				next = nextRows{x: p.x[(i+t.rows)*p.ldx+k0:], ld: p.ldx, rows: then}
-			}
-			t.loadRows(buf.a[:], p.x[i*p.ldx+k0:], p.ldx, rows, k1-k0, p.round)
+			rows := min(t.rows, i1-i)
+			a, next := p.rowsOf(t, buf, i, rows, k0, k1)
+			next.rows = min(t.rows, i1-i-rows)
 			t.sweep(p.dst[i*p.ldd+j0:], p.ldd, sweepInput{
-				a: buf.a[:], b: buf.b[:], stride: depth, tmp: buf.tmp[:],
+				a: a, b: buf.b[:], stride: depth, tmp: buf.tmp[:],
 				rows: rows, n: j1 - j0, depth: depth, accumulate: k0 > 0, next: next,
 			})
 		}
 	}
+}
+
+// rowsOf returns the micro-tile of rows i and on, and where that of the rows
+// after it will be read.
+func (p product) rowsOf(t *tile, buf *packBuffer, i, rows, k0, k1 int) (a []float32, next nextRows) {
+	if p.rounded != nil {
+		at, after := p.tileAt(t, i, k0), p.tileAt(t, i+t.rows, k0)
+		return p.rounded[at:], nextRows{x: p.rounded[min(after, len(p.rounded)):], ld: blockK}
+	}
+	t.loadRows(buf.a[:], p.x[i*p.ldx+k0:], p.ldx, rows, k1-k0, p.round)
+	after := min((i+t.rows)*p.ldx+k0, len(p.x))
+	return buf.a[:], nextRows{x: p.x[after:], ld: p.ldx}
 }
 
 // packBuffer is what one worker packs into.
@@ -187,36 +251,9 @@ type packBuffer struct {
 
 var packBuffers = sync.Pool{New: func() any { return new(packBuffer) }}
 
-// runDots computes the product element by element, each row of b widened once.
-func (p product) runDots() {
-	x, ldx := p.x, p.ldx
-	if p.round {
-		x, ldx = make([]float32, p.m*p.k), p.k
-		for i := range p.m {
-			roundBF16(x[i*ldx:][:p.k], p.x[i*p.ldx:][:p.k])
-		}
-	}
-	grain := max(1, dotGrain/p.k)
-	parallel.For(p.n, grain, func(lo, hi int) {
-		var wide [blockK]float32
-		for o := lo; o < hi; o++ {
-			for k0 := 0; k0 < p.k; k0 += blockK {
-				row := wide[:min(blockK, p.k-k0)]
-				p.b.widen(row, o*p.ldb+k0)
-				for i := range p.m {
-					sum := dot(x[i*ldx+k0:][:len(row)], row)
-					if k0 > 0 {
-						sum += p.dst[i*p.ldd+o]
-					}
-					p.dst[i*p.ldd+o] = sum
-				}
-			}
-		}
-	})
-}
-
-// dotGrain is the number of elements of b below which a goroutine does not pay.
-const dotGrain = 1 << 15
+// roundBuffer keeps the memory of product.rounded, at most maxRounded, from one
+// product to the next: fresh pages would cost a part of the product.
+var roundBuffer atomic.Pointer[[]float32]
 
 // roundBF16 rounds to bfloat16, to nearest even, and widens again.
 func roundBF16(dst, src []float32) {

@@ -47,20 +47,42 @@ func bfloatTile() *tile {
 	return floatTile()
 }
 
-// dot is dotGeneric.
-func dot(x, y []float32) float32 {
-	y = y[:len(x)]
-	var sum float32
-	n := 0
-	switch {
-	case cpu.AVX512 && len(x) >= 64:
-		n = len(x) &^ 63
-		sum = dotAVX512(&x[0], &y[0], n/64)
-	case cpu.AVX2 && len(x) >= 32:
-		n = len(x) &^ 31
-		sum = dotAVX2(&x[0], &y[0], n/32)
+var (
+	dotsAVX512 = struct{ f32, bf16, f16, pairs dotter }{
+		f32:   dotter{step: 16, kernels: []dotsKernel{dots1F32AVX512, dots2F32AVX512, dots3F32AVX512}},
+		bf16:  dotter{step: 16, kernels: []dotsKernel{dots1BF16AVX512, dots2BF16AVX512, dots3BF16AVX512}},
+		f16:   dotter{step: 16, kernels: []dotsKernel{dots1F16AVX512, dots2F16AVX512, dots3F16AVX512}},
+		pairs: dotter{step: 32, pairs: true, kernels: []dotsKernel{dots1PairsAVX512, dots2PairsAVX512, dots3PairsAVX512}},
 	}
-	return sum + dotGeneric(x[n:], y[n:])
+	dotsAVX2 = struct{ f32, bf16, f16 dotter }{
+		f32:  dotter{step: 8, kernels: []dotsKernel{dots1F32AVX2, dots2F32AVX2, dots3F32AVX2}},
+		bf16: dotter{step: 8, kernels: []dotsKernel{dots1BF16AVX2, dots2BF16AVX2, dots3BF16AVX2}},
+		f16:  dotter{step: 8, kernels: []dotsKernel{dots1F16AVX2, dots2F16AVX2, dots3F16AVX2}},
+	}
+)
+
+// dotterFor returns the kernels for b; round is product's.
+func dotterFor(b Source, round bool) *dotter {
+	switch {
+	case cpu.AVX512BF16 && round:
+		return &dotsAVX512.pairs
+	case cpu.AVX512:
+		return b.pick(&dotsAVX512.f32, &dotsAVX512.bf16, &dotsAVX512.f16)
+	case cpu.AVX2:
+		return b.pick(&dotsAVX2.f32, &dotsAVX2.bf16, &dotsAVX2.f16)
+	}
+	return &dotsGeneric
+}
+
+// pick returns the one of its type.
+func (s Source) pick(f32, bf16, f16 *dotter) *dotter {
+	switch {
+	case s.F32 != nil:
+		return f32
+	case s.BF16 != nil:
+		return bf16
+	}
+	return f16
 }
 
 // expRow is expRowGeneric.

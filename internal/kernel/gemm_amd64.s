@@ -444,7 +444,7 @@ TEXT ·mul12x32BF16AVX512(SB), NOSPLIT, $0-56
 
 loop:
 	PREFETCHT1   (R10)
-	ADDQ         $0x20, R10
+	ADDQ         $0x10, R10
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
 	VBROADCASTSS (AX), Z26
@@ -1344,7 +1344,7 @@ TEXT ·mul6x32BF16AVX512(SB), NOSPLIT, $0-56
 
 loop:
 	PREFETCHT1   (R10)
-	ADDQ         $0x20, R10
+	ADDQ         $0x10, R10
 	VMOVUPS      (BX), Z12
 	VMOVUPS      64(BX), Z13
 	VBROADCASTSS (AX), Z14
@@ -2408,47 +2408,8 @@ loop:
 	VZEROUPPER
 	RET
 
-// func dotAVX512(x *float32, y *float32, blocks int) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
-TEXT ·dotAVX512(SB), NOSPLIT, $0-28
-	MOVQ   x+0(FP), SI
-	MOVQ   y+8(FP), DI
-	MOVQ   blocks+16(FP), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-
-loop:
-	VMOVUPS       (SI), Z4
-	VFMADD231PS   (DI), Z4, Z0
-	VMOVUPS       64(SI), Z5
-	VFMADD231PS   64(DI), Z5, Z1
-	VMOVUPS       128(SI), Z6
-	VFMADD231PS   128(DI), Z6, Z2
-	VMOVUPS       192(SI), Z7
-	VFMADD231PS   192(DI), Z7, Z3
-	ADDQ          $+256, SI
-	ADDQ          $+256, DI
-	DECQ          CX
-	JNZ           loop
-	VADDPS        Z1, Z0, Z0
-	VADDPS        Z3, Z2, Z2
-	VADDPS        Z2, Z0, Z0
-	VEXTRACTF32X8 $0x01, Z0, Y1
-	VADDPS        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPS        X1, X0, X0
-	VPSHUFD       $0x4e, X0, X1
-	VADDPS        X1, X0, X0
-	VPSHUFD       $0xb1, X0, X1
-	VADDPS        X1, X0, X0
-	MOVSS         X0, ret+24(FP)
-	VZEROUPPER
-	RET
-
 // func maxRowAVX512(s *float32, vectors int) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, SSE
 TEXT ·maxRowAVX512(SB), NOSPLIT, $0-20
 	MOVQ    s+0(FP), SI
 	MOVQ    vectors+8(FP), CX
@@ -2461,7 +2422,7 @@ loop:
 	JNZ           loop
 	VEXTRACTF32X8 $0x01, Z0, Y1
 	VMAXPS        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
+	VEXTRACTF32X4 $0x01, Y0, X1
 	VMAXPS        X1, X0, X0
 	VPSHUFD       $0x4e, X0, X1
 	VMAXPS        X1, X0, X0
@@ -2484,7 +2445,7 @@ DATA expRowAVX512Constants<>+36(SB)/4, $(0.0013933688)
 GLOBL expRowAVX512Constants<>(SB), RODATA|NOPTR, $40
 
 // func expRowAVX512(s *float32, vectors int, scale float32, top float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, SSE
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, SSE
 TEXT ·expRowAVX512(SB), NOSPLIT, $0-28
 	MOVQ         s+0(FP), SI
 	MOVQ         vectors+8(FP), CX
@@ -2531,13 +2492,140 @@ loop:
 	JNZ           loop
 	VEXTRACTF32X8 $0x01, Z3, Y0
 	VADDPS        Y0, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X0
+	VEXTRACTF32X4 $0x01, Y3, X0
 	VADDPS        X0, X3, X3
 	VPSHUFD       $0x4e, X3, X0
 	VADDPS        X0, X3, X3
 	VPSHUFD       $0xb1, X3, X0
 	VADDPS        X0, X3, X3
 	MOVSS         X3, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func mulAddsAVX512(steps int, one float32) float32
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, SSE
+TEXT ·mulAddsAVX512(SB), NOSPLIT, $0-20
+	MOVQ         steps+0(FP), CX
+	VBROADCASTSS one+8(FP), Z24
+	VMOVAPS      Z24, Z25
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXORD       Z19, Z19, Z19
+	VPXORD       Z20, Z20, Z20
+	VPXORD       Z21, Z21, Z21
+	VPXORD       Z22, Z22, Z22
+	VPXORD       Z23, Z23, Z23
+
+loop:
+	VFMADD231PS   Z24, Z25, Z0
+	VFMADD231PS   Z24, Z25, Z1
+	VFMADD231PS   Z24, Z25, Z2
+	VFMADD231PS   Z24, Z25, Z3
+	VFMADD231PS   Z24, Z25, Z4
+	VFMADD231PS   Z24, Z25, Z5
+	VFMADD231PS   Z24, Z25, Z6
+	VFMADD231PS   Z24, Z25, Z7
+	VFMADD231PS   Z24, Z25, Z8
+	VFMADD231PS   Z24, Z25, Z9
+	VFMADD231PS   Z24, Z25, Z10
+	VFMADD231PS   Z24, Z25, Z11
+	VFMADD231PS   Z24, Z25, Z12
+	VFMADD231PS   Z24, Z25, Z13
+	VFMADD231PS   Z24, Z25, Z14
+	VFMADD231PS   Z24, Z25, Z15
+	VFMADD231PS   Z24, Z25, Z16
+	VFMADD231PS   Z24, Z25, Z17
+	VFMADD231PS   Z24, Z25, Z18
+	VFMADD231PS   Z24, Z25, Z19
+	VFMADD231PS   Z24, Z25, Z20
+	VFMADD231PS   Z24, Z25, Z21
+	VFMADD231PS   Z24, Z25, Z22
+	VFMADD231PS   Z24, Z25, Z23
+	DECQ          CX
+	JNZ           loop
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z2, Z0, Z0
+	VADDPS        Z3, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VADDPS        Z5, Z0, Z0
+	VADDPS        Z6, Z0, Z0
+	VADDPS        Z7, Z0, Z0
+	VADDPS        Z8, Z0, Z0
+	VADDPS        Z9, Z0, Z0
+	VADDPS        Z10, Z0, Z0
+	VADDPS        Z11, Z0, Z0
+	VADDPS        Z12, Z0, Z0
+	VADDPS        Z13, Z0, Z0
+	VADDPS        Z14, Z0, Z0
+	VADDPS        Z15, Z0, Z0
+	VADDPS        Z16, Z0, Z0
+	VADDPS        Z17, Z0, Z0
+	VADDPS        Z18, Z0, Z0
+	VADDPS        Z19, Z0, Z0
+	VADDPS        Z20, Z0, Z0
+	VADDPS        Z21, Z0, Z0
+	VADDPS        Z22, Z0, Z0
+	VADDPS        Z23, Z0, Z0
+	VEXTRACTF32X8 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	MOVSS         X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func readAllAVX512(x *float32, blocks int) uint32
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VL
+TEXT ·readAllAVX512(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), SI
+	MOVQ   blocks+8(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VPXORD        (SI), Z0, Z0
+	VPXORD        64(SI), Z1, Z1
+	VPXORD        128(SI), Z2, Z2
+	VPXORD        192(SI), Z3, Z3
+	ADDQ          $+256, SI
+	DECQ          CX
+	JNZ           loop
+	VPXORD        Z1, Z0, Z0
+	VPXORD        Z3, Z2, Z2
+	VPXORD        Z2, Z0, Z0
+	VEXTRACTF32X8 $0x01, Z0, Y1
+	VPXOR         Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VPXOR         X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VPXOR         X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VPXOR         X1, X0, X0
+	VMOVD         X0, AX
+	MOVL          AX, ret+16(FP)
 	VZEROUPPER
 	RET
 
@@ -2822,43 +2910,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func dotAVX2(x *float32, y *float32, blocks int) float32
-// Requires: AVX, FMA3, SSE
-TEXT ·dotAVX2(SB), NOSPLIT, $0-28
-	MOVQ   x+0(FP), SI
-	MOVQ   y+8(FP), DI
-	MOVQ   blocks+16(FP), CX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-loop:
-	VMOVUPS      (SI), Y4
-	VFMADD231PS  (DI), Y4, Y0
-	VMOVUPS      32(SI), Y5
-	VFMADD231PS  32(DI), Y5, Y1
-	VMOVUPS      64(SI), Y6
-	VFMADD231PS  64(DI), Y6, Y2
-	VMOVUPS      96(SI), Y7
-	VFMADD231PS  96(DI), Y7, Y3
-	ADDQ         $+128, SI
-	ADDQ         $+128, DI
-	DECQ         CX
-	JNZ          loop
-	VADDPS       Y1, Y0, Y0
-	VADDPS       Y3, Y2, Y2
-	VADDPS       Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x4e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0xb1, X0, X1
-	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+24(FP)
-	VZEROUPPER
-	RET
-
 // func maxRowAVX2(s *float32, vectors int) float32
 // Requires: AVX, SSE
 TEXT ·maxRowAVX2(SB), NOSPLIT, $0-20
@@ -2951,5 +3002,2602 @@ loop:
 	VPSHUFD      $0xb1, X3, X0
 	VADDPS       X0, X3, X3
 	MOVSS        X3, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func mulAddsAVX2(steps int, one float32) float32
+// Requires: AVX, FMA3, SSE
+TEXT ·mulAddsAVX2(SB), NOSPLIT, $0-20
+	MOVQ         steps+0(FP), CX
+	VBROADCASTSS one+8(FP), Y12
+	VMOVAPS      Y12, Y13
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+
+loop:
+	VFMADD231PS  Y12, Y13, Y0
+	VFMADD231PS  Y12, Y13, Y1
+	VFMADD231PS  Y12, Y13, Y2
+	VFMADD231PS  Y12, Y13, Y3
+	VFMADD231PS  Y12, Y13, Y4
+	VFMADD231PS  Y12, Y13, Y5
+	VFMADD231PS  Y12, Y13, Y6
+	VFMADD231PS  Y12, Y13, Y7
+	VFMADD231PS  Y12, Y13, Y8
+	VFMADD231PS  Y12, Y13, Y9
+	VFMADD231PS  Y12, Y13, Y10
+	VFMADD231PS  Y12, Y13, Y11
+	DECQ         CX
+	JNZ          loop
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y5, Y0, Y0
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y7, Y0, Y0
+	VADDPS       Y8, Y0, Y0
+	VADDPS       Y9, Y0, Y0
+	VADDPS       Y10, Y0, Y0
+	VADDPS       Y11, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VADDPS       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VADDPS       X1, X0, X0
+	MOVSS        X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func readAllAVX2(x *float32, blocks int) uint32
+// Requires: AVX, AVX2
+TEXT ·readAllAVX2(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), SI
+	MOVQ   blocks+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VPXOR        (SI), Y0, Y0
+	VPXOR        32(SI), Y1, Y1
+	VPXOR        64(SI), Y2, Y2
+	VPXOR        96(SI), Y3, Y3
+	ADDQ         $+128, SI
+	DECQ         CX
+	JNZ          loop
+	VPXOR        Y1, Y0, Y0
+	VPXOR        Y3, Y2, Y2
+	VPXOR        Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VPXOR        X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPXOR        X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VPXOR        X1, X0, X0
+	VMOVD        X0, AX
+	MOVL         AX, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func mulAddsBF16AVX512(steps int, one float32) float32
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, SSE
+TEXT ·mulAddsBF16AVX512(SB), NOSPLIT, $0-20
+	MOVQ         steps+0(FP), CX
+	VBROADCASTSS one+8(FP), Z24
+	VMOVAPS      Z24, Z25
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXORD       Z19, Z19, Z19
+	VPXORD       Z20, Z20, Z20
+	VPXORD       Z21, Z21, Z21
+	VPXORD       Z22, Z22, Z22
+	VPXORD       Z23, Z23, Z23
+
+loop:
+	// VDPBF16PS Z25, Z24, Z0
+	LONG $0x403e9262
+	WORD $0xc152
+
+	// VDPBF16PS Z25, Z24, Z1
+	LONG $0x403e9262
+	WORD $0xc952
+
+	// VDPBF16PS Z25, Z24, Z2
+	LONG $0x403e9262
+	WORD $0xd152
+
+	// VDPBF16PS Z25, Z24, Z3
+	LONG $0x403e9262
+	WORD $0xd952
+
+	// VDPBF16PS Z25, Z24, Z4
+	LONG $0x403e9262
+	WORD $0xe152
+
+	// VDPBF16PS Z25, Z24, Z5
+	LONG $0x403e9262
+	WORD $0xe952
+
+	// VDPBF16PS Z25, Z24, Z6
+	LONG $0x403e9262
+	WORD $0xf152
+
+	// VDPBF16PS Z25, Z24, Z7
+	LONG $0x403e9262
+	WORD $0xf952
+
+	// VDPBF16PS Z25, Z24, Z8
+	LONG $0x403e1262
+	WORD $0xc152
+
+	// VDPBF16PS Z25, Z24, Z9
+	LONG $0x403e1262
+	WORD $0xc952
+
+	// VDPBF16PS Z25, Z24, Z10
+	LONG $0x403e1262
+	WORD $0xd152
+
+	// VDPBF16PS Z25, Z24, Z11
+	LONG $0x403e1262
+	WORD $0xd952
+
+	// VDPBF16PS Z25, Z24, Z12
+	LONG $0x403e1262
+	WORD $0xe152
+
+	// VDPBF16PS Z25, Z24, Z13
+	LONG $0x403e1262
+	WORD $0xe952
+
+	// VDPBF16PS Z25, Z24, Z14
+	LONG $0x403e1262
+	WORD $0xf152
+
+	// VDPBF16PS Z25, Z24, Z15
+	LONG $0x403e1262
+	WORD $0xf952
+
+	// VDPBF16PS Z25, Z24, Z16
+	LONG $0x403e8262
+	WORD $0xc152
+
+	// VDPBF16PS Z25, Z24, Z17
+	LONG $0x403e8262
+	WORD $0xc952
+
+	// VDPBF16PS Z25, Z24, Z18
+	LONG $0x403e8262
+	WORD $0xd152
+
+	// VDPBF16PS Z25, Z24, Z19
+	LONG $0x403e8262
+	WORD $0xd952
+
+	// VDPBF16PS Z25, Z24, Z20
+	LONG $0x403e8262
+	WORD $0xe152
+
+	// VDPBF16PS Z25, Z24, Z21
+	LONG $0x403e8262
+	WORD $0xe952
+
+	// VDPBF16PS Z25, Z24, Z22
+	LONG $0x403e8262
+	WORD $0xf152
+
+	// VDPBF16PS Z25, Z24, Z23
+	LONG          $0x403e8262
+	WORD          $0xf952
+	DECQ          CX
+	JNZ           loop
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z2, Z0, Z0
+	VADDPS        Z3, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VADDPS        Z5, Z0, Z0
+	VADDPS        Z6, Z0, Z0
+	VADDPS        Z7, Z0, Z0
+	VADDPS        Z8, Z0, Z0
+	VADDPS        Z9, Z0, Z0
+	VADDPS        Z10, Z0, Z0
+	VADDPS        Z11, Z0, Z0
+	VADDPS        Z12, Z0, Z0
+	VADDPS        Z13, Z0, Z0
+	VADDPS        Z14, Z0, Z0
+	VADDPS        Z15, Z0, Z0
+	VADDPS        Z16, Z0, Z0
+	VADDPS        Z17, Z0, Z0
+	VADDPS        Z18, Z0, Z0
+	VADDPS        Z19, Z0, Z0
+	VADDPS        Z20, Z0, Z0
+	VADDPS        Z21, Z0, Z0
+	VADDPS        Z22, Z0, Z0
+	VADDPS        Z23, Z0, Z0
+	VEXTRACTF32X8 $0x01, Z0, Y1
+	VADDPS        Y1, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VADDPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VADDPS        X1, X0, X0
+	MOVSS         X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func dots1F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots1F32AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVUPS       (AX), Z4
+	VMOVUPS       (BX), Z5
+	VFMADD231PS   Z5, Z4, Z0
+	VMOVUPS       (BX)(SI*1), Z5
+	VFMADD231PS   Z5, Z4, Z1
+	VMOVUPS       (BX)(SI*2), Z5
+	VFMADD231PS   Z5, Z4, Z2
+	VMOVUPS       (BX)(R9*1), Z5
+	VFMADD231PS   Z5, Z4, Z3
+	ADDQ          $+64, AX
+	ADDQ          $+64, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0x4e, X0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0xb1, X0, X5
+	VADDPS        X5, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0x4e, X2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0xb1, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0x4e, X3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0xb1, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSS        X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots1BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots1BF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVUPS       (AX), Z4
+	VPMOVZXWD     (BX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VFMADD231PS   Z5, Z4, Z0
+	VPMOVZXWD     (BX)(SI*1), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VFMADD231PS   Z5, Z4, Z1
+	VPMOVZXWD     (BX)(SI*2), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VFMADD231PS   Z5, Z4, Z2
+	VPMOVZXWD     (BX)(R9*1), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VFMADD231PS   Z5, Z4, Z3
+	ADDQ          $+64, AX
+	ADDQ          $+32, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0x4e, X0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0xb1, X0, X5
+	VADDPS        X5, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0x4e, X2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0xb1, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0x4e, X3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0xb1, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSS        X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots1F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots1F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVUPS       (AX), Z4
+	VCVTPH2PS     (BX), Z5
+	VFMADD231PS   Z5, Z4, Z0
+	VCVTPH2PS     (BX)(SI*1), Z5
+	VFMADD231PS   Z5, Z4, Z1
+	VCVTPH2PS     (BX)(SI*2), Z5
+	VFMADD231PS   Z5, Z4, Z2
+	VCVTPH2PS     (BX)(R9*1), Z5
+	VFMADD231PS   Z5, Z4, Z3
+	ADDQ          $+64, AX
+	ADDQ          $+32, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0x4e, X0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0xb1, X0, X5
+	VADDPS        X5, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0x4e, X2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0xb1, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0x4e, X3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0xb1, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSS        X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots2F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots2F32AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVUPS       (AX), Z8
+	VMOVUPS       (AX)(DX*1), Z9
+	VMOVUPS       (BX), Z10
+	VFMADD231PS   Z10, Z8, Z0
+	VFMADD231PS   Z10, Z9, Z4
+	VMOVUPS       (BX)(SI*1), Z10
+	VFMADD231PS   Z10, Z8, Z1
+	VFMADD231PS   Z10, Z9, Z5
+	VMOVUPS       (BX)(SI*2), Z10
+	VFMADD231PS   Z10, Z8, Z2
+	VFMADD231PS   Z10, Z9, Z6
+	VMOVUPS       (BX)(R9*1), Z10
+	VFMADD231PS   Z10, Z8, Z3
+	VFMADD231PS   Z10, Z9, Z7
+	ADDQ          $+64, AX
+	ADDQ          $+64, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0x4e, X4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0xb1, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y10
+	VADDPS        Y10, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0x4e, X5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0xb1, X5, X10
+	VADDPS        X10, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0x4e, X6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0xb1, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0x4e, X7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0xb1, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSS        X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots2BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots2BF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVUPS       (AX), Z8
+	VMOVUPS       (AX)(DX*1), Z9
+	VPMOVZXWD     (BX), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VFMADD231PS   Z10, Z8, Z0
+	VFMADD231PS   Z10, Z9, Z4
+	VPMOVZXWD     (BX)(SI*1), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VFMADD231PS   Z10, Z8, Z1
+	VFMADD231PS   Z10, Z9, Z5
+	VPMOVZXWD     (BX)(SI*2), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VFMADD231PS   Z10, Z8, Z2
+	VFMADD231PS   Z10, Z9, Z6
+	VPMOVZXWD     (BX)(R9*1), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VFMADD231PS   Z10, Z8, Z3
+	VFMADD231PS   Z10, Z9, Z7
+	ADDQ          $+64, AX
+	ADDQ          $+32, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0x4e, X4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0xb1, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y10
+	VADDPS        Y10, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0x4e, X5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0xb1, X5, X10
+	VADDPS        X10, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0x4e, X6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0xb1, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0x4e, X7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0xb1, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSS        X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots2F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots2F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVUPS       (AX), Z8
+	VMOVUPS       (AX)(DX*1), Z9
+	VCVTPH2PS     (BX), Z10
+	VFMADD231PS   Z10, Z8, Z0
+	VFMADD231PS   Z10, Z9, Z4
+	VCVTPH2PS     (BX)(SI*1), Z10
+	VFMADD231PS   Z10, Z8, Z1
+	VFMADD231PS   Z10, Z9, Z5
+	VCVTPH2PS     (BX)(SI*2), Z10
+	VFMADD231PS   Z10, Z8, Z2
+	VFMADD231PS   Z10, Z9, Z6
+	VCVTPH2PS     (BX)(R9*1), Z10
+	VFMADD231PS   Z10, Z8, Z3
+	VFMADD231PS   Z10, Z9, Z7
+	ADDQ          $+64, AX
+	ADDQ          $+32, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0x4e, X4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0xb1, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y10
+	VADDPS        Y10, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0x4e, X5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0xb1, X5, X10
+	VADDPS        X10, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0x4e, X6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0xb1, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0x4e, X7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0xb1, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSS        X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots3F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots3F32AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVUPS       (AX), Z12
+	VMOVUPS       (AX)(DX*1), Z13
+	VMOVUPS       (AX)(DX*2), Z14
+	VMOVUPS       (BX), Z15
+	VFMADD231PS   Z15, Z12, Z0
+	VFMADD231PS   Z15, Z13, Z4
+	VFMADD231PS   Z15, Z14, Z8
+	VMOVUPS       (BX)(SI*1), Z15
+	VFMADD231PS   Z15, Z12, Z1
+	VFMADD231PS   Z15, Z13, Z5
+	VFMADD231PS   Z15, Z14, Z9
+	VMOVUPS       (BX)(SI*2), Z15
+	VFMADD231PS   Z15, Z12, Z2
+	VFMADD231PS   Z15, Z13, Z6
+	VFMADD231PS   Z15, Z14, Z10
+	VMOVUPS       (BX)(R9*1), Z15
+	VFMADD231PS   Z15, Z12, Z3
+	VFMADD231PS   Z15, Z13, Z7
+	VFMADD231PS   Z15, Z14, Z11
+	ADDQ          $+64, AX
+	ADDQ          $+64, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(DI)
+	VEXTRACTF32X8 $0x01, Z8, Y15
+	VADDPS        Y15, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0x4e, X8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0xb1, X8, X15
+	VADDPS        X15, X8, X8
+	VMOVSS        X8, 32(DI)
+	VEXTRACTF32X8 $0x01, Z9, Y15
+	VADDPS        Y15, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0x4e, X9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0xb1, X9, X15
+	VADDPS        X15, X9, X9
+	VMOVSS        X9, 36(DI)
+	VEXTRACTF32X8 $0x01, Z10, Y15
+	VADDPS        Y15, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0x4e, X10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0xb1, X10, X15
+	VADDPS        X15, X10, X10
+	VMOVSS        X10, 40(DI)
+	VEXTRACTF32X8 $0x01, Z11, Y15
+	VADDPS        Y15, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0x4e, X11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0xb1, X11, X15
+	VADDPS        X15, X11, X11
+	VMOVSS        X11, 44(DI)
+	VZEROUPPER
+	RET
+
+// func dots3BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots3BF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVUPS       (AX), Z12
+	VMOVUPS       (AX)(DX*1), Z13
+	VMOVUPS       (AX)(DX*2), Z14
+	VPMOVZXWD     (BX), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VFMADD231PS   Z15, Z12, Z0
+	VFMADD231PS   Z15, Z13, Z4
+	VFMADD231PS   Z15, Z14, Z8
+	VPMOVZXWD     (BX)(SI*1), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VFMADD231PS   Z15, Z12, Z1
+	VFMADD231PS   Z15, Z13, Z5
+	VFMADD231PS   Z15, Z14, Z9
+	VPMOVZXWD     (BX)(SI*2), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VFMADD231PS   Z15, Z12, Z2
+	VFMADD231PS   Z15, Z13, Z6
+	VFMADD231PS   Z15, Z14, Z10
+	VPMOVZXWD     (BX)(R9*1), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VFMADD231PS   Z15, Z12, Z3
+	VFMADD231PS   Z15, Z13, Z7
+	VFMADD231PS   Z15, Z14, Z11
+	ADDQ          $+64, AX
+	ADDQ          $+32, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(DI)
+	VEXTRACTF32X8 $0x01, Z8, Y15
+	VADDPS        Y15, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0x4e, X8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0xb1, X8, X15
+	VADDPS        X15, X8, X8
+	VMOVSS        X8, 32(DI)
+	VEXTRACTF32X8 $0x01, Z9, Y15
+	VADDPS        Y15, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0x4e, X9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0xb1, X9, X15
+	VADDPS        X15, X9, X9
+	VMOVSS        X9, 36(DI)
+	VEXTRACTF32X8 $0x01, Z10, Y15
+	VADDPS        Y15, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0x4e, X10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0xb1, X10, X15
+	VADDPS        X15, X10, X10
+	VMOVSS        X10, 40(DI)
+	VEXTRACTF32X8 $0x01, Z11, Y15
+	VADDPS        Y15, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0x4e, X11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0xb1, X11, X15
+	VADDPS        X15, X11, X11
+	VMOVSS        X11, 44(DI)
+	VZEROUPPER
+	RET
+
+// func dots3F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots3F16AVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVUPS       (AX), Z12
+	VMOVUPS       (AX)(DX*1), Z13
+	VMOVUPS       (AX)(DX*2), Z14
+	VCVTPH2PS     (BX), Z15
+	VFMADD231PS   Z15, Z12, Z0
+	VFMADD231PS   Z15, Z13, Z4
+	VFMADD231PS   Z15, Z14, Z8
+	VCVTPH2PS     (BX)(SI*1), Z15
+	VFMADD231PS   Z15, Z12, Z1
+	VFMADD231PS   Z15, Z13, Z5
+	VFMADD231PS   Z15, Z14, Z9
+	VCVTPH2PS     (BX)(SI*2), Z15
+	VFMADD231PS   Z15, Z12, Z2
+	VFMADD231PS   Z15, Z13, Z6
+	VFMADD231PS   Z15, Z14, Z10
+	VCVTPH2PS     (BX)(R9*1), Z15
+	VFMADD231PS   Z15, Z12, Z3
+	VFMADD231PS   Z15, Z13, Z7
+	VFMADD231PS   Z15, Z14, Z11
+	ADDQ          $+64, AX
+	ADDQ          $+32, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(DI)
+	VEXTRACTF32X8 $0x01, Z8, Y15
+	VADDPS        Y15, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0x4e, X8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0xb1, X8, X15
+	VADDPS        X15, X8, X8
+	VMOVSS        X8, 32(DI)
+	VEXTRACTF32X8 $0x01, Z9, Y15
+	VADDPS        Y15, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0x4e, X9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0xb1, X9, X15
+	VADDPS        X15, X9, X9
+	VMOVSS        X9, 36(DI)
+	VEXTRACTF32X8 $0x01, Z10, Y15
+	VADDPS        Y15, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0x4e, X10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0xb1, X10, X15
+	VADDPS        X15, X10, X10
+	VMOVSS        X10, 40(DI)
+	VEXTRACTF32X8 $0x01, Z11, Y15
+	VADDPS        Y15, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0x4e, X11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0xb1, X11, X15
+	VADDPS        X15, X11, X11
+	VMOVSS        X11, 44(DI)
+	VZEROUPPER
+	RET
+
+// func dots1F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, FMA3
+TEXT ·dots1F32AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VMOVUPS      (AX), Y4
+	VMOVUPS      (BX), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	VMOVUPS      (BX)(SI*1), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VMOVUPS      (BX)(SI*2), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VMOVUPS      (BX)(R9*1), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+32, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0x4e, X0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0xb1, X0, X5
+	VADDPS       X5, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0x4e, X1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0xb1, X1, X5
+	VADDPS       X5, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0x4e, X2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0xb1, X2, X5
+	VADDPS       X5, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0x4e, X3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0xb1, X3, X5
+	VADDPS       X5, X3, X3
+	VMOVSS       X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots1BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·dots1BF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VMOVUPS      (AX), Y4
+	VPMOVZXWD    (BX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y0
+	VPMOVZXWD    (BX)(SI*1), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VPMOVZXWD    (BX)(SI*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VPMOVZXWD    (BX)(R9*1), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0x4e, X0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0xb1, X0, X5
+	VADDPS       X5, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0x4e, X1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0xb1, X1, X5
+	VADDPS       X5, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0x4e, X2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0xb1, X2, X5
+	VADDPS       X5, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0x4e, X3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0xb1, X3, X5
+	VADDPS       X5, X3, X3
+	VMOVSS       X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots1F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, F16C, FMA3
+TEXT ·dots1F16AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VMOVUPS      (AX), Y4
+	VCVTPH2PS    (BX), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	VCVTPH2PS    (BX)(SI*1), Y5
+	VFMADD231PS  Y5, Y4, Y1
+	VCVTPH2PS    (BX)(SI*2), Y5
+	VFMADD231PS  Y5, Y4, Y2
+	VCVTPH2PS    (BX)(R9*1), Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0x4e, X0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0xb1, X0, X5
+	VADDPS       X5, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0x4e, X1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0xb1, X1, X5
+	VADDPS       X5, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0x4e, X2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0xb1, X2, X5
+	VADDPS       X5, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0x4e, X3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0xb1, X3, X5
+	VADDPS       X5, X3, X3
+	VMOVSS       X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots2F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, FMA3
+TEXT ·dots2F32AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VMOVUPS      (AX), Y8
+	VMOVUPS      (AX)(DX*1), Y9
+	VMOVUPS      (BX), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y4
+	VMOVUPS      (BX)(SI*1), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y5
+	VMOVUPS      (BX)(SI*2), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y6
+	VMOVUPS      (BX)(R9*1), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         $+32, AX
+	ADDQ         $+32, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0x4e, X0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0xb1, X0, X10
+	VADDPS       X10, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0x4e, X1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0xb1, X1, X10
+	VADDPS       X10, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0x4e, X2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0xb1, X2, X10
+	VADDPS       X10, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0x4e, X3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0xb1, X3, X10
+	VADDPS       X10, X3, X3
+	VMOVSS       X3, 12(DI)
+	VEXTRACTF128 $0x01, Y4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0x4e, X4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0xb1, X4, X10
+	VADDPS       X10, X4, X4
+	VMOVSS       X4, 16(DI)
+	VEXTRACTF128 $0x01, Y5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0x4e, X5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0xb1, X5, X10
+	VADDPS       X10, X5, X5
+	VMOVSS       X5, 20(DI)
+	VEXTRACTF128 $0x01, Y6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0x4e, X6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0xb1, X6, X10
+	VADDPS       X10, X6, X6
+	VMOVSS       X6, 24(DI)
+	VEXTRACTF128 $0x01, Y7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0x4e, X7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0xb1, X7, X10
+	VADDPS       X10, X7, X7
+	VMOVSS       X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots2BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·dots2BF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VMOVUPS      (AX), Y8
+	VMOVUPS      (AX)(DX*1), Y9
+	VPMOVZXWD    (BX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y4
+	VPMOVZXWD    (BX)(SI*1), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y5
+	VPMOVZXWD    (BX)(SI*2), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y6
+	VPMOVZXWD    (BX)(R9*1), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0x4e, X0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0xb1, X0, X10
+	VADDPS       X10, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0x4e, X1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0xb1, X1, X10
+	VADDPS       X10, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0x4e, X2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0xb1, X2, X10
+	VADDPS       X10, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0x4e, X3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0xb1, X3, X10
+	VADDPS       X10, X3, X3
+	VMOVSS       X3, 12(DI)
+	VEXTRACTF128 $0x01, Y4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0x4e, X4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0xb1, X4, X10
+	VADDPS       X10, X4, X4
+	VMOVSS       X4, 16(DI)
+	VEXTRACTF128 $0x01, Y5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0x4e, X5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0xb1, X5, X10
+	VADDPS       X10, X5, X5
+	VMOVSS       X5, 20(DI)
+	VEXTRACTF128 $0x01, Y6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0x4e, X6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0xb1, X6, X10
+	VADDPS       X10, X6, X6
+	VMOVSS       X6, 24(DI)
+	VEXTRACTF128 $0x01, Y7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0x4e, X7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0xb1, X7, X10
+	VADDPS       X10, X7, X7
+	VMOVSS       X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots2F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, F16C, FMA3
+TEXT ·dots2F16AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VMOVUPS      (AX), Y8
+	VMOVUPS      (AX)(DX*1), Y9
+	VCVTPH2PS    (BX), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y4
+	VCVTPH2PS    (BX)(SI*1), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y5
+	VCVTPH2PS    (BX)(SI*2), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y6
+	VCVTPH2PS    (BX)(R9*1), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0x4e, X0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0xb1, X0, X10
+	VADDPS       X10, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0x4e, X1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0xb1, X1, X10
+	VADDPS       X10, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0x4e, X2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0xb1, X2, X10
+	VADDPS       X10, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0x4e, X3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0xb1, X3, X10
+	VADDPS       X10, X3, X3
+	VMOVSS       X3, 12(DI)
+	VEXTRACTF128 $0x01, Y4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0x4e, X4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0xb1, X4, X10
+	VADDPS       X10, X4, X4
+	VMOVSS       X4, 16(DI)
+	VEXTRACTF128 $0x01, Y5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0x4e, X5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0xb1, X5, X10
+	VADDPS       X10, X5, X5
+	VMOVSS       X5, 20(DI)
+	VEXTRACTF128 $0x01, Y6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0x4e, X6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0xb1, X6, X10
+	VADDPS       X10, X6, X6
+	VMOVSS       X6, 24(DI)
+	VEXTRACTF128 $0x01, Y7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0x4e, X7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0xb1, X7, X10
+	VADDPS       X10, X7, X7
+	VMOVSS       X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots3F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, FMA3
+TEXT ·dots3F32AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	VMOVUPS      (AX), Y12
+	VMOVUPS      (AX)(DX*1), Y13
+	VMOVUPS      (AX)(DX*2), Y14
+	VMOVUPS      (BX), Y15
+	VFMADD231PS  Y15, Y12, Y0
+	VFMADD231PS  Y15, Y13, Y4
+	VFMADD231PS  Y15, Y14, Y8
+	VMOVUPS      (BX)(SI*1), Y15
+	VFMADD231PS  Y15, Y12, Y1
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y9
+	VMOVUPS      (BX)(SI*2), Y15
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y6
+	VFMADD231PS  Y15, Y14, Y10
+	VMOVUPS      (BX)(R9*1), Y15
+	VFMADD231PS  Y15, Y12, Y3
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         $+32, AX
+	ADDQ         $+32, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0x4e, X0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0xb1, X0, X15
+	VADDPS       X15, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0x4e, X1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0xb1, X1, X15
+	VADDPS       X15, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0x4e, X2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0xb1, X2, X15
+	VADDPS       X15, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0x4e, X3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0xb1, X3, X15
+	VADDPS       X15, X3, X3
+	VMOVSS       X3, 12(DI)
+	VEXTRACTF128 $0x01, Y4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0x4e, X4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0xb1, X4, X15
+	VADDPS       X15, X4, X4
+	VMOVSS       X4, 16(DI)
+	VEXTRACTF128 $0x01, Y5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0x4e, X5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0xb1, X5, X15
+	VADDPS       X15, X5, X5
+	VMOVSS       X5, 20(DI)
+	VEXTRACTF128 $0x01, Y6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0x4e, X6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0xb1, X6, X15
+	VADDPS       X15, X6, X6
+	VMOVSS       X6, 24(DI)
+	VEXTRACTF128 $0x01, Y7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0x4e, X7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0xb1, X7, X15
+	VADDPS       X15, X7, X7
+	VMOVSS       X7, 28(DI)
+	VEXTRACTF128 $0x01, Y8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0x4e, X8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0xb1, X8, X15
+	VADDPS       X15, X8, X8
+	VMOVSS       X8, 32(DI)
+	VEXTRACTF128 $0x01, Y9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0x4e, X9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0xb1, X9, X15
+	VADDPS       X15, X9, X9
+	VMOVSS       X9, 36(DI)
+	VEXTRACTF128 $0x01, Y10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0x4e, X10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0xb1, X10, X15
+	VADDPS       X15, X10, X10
+	VMOVSS       X10, 40(DI)
+	VEXTRACTF128 $0x01, Y11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0x4e, X11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0xb1, X11, X15
+	VADDPS       X15, X11, X11
+	VMOVSS       X11, 44(DI)
+	VZEROUPPER
+	RET
+
+// func dots3BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·dots3BF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	VMOVUPS      (AX), Y12
+	VMOVUPS      (AX)(DX*1), Y13
+	VMOVUPS      (AX)(DX*2), Y14
+	VPMOVZXWD    (BX), Y15
+	VPSLLD       $0x10, Y15, Y15
+	VFMADD231PS  Y15, Y12, Y0
+	VFMADD231PS  Y15, Y13, Y4
+	VFMADD231PS  Y15, Y14, Y8
+	VPMOVZXWD    (BX)(SI*1), Y15
+	VPSLLD       $0x10, Y15, Y15
+	VFMADD231PS  Y15, Y12, Y1
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y9
+	VPMOVZXWD    (BX)(SI*2), Y15
+	VPSLLD       $0x10, Y15, Y15
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y6
+	VFMADD231PS  Y15, Y14, Y10
+	VPMOVZXWD    (BX)(R9*1), Y15
+	VPSLLD       $0x10, Y15, Y15
+	VFMADD231PS  Y15, Y12, Y3
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0x4e, X0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0xb1, X0, X15
+	VADDPS       X15, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0x4e, X1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0xb1, X1, X15
+	VADDPS       X15, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0x4e, X2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0xb1, X2, X15
+	VADDPS       X15, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0x4e, X3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0xb1, X3, X15
+	VADDPS       X15, X3, X3
+	VMOVSS       X3, 12(DI)
+	VEXTRACTF128 $0x01, Y4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0x4e, X4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0xb1, X4, X15
+	VADDPS       X15, X4, X4
+	VMOVSS       X4, 16(DI)
+	VEXTRACTF128 $0x01, Y5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0x4e, X5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0xb1, X5, X15
+	VADDPS       X15, X5, X5
+	VMOVSS       X5, 20(DI)
+	VEXTRACTF128 $0x01, Y6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0x4e, X6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0xb1, X6, X15
+	VADDPS       X15, X6, X6
+	VMOVSS       X6, 24(DI)
+	VEXTRACTF128 $0x01, Y7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0x4e, X7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0xb1, X7, X15
+	VADDPS       X15, X7, X7
+	VMOVSS       X7, 28(DI)
+	VEXTRACTF128 $0x01, Y8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0x4e, X8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0xb1, X8, X15
+	VADDPS       X15, X8, X8
+	VMOVSS       X8, 32(DI)
+	VEXTRACTF128 $0x01, Y9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0x4e, X9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0xb1, X9, X15
+	VADDPS       X15, X9, X9
+	VMOVSS       X9, 36(DI)
+	VEXTRACTF128 $0x01, Y10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0x4e, X10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0xb1, X10, X15
+	VADDPS       X15, X10, X10
+	VMOVSS       X10, 40(DI)
+	VEXTRACTF128 $0x01, Y11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0x4e, X11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0xb1, X11, X15
+	VADDPS       X15, X11, X11
+	VMOVSS       X11, 44(DI)
+	VZEROUPPER
+	RET
+
+// func dots3F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, F16C, FMA3
+TEXT ·dots3F16AVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	VMOVUPS      (AX), Y12
+	VMOVUPS      (AX)(DX*1), Y13
+	VMOVUPS      (AX)(DX*2), Y14
+	VCVTPH2PS    (BX), Y15
+	VFMADD231PS  Y15, Y12, Y0
+	VFMADD231PS  Y15, Y13, Y4
+	VFMADD231PS  Y15, Y14, Y8
+	VCVTPH2PS    (BX)(SI*1), Y15
+	VFMADD231PS  Y15, Y12, Y1
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y9
+	VCVTPH2PS    (BX)(SI*2), Y15
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y6
+	VFMADD231PS  Y15, Y14, Y10
+	VCVTPH2PS    (BX)(R9*1), Y15
+	VFMADD231PS  Y15, Y12, Y3
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         $+32, AX
+	ADDQ         $+16, BX
+	DECQ         CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0x4e, X0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0xb1, X0, X15
+	VADDPS       X15, X0, X0
+	VMOVSS       X0, (DI)
+	VEXTRACTF128 $0x01, Y1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0x4e, X1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0xb1, X1, X15
+	VADDPS       X15, X1, X1
+	VMOVSS       X1, 4(DI)
+	VEXTRACTF128 $0x01, Y2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0x4e, X2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0xb1, X2, X15
+	VADDPS       X15, X2, X2
+	VMOVSS       X2, 8(DI)
+	VEXTRACTF128 $0x01, Y3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0x4e, X3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0xb1, X3, X15
+	VADDPS       X15, X3, X3
+	VMOVSS       X3, 12(DI)
+	VEXTRACTF128 $0x01, Y4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0x4e, X4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0xb1, X4, X15
+	VADDPS       X15, X4, X4
+	VMOVSS       X4, 16(DI)
+	VEXTRACTF128 $0x01, Y5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0x4e, X5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0xb1, X5, X15
+	VADDPS       X15, X5, X5
+	VMOVSS       X5, 20(DI)
+	VEXTRACTF128 $0x01, Y6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0x4e, X6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0xb1, X6, X15
+	VADDPS       X15, X6, X6
+	VMOVSS       X6, 24(DI)
+	VEXTRACTF128 $0x01, Y7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0x4e, X7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0xb1, X7, X15
+	VADDPS       X15, X7, X7
+	VMOVSS       X7, 28(DI)
+	VEXTRACTF128 $0x01, Y8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0x4e, X8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0xb1, X8, X15
+	VADDPS       X15, X8, X8
+	VMOVSS       X8, 32(DI)
+	VEXTRACTF128 $0x01, Y9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0x4e, X9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0xb1, X9, X15
+	VADDPS       X15, X9, X9
+	VMOVSS       X9, 36(DI)
+	VEXTRACTF128 $0x01, Y10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0x4e, X10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0xb1, X10, X15
+	VADDPS       X15, X10, X10
+	VMOVSS       X10, 40(DI)
+	VEXTRACTF128 $0x01, Y11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0x4e, X11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0xb1, X11, X15
+	VADDPS       X15, X11, X11
+	VMOVSS       X11, 44(DI)
+	VZEROUPPER
+	RET
+
+// func dots1PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots1PairsAVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVUPS (AX), Z4
+	VMOVUPS (BX), Z5
+
+	// VDPBF16PS Z4, Z5, Z0
+	LONG    $0x4856f262
+	WORD    $0xc452
+	VMOVUPS (BX)(SI*1), Z5
+
+	// VDPBF16PS Z4, Z5, Z1
+	LONG    $0x4856f262
+	WORD    $0xcc52
+	VMOVUPS (BX)(SI*2), Z5
+
+	// VDPBF16PS Z4, Z5, Z2
+	LONG    $0x4856f262
+	WORD    $0xd452
+	VMOVUPS (BX)(R9*1), Z5
+
+	// VDPBF16PS Z4, Z5, Z3
+	LONG          $0x4856f262
+	WORD          $0xdc52
+	ADDQ          $+64, AX
+	ADDQ          $+64, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0x4e, X0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0xb1, X0, X5
+	VADDPS        X5, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0x4e, X2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0xb1, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0x4e, X3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0xb1, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSS        X3, 12(DI)
+	VZEROUPPER
+	RET
+
+// func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots2PairsAVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVUPS (AX), Z8
+	VMOVUPS (AX)(DX*1), Z9
+	VMOVUPS (BX), Z10
+
+	// VDPBF16PS Z8, Z10, Z0
+	LONG $0x482ed262
+	WORD $0xc052
+
+	// VDPBF16PS Z9, Z10, Z4
+	LONG    $0x482ed262
+	WORD    $0xe152
+	VMOVUPS (BX)(SI*1), Z10
+
+	// VDPBF16PS Z8, Z10, Z1
+	LONG $0x482ed262
+	WORD $0xc852
+
+	// VDPBF16PS Z9, Z10, Z5
+	LONG    $0x482ed262
+	WORD    $0xe952
+	VMOVUPS (BX)(SI*2), Z10
+
+	// VDPBF16PS Z8, Z10, Z2
+	LONG $0x482ed262
+	WORD $0xd052
+
+	// VDPBF16PS Z9, Z10, Z6
+	LONG    $0x482ed262
+	WORD    $0xf152
+	VMOVUPS (BX)(R9*1), Z10
+
+	// VDPBF16PS Z8, Z10, Z3
+	LONG $0x482ed262
+	WORD $0xd852
+
+	// VDPBF16PS Z9, Z10, Z7
+	LONG          $0x482ed262
+	WORD          $0xf952
+	ADDQ          $+64, AX
+	ADDQ          $+64, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0x4e, X4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0xb1, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y10
+	VADDPS        Y10, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0x4e, X5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0xb1, X5, X10
+	VADDPS        X10, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0x4e, X6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0xb1, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0x4e, X7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0xb1, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSS        X7, 28(DI)
+	VZEROUPPER
+	RET
+
+// func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
+TEXT ·dots3PairsAVX512(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), DI
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   b+24(FP), BX
+	MOVQ   ldb+32(FP), SI
+	MOVQ   blocks+40(FP), CX
+	LEAQ   (DX)(DX*2), R8
+	LEAQ   (SI)(SI*2), R9
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVUPS (AX), Z12
+	VMOVUPS (AX)(DX*1), Z13
+	VMOVUPS (AX)(DX*2), Z14
+	VMOVUPS (BX), Z15
+
+	// VDPBF16PS Z12, Z15, Z0
+	LONG $0x4806d262
+	WORD $0xc452
+
+	// VDPBF16PS Z13, Z15, Z4
+	LONG $0x4806d262
+	WORD $0xe552
+
+	// VDPBF16PS Z14, Z15, Z8
+	LONG    $0x48065262
+	WORD    $0xc652
+	VMOVUPS (BX)(SI*1), Z15
+
+	// VDPBF16PS Z12, Z15, Z1
+	LONG $0x4806d262
+	WORD $0xcc52
+
+	// VDPBF16PS Z13, Z15, Z5
+	LONG $0x4806d262
+	WORD $0xed52
+
+	// VDPBF16PS Z14, Z15, Z9
+	LONG    $0x48065262
+	WORD    $0xce52
+	VMOVUPS (BX)(SI*2), Z15
+
+	// VDPBF16PS Z12, Z15, Z2
+	LONG $0x4806d262
+	WORD $0xd452
+
+	// VDPBF16PS Z13, Z15, Z6
+	LONG $0x4806d262
+	WORD $0xf552
+
+	// VDPBF16PS Z14, Z15, Z10
+	LONG    $0x48065262
+	WORD    $0xd652
+	VMOVUPS (BX)(R9*1), Z15
+
+	// VDPBF16PS Z12, Z15, Z3
+	LONG $0x4806d262
+	WORD $0xdc52
+
+	// VDPBF16PS Z13, Z15, Z7
+	LONG $0x4806d262
+	WORD $0xfd52
+
+	// VDPBF16PS Z14, Z15, Z11
+	LONG          $0x48065262
+	WORD          $0xde52
+	ADDQ          $+64, AX
+	ADDQ          $+64, BX
+	DECQ          CX
+	JNZ           loop
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (DI)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(DI)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(DI)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(DI)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(DI)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(DI)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(DI)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(DI)
+	VEXTRACTF32X8 $0x01, Z8, Y15
+	VADDPS        Y15, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0x4e, X8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0xb1, X8, X15
+	VADDPS        X15, X8, X8
+	VMOVSS        X8, 32(DI)
+	VEXTRACTF32X8 $0x01, Z9, Y15
+	VADDPS        Y15, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0x4e, X9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0xb1, X9, X15
+	VADDPS        X15, X9, X9
+	VMOVSS        X9, 36(DI)
+	VEXTRACTF32X8 $0x01, Z10, Y15
+	VADDPS        Y15, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0x4e, X10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0xb1, X10, X15
+	VADDPS        X15, X10, X10
+	VMOVSS        X10, 40(DI)
+	VEXTRACTF32X8 $0x01, Z11, Y15
+	VADDPS        Y15, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0x4e, X11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0xb1, X11, X15
+	VADDPS        X15, X11, X11
+	VMOVSS        X11, 44(DI)
 	VZEROUPPER
 	RET

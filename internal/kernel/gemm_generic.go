@@ -28,6 +28,9 @@ func mulGeneric(dst *float32, ldd int, a, b *float32, depth int, accumulate bool
 	}
 }
 
+// dotsGeneric has no kernels: dotProduct.rest does all.
+var dotsGeneric dotter
+
 // dotGeneric is
 //
 //	Σ_i x[i]·y[i]

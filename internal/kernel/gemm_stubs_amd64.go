@@ -44,11 +44,6 @@ func transposeBF16AVX512(dst *float32, src *byte, lds int, blocks int)
 //go:noescape
 func transposeF16AVX512(dst *float32, src *byte, lds int, blocks int)
 
-// dotAVX512 is dot for blocks · 4 vectors; blocks ≥ 1.
-//
-//go:noescape
-func dotAVX512(x *float32, y *float32, blocks int) float32
-
 // maxRowAVX512 is maxRow for whole vectors, at least one.
 //
 //go:noescape
@@ -58,6 +53,16 @@ func maxRowAVX512(s *float32, vectors int) float32
 //
 //go:noescape
 func expRowAVX512(s *float32, vectors int, scale float32, top float32) float32
+
+// mulAddsAVX512 is mulAdds: steps ≥ 1 of the chains' length each.
+//
+//go:noescape
+func mulAddsAVX512(steps int, one float32) float32
+
+// readAllAVX512 is ReadAll for blocks of four vectors; blocks ≥ 1.
+//
+//go:noescape
+func readAllAVX512(x *float32, blocks int) uint32
 
 // transposeF32AVX2 is tile.transposeF32, of any 4-byte units.
 //
@@ -74,11 +79,6 @@ func transposeBF16AVX2(dst *float32, src *byte, lds int, blocks int)
 //go:noescape
 func transposeF16AVX2(dst *float32, src *byte, lds int, blocks int)
 
-// dotAVX2 is dot for blocks · 4 vectors; blocks ≥ 1.
-//
-//go:noescape
-func dotAVX2(x *float32, y *float32, blocks int) float32
-
 // maxRowAVX2 is maxRow for whole vectors, at least one.
 //
 //go:noescape
@@ -88,3 +88,123 @@ func maxRowAVX2(s *float32, vectors int) float32
 //
 //go:noescape
 func expRowAVX2(s *float32, vectors int, scale float32, top float32) float32
+
+// mulAddsAVX2 is mulAdds: steps ≥ 1 of the chains' length each.
+//
+//go:noescape
+func mulAddsAVX2(steps int, one float32) float32
+
+// readAllAVX2 is ReadAll for blocks of four vectors; blocks ≥ 1.
+//
+//go:noescape
+func readAllAVX2(x *float32, blocks int) uint32
+
+// mulAddsBF16AVX512 is mulAdds: steps ≥ 1 of the chains' length each.
+//
+//go:noescape
+func mulAddsBF16AVX512(steps int, one float32) float32
+
+// dots1F32AVX512 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots1BF16AVX512 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots1F16AVX512 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2F32AVX512 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2BF16AVX512 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2F16AVX512 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3F32AVX512 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3BF16AVX512 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3F16AVX512 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots1F32AVX2 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots1BF16AVX2 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots1F16AVX2 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2F32AVX2 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2BF16AVX2 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2F16AVX2 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3F32AVX2 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3BF16AVX2 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3F16AVX2 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots1PairsAVX512 is dotsKernel for 1 rows of x.
+//
+//go:noescape
+func dots1PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots2PairsAVX512 is dotsKernel for 2 rows of x.
+//
+//go:noescape
+func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// dots3PairsAVX512 is dotsKernel for 3 rows of x.
+//
+//go:noescape
+func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)

@@ -112,7 +112,8 @@ func productCases() []productCase {
 			productCase{14, 33, s, s % 7, s % 5, s % 3},
 			productCase{s % 10, 21, s, s % 2, s % 3, s % 5})
 	}
-	return append(all, productCase{101, 397, 391, 3, 5, 1}, productCase{64, 128, 1600, 0, 0, 0})
+	return append(all, productCase{101, 397, 391, 3, 5, 1}, productCase{64, 128, 1600, 0, 0, 0},
+		productCase{19, roundOnce + 5, 901, 3, 1, 2})
 }
 
 func TestMatMulTEqualsReference(t *testing.T) {
@@ -213,6 +214,26 @@ func TestMatMulTDoesNotDependOnWorkers(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// Rounding x in slabs of rows changes nothing.
+func TestMatMulTBF16InSlabs(t *testing.T) {
+	defer func(was int) { maxRounded = was }(maxRounded)
+	const m, n, k = 2*taskRows + 7, roundOnce, 33
+	rng := rand.New(rand.NewPCG(3, 0))
+	x, _ := testSource(rng, "f32", m*k)
+	b, _ := testSource(rng, "bf16", n*k)
+	eachProductLevel(t, func(t *testing.T) {
+		var got [2][]float32
+		for i, bytes := range []int{64 << 20, 1} {
+			maxRounded = bytes
+			got[i] = make([]float32, m*n)
+			MatMulTBF16(got[i], n, x.F32, k, b, k, m, n, k)
+		}
+		if !slices.EqualFunc(got[0], got[1], sameFloat) {
+			t.Error("slabs change the result")
 		}
 	})
 }

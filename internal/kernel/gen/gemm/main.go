@@ -26,9 +26,21 @@ func main() {
 		transposeF32(*v)
 		transposeBF16(*v)
 		transposeF16(*v)
-		dotRow(*v)
 		maxRow(*v)
 		expRow(*v)
+		mulAddLoop(*v, false)
+		readLoop(*v)
+	}
+	mulAddLoop(avx512, true)
+	for _, v := range []vector{avx512, avx2} {
+		for tokens := 1; tokens <= dotsTokens; tokens++ {
+			for _, k := range dotsKinds {
+				dots(v, tokens, k.name, k.bytes(v), false, k.load)
+			}
+		}
+	}
+	for tokens := 1; tokens <= dotsTokens; tokens++ {
+		dots(avx512, tokens, "Pairs", avx512.bytes(), true, dotsKinds[0].load)
 	}
 	Generate()
 }

@@ -19,9 +19,9 @@ const unroll = 4
 // registers: 12 × 2 of AVX-512's 32, 6 × 2 of AVX2's 16, which leaves two for b
 // and two or more for broadcast x.
 func mulTile(v vector, rows int, bfloat bool) {
-	kind, perUnit := "", uint64(1)
+	kind := ""
 	if bfloat {
-		kind, perUnit = "BF16", 2
+		kind = "BF16"
 	}
 	name := fmt.Sprintf("mul%dx%d%s%s", rows, 2*v.lanes, kind, v.name)
 	function(name, "func(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)",
@@ -81,7 +81,7 @@ func mulTile(v vector, rows int, bfloat bool) {
 	JZ(operand.LabelRef("tail"))
 	Label("loop")
 	PREFETCHT1(mem(next, 0))
-	ADDQ(operand.Imm(4*unroll*perUnit), next)
+	ADDQ(operand.Imm(4*unroll), next)
 	for u := range unroll {
 		step(u)
 	}

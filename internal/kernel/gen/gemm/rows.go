@@ -6,45 +6,15 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// dotChains hides the latency of an addition behind others.
-const dotChains = 4
-
-// dotRow generates dot for a multiple of dotChains vectors.
-func dotRow(v vector) {
-	name := "dot" + v.name
-	function(name, "func(x *float32, y *float32, blocks int) float32",
-		name+" is dot for blocks · 4 vectors; blocks ≥ 1.")
-	x := Load(Param("x"), reg.RSI).(reg.GPPhysical)
-	y := Load(Param("y"), reg.RDI).(reg.GPPhysical)
-	blocks := Load(Param("blocks"), reg.RCX).(reg.GPPhysical)
-	acc := v.all[:dotChains]
-	for _, r := range acc {
-		v.zero(r)
-	}
-	Label("loop")
-	for i, r := range acc {
-		VMOVUPS(mem(x, i*v.bytes()), v.all[dotChains+i])
-		VFMADD231PS(mem(y, i*v.bytes()), v.all[dotChains+i], r)
-	}
-	ADDQ(operand.I32(dotChains*v.bytes()), x)
-	ADDQ(operand.I32(dotChains*v.bytes()), y)
-	DECQ(blocks)
-	JNZ(operand.LabelRef("loop"))
-	VADDPS(acc[1], acc[0], acc[0])
-	VADDPS(acc[3], acc[2], acc[2])
-	VADDPS(acc[2], acc[0], acc[0])
-	v.reduce(acc[0], acc[1], func(b, a, dst operand.Op) { VADDPS(b, a, dst) })
-	Store(acc[0].AsX(), ReturnIndex(0))
-	ret()
-}
-
 // reduce folds the lanes of r into its lowest.
 func (v vector) reduce(r, tmp reg.VecPhysical, op func(b, a, dst operand.Op)) {
 	if v.wide() {
 		VEXTRACTF32X8(operand.Imm(1), r, tmp.AsY())
 		op(tmp.AsY(), r.AsY(), r.AsY())
+		VEXTRACTF32X4(operand.Imm(1), r.AsY(), tmp.AsX())
+	} else {
+		VEXTRACTF128(operand.Imm(1), r.AsY(), tmp.AsX())
 	}
-	VEXTRACTF128(operand.Imm(1), r.AsY(), tmp.AsX())
 	op(tmp.AsX(), r.AsX(), r.AsX())
 	VPSHUFD(operand.Imm(0x4e), r.AsX(), tmp.AsX())
 	op(tmp.AsX(), r.AsX(), r.AsX())

@@ -1,0 +1,138 @@
+package kernel
+
+import (
+	"unsafe"
+
+	"github.com/crepe-llm/crepe/internal/parallel"
+)
+
+// A product with few rows of x, as in decoding, takes as long as reading b
+// does. So b is not packed: every element of dst is a dot product, dotsRows
+// rows of b side by side, each row read once.
+//
+// The sums have another order than those of the micro-kernels, so a result
+// differs in its last bits with the rows it is computed among. Up to 16 rows
+// would be faster so, but runs that are resumed, with the few sequences that are
+// left, are to end with the same bits: only decoding takes this way.
+const (
+	dotsTokens = 3 // rows of x at most
+	dotsRows   = 4
+	dotsGrain  = 1 << 17 // elements of b that a task reads, about
+)
+
+// dotter holds the kernels for one type of b.
+type dotter struct {
+	step  int  // elements along k in a block
+	pairs bool // x is bfloat16 as b is
+
+	// kernels[t-1] is, for i < t and r < dotsRows,
+	//
+	//	dst[i*dotsRows+r] = Σ_j x[i*ldx+j]·b[r*ldb+j]    for j < blocks·step
+	//
+	// ldx and ldb are in bytes; blocks ≥ 1. nil if there are none.
+	kernels []dotsKernel
+}
+
+type dotsKernel func(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// runDots computes the product by dot products.
+func (p product) runDots() {
+	d := dotterFor(p.b, p.round)
+	wide := p.x // as float32; rounded if p.round
+	ldw := p.ldx
+	if p.round {
+		wide, ldw = make([]float32, p.m*p.k), p.k
+		for i := range p.m {
+			roundBF16(wide[i*ldw:][:p.k], p.x[i*p.ldx:][:p.k])
+		}
+	}
+	v := dotProduct{product: p, wide: wide, ldw: ldw, dotter: d}
+	v.at, v.ld = (*byte)(unsafe.Pointer(&wide[0])), 4*ldw
+	if d.pairs {
+		pairs := make([]uint16, p.m*p.k)
+		for i := range p.m {
+			NarrowBF16(pairs[i*p.k:][:p.k], p.x[i*p.ldx:][:p.k])
+		}
+		v.at, v.ld = (*byte)(unsafe.Pointer(&pairs[0])), 2*p.k
+	}
+	grain := roundUp(max(1, dotsGrain/p.k), dotsRows)
+	parallel.For(p.n, grain, v.rows)
+}
+
+// dotProduct is a product at work by dot products.
+type dotProduct struct {
+	product
+	*dotter
+	wide []float32 // x as float32, rows ldw apart
+	ldw  int
+	at   *byte // what the kernels read of x, rows ld bytes apart
+	ld   int
+}
+
+// rows computes columns lo to hi-1 of dst. The rows of b that a kernel reads
+// side by side are a quarter of them apart, so that each is read on and on:
+// memory is prefetched best so.
+func (v *dotProduct) rows(lo, hi int) {
+	var few [dotsTokens * dotsRows]float32
+	out := few[:]
+	apart := (hi - lo) / dotsRows
+	for o := range apart {
+		v.group(out, lo+o, apart)
+	}
+	for o := lo + apart*dotsRows; o < hi; o++ {
+		v.group(out, o, 0)
+	}
+}
+
+// group computes columns o, o+apart, … of dst, dotsRows of them, or o alone if
+// apart is 0.
+func (v *dotProduct) group(out []float32, o, apart int) {
+	done := 0
+	if v.kernels != nil && v.k >= v.step {
+		done = v.k / v.step * v.step
+		b, size := v.b.address(o * v.ldb)
+		v.kernels[v.m-1](&out[0], v.at, v.ld, b, apart*v.ldb*size, done/v.step)
+		for t := range v.m {
+			for r := range dotsRows {
+				v.dst[t*v.ldd+o+r*apart] = out[t*dotsRows+r]
+			}
+		}
+	}
+	if done == v.k {
+		return
+	}
+	for r := range dotsRows {
+		v.rest(o+r*apart, done)
+		if apart == 0 {
+			return
+		}
+	}
+}
+
+// rest adds what lies past the first done elements along k to column o of dst,
+// or sets it if done is 0.
+func (v *dotProduct) rest(o, done int) {
+	var wide [blockK]float32
+	for k0 := done; k0 < v.k; k0 += blockK {
+		row := wide[:min(blockK, v.k-k0)]
+		v.b.widen(row, o*v.ldb+k0)
+		for t := range v.m {
+			sum := dotGeneric(v.wide[t*v.ldw+k0:][:len(row)], row)
+			if k0 > 0 {
+				sum += v.dst[t*v.ldd+o]
+			}
+			v.dst[t*v.ldd+o] = sum
+		}
+	}
+}
+
+// address returns where element i of s is, and the bytes of an element.
+func (s Source) address(i int) (at *byte, size int) {
+	switch {
+	case s.F32 != nil:
+		return (*byte)(unsafe.Pointer(&s.F32[i])), 4
+	case s.BF16 != nil:
+		return (*byte)(unsafe.Pointer(&s.BF16[i])), 2
+	}
+	return (*byte)(unsafe.Pointer(&s.F16[i])), 2
+}
