@@ -152,7 +152,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nsee %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app))
+	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newBench(app))
 	return root
 }
 

@@ -48,6 +48,7 @@ var layers = map[string]int{
 	"search":            0,
 	"search/store":      1,
 	"prune":             7,
+	"internal/bench":    7,
 	"pho":               8,
 	"grid":              9,
 	"cmd/crepe":         10,

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/internal/bench"
+)
+
+func newBench(a *app) *cobra.Command {
+	var o bench.Options
+	var asJSON bool
+	var threads int
+	c := &cobra.Command{
+		Use:   "bench [flags]",
+		Short: "Measure how fast this machine computes, and how near its peak",
+		Long: `Measure what crepe's work consists of on this machine: matrix products,
+products with one token, attention, score and selection, SparseGPT's factor and
+sweep, the tokenizer; at LLaMA-2-7B's shapes, with 2048 tokens. Beside each stands
+its share of what the machine does at best, which is measured first: multiply-adds
+in registers, and reading memory.
+
+The fastest of at least three runs counts. It takes about half a minute on 2 cores
+and at most 1 GB of memory; other work on the machine makes every number worse.
+CREPE_CPU=avx2 or generic shows what an older processor would do.
+
+The rate of score and selection is that of the weights, so its share is what
+reading them once is of the whole time. --quick measures small shapes that caches
+hold: its shares of the read bandwidth may be above 100 %.`,
+		Example: `  crepe bench
+  crepe bench --quick
+  crepe bench --json --threads 1`,
+		Args: argsBetween(0, 0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := setThreads(threads); err != nil {
+				return err
+			}
+			return a.bench(c.Context(), o, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&o.Quick, "quick", false, "small shapes, briefly: a few seconds and some 200 MB")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
+	c.Flags().IntVar(&threads, "threads", 0, "cores to use (0: all)")
+	c.ValidArgsFunction = cobra.NoFileCompletions
+	return c
+}
+
+func (a *app) bench(ctx context.Context, o bench.Options, asJSON bool) error {
+	meter := a.startMeter()
+	defer meter.finish()
+	o.Progress = meter.update
+	r, err := bench.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	meter.finish()
+	if asJSON {
+		return json.NewEncoder(a.stdout).Encode(r)
+	}
+	fmt.Fprintf(a.stdout, "kernels     %s, %s\n", kernelNames(r), threadsText(r.Threads))
+	fmt.Fprintf(a.stdout, "took        %.1f s, %s at the peak\n\n", r.Seconds, formatBytes(r.PeakRSS))
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "what\tcase\tms\trate\tof peak")
+	for _, c := range append(r.Peaks, r.Cases...) {
+		share := ""
+		if c.Of != "" {
+			share = fmt.Sprintf("%.0f %% %s", 100*c.Share, c.Of)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.4g\t%.4g %s\t%s\n", c.Group, c.Name, 1e3*c.Seconds, c.Rate, c.Unit, share)
+	}
+	return w.Flush()
+}
+
+// kernelNames is "avx512 with bf16".
+func kernelNames(r *bench.Report) string {
+	if r.BF16 {
+		return r.Kernels + " with bf16"
+	}
+	return r.Kernels
+}
+
+func threadsText(n int) string {
+	if n == 1 {
+		return "1 thread"
+	}
+	return fmt.Sprintf("%d threads", n)
+}
