@@ -25,7 +25,7 @@ func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			done, err := r.pruneLinear(l, in, seen[in])
+			done, err := r.pruneLinear(ctx, l, in, seen[in])
 			if err != nil {
 				return nil, fmt.Errorf("tensor %s.weight: %w", l.Name, err)
 			}
@@ -42,7 +42,7 @@ func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*
 }
 
 // pruneLinear scores, masks and writes l.
-func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (Linear, error) {
+func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Input, s *stats.Input) (Linear, error) {
 	out := Linear{Name: l.Name, Rows: l.Rows, Cols: l.Cols}
 	if err := l.Load(); err != nil {
 		return out, err
@@ -61,6 +61,9 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 		if starved {
 			refinement, change = nil, nil
 		}
+		if change != nil {
+			r.bar.Phase("update " + l.Name)
+		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
 			w := part.Take(l.W)
 			kept, err := r.mask(w, method, s)
@@ -78,7 +81,7 @@ func (r *runner) pruneLinear(l *model.Linear, in *model.Input, s *stats.Input) (
 					return out, err
 				}
 			}
-			if err := r.apply(kept, w, change); err != nil {
+			if err := r.apply(ctx, kept, w, change); err != nil {
 				return out, inPart(part, err)
 			}
 			part.Return(l.W, w)
@@ -122,13 +125,13 @@ func (r *runner) mask(w *tensor.Weight, method score.Method, s *stats.Input) (*m
 }
 
 // apply prunes w and updates it with change, if there is one.
-func (r *runner) apply(kept *mask.Mask, w *tensor.Weight, change *update.Method) error {
+func (r *runner) apply(ctx context.Context, kept *mask.Mask, w *tensor.Weight, change *update.Method) error {
 	if change == nil {
 		kept.Apply(w)
 		return nil
 	}
 	defer timed(&r.report.Seconds.Update)()
-	return r.prepared.Run(w, kept, r.target, r.scores)
+	return r.prepared.Run(ctx, w, kept, r.target, r.scores)
 }
 
 // warnOfFewTokens says what a Gram matrix of too few tokens is worth.
@@ -153,6 +156,8 @@ func (r *runner) warnOfFewTokens() {
 // prepare does what the updates of in's Linears share.
 func (r *runner) prepare(change *update.Method, in *model.Input, s *stats.Input) error {
 	defer timed(&r.report.Seconds.Update)()
+	r.prepared = nil
+	runtime.GC() // what the input before held is as large as what this one takes
 	p, err := change.Prepare(s.Gram, r.plan.resolved.Target.Pattern)
 	if err != nil {
 		return fmt.Errorf("input of %s: Gram %w", in.Name, err)

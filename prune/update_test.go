@@ -47,7 +47,7 @@ func TestSparseGPTMasksEqualPyTorch(t *testing.T) {
 			}
 			w := tensor.NewWeight(l.W.DType, l.W.Rows, l.W.Cols)
 			copy(w.Bytes(), l.W.Bytes())
-			if err := f.Run(w, nil, target, make([]float32, w.Rows*w.Cols)); err != nil {
+			if err := f.Run(t.Context(), w, nil, target, make([]float32, w.Rows*w.Cols)); err != nil {
 				t.Fatal(err)
 			}
 			if got := w.Zeros(); got != want.Pruned {

@@ -20,3 +20,18 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
+
+// Of the symmetric product only the upper half is counted.
+func BenchmarkGram(b *testing.B) {
+	for _, cols := range []int{4096, 11008} {
+		b.Run(fmt.Sprintf("2048x%d", cols), func(b *testing.B) {
+			x := randomInputs(rand.New(rand.NewPCG(1, 0)), 2048, cols)
+			g := NewGram(cols)
+			for b.Loop() {
+				g.add(x)
+			}
+			n := float64(cols)
+			b.ReportMetric(n*(n+1)*2048*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}

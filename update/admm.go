@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -125,7 +126,7 @@ func admmRunBytes(rows, in int, selects bool) int64 {
 func (a *admm) Damped() float64 { return Damping }
 
 // Run is Method's.
-func (a *admm) Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error {
+func (a *admm) Run(ctx context.Context, w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error {
 	n := w.Rows * w.Cols
 	if a.hat.Rows != w.Cols || len(work) < n || kept != nil && (kept.Rows != w.Rows || kept.Cols != w.Cols) {
 		panic(fmt.Sprintf("update: ADMM: weight of %d × %d, Gram of %d, work of %d, mask %v", w.Rows, w.Cols, a.hat.Rows, len(work), kept))
@@ -136,11 +137,11 @@ func (a *admm) Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []f
 	if err := checkFinite(w); err != nil {
 		return err
 	}
-	r := &leastSquares{admm: a, w: w, kept: kept}
+	r := &leastSquares{ctx: ctx, admm: a, w: w, kept: kept}
 	if kept == nil {
 		r.start = tensor.Matrix{Rows: w.Rows, Cols: w.Cols, Data: work[:n]}
 		var err error
-		if r.kept, err = a.choose(w, r.start, t); err != nil {
+		if r.kept, err = a.choose(ctx, w, r.start, t); err != nil {
 			return err
 		}
 	}
@@ -168,7 +169,7 @@ func (a *admm) load(dst []float32, w *tensor.Weight, i int) {
 }
 
 // choose returns ADMM's mask; v becomes its V.
-func (a *admm) choose(w *tensor.Weight, v tensor.Matrix, t pattern.Target) (*mask.Mask, error) {
+func (a *admm) choose(ctx context.Context, w *tensor.Weight, v tensor.Matrix, t pattern.Target) (*mask.Mask, error) {
 	if err := a.factorize(); err != nil {
 		return nil, err
 	}
@@ -192,6 +193,9 @@ func (a *admm) choose(w *tensor.Weight, v tensor.Matrix, t pattern.Target) (*mas
 			}
 		}
 		for lo := 0; lo < w.Rows; lo += rows {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			hi := min(lo+rows, w.Rows)
 			a.iterate(w, v, kept, tensor.Matrix{Rows: hi - lo, Cols: w.Cols, Data: step[:(hi-lo)*w.Cols]}, lo, work)
 		}

@@ -1,6 +1,8 @@
 package update
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -262,7 +264,7 @@ func TestADMMBadWeights(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		w := weightOf(rng, 5, 64)
 		w.SetRow(3, 17, []float32{float32(v)})
-		err := p.Run(w, nil, target(t, "50%"), make([]float32, 5*64))
+		err := p.Run(t.Context(), w, nil, target(t, "50%"), make([]float32, 5*64))
 		if err == nil || !strings.Contains(err.Error(), "weight [3, 17]") {
 			t.Errorf("%v: %v", v, err)
 		}
@@ -274,7 +276,7 @@ func TestADMMBadWeights(t *testing.T) {
 	if p, err = ADMM.Prepare(gramFrom(x), pattern.Pattern{}); err != nil {
 		t.Fatal(err)
 	}
-	err = p.Run(w, nil, target(t, "50%"), make([]float32, 2))
+	err = p.Run(t.Context(), w, nil, target(t, "50%"), make([]float32, 2))
 	if err == nil || !strings.Contains(err.Error(), "updated weight [0, 1]") {
 		t.Errorf("got %v, want an error at [0, 1]", err)
 	}
@@ -306,6 +308,25 @@ func TestTypesOfWeights(t *testing.T) {
 			}
 			if got := runBy(t, m, w, g, kept, to); !slices.Equal(got.Bytes(), want.Bytes()) {
 				t.Errorf("%s, %v: not the float32 result, rounded", m.Name, d)
+			}
+		}
+	}
+}
+
+// An end of the context ends a run.
+func TestRunStops(t *testing.T) {
+	rng := rand.New(rand.NewPCG(10, 1))
+	g, to := gramOf(rng, 200, 64), target(t, "2:4")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, m := range Methods() {
+		p, err := m.Prepare(g, to.Pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kept := range []*mask.Mask{nil, randomMask(t, rng, 8, 64, to)} {
+			if err := p.Run(ctx, weightOf(rng, 8, 64), kept, to, make([]float32, 8*64)); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v, want context.Canceled", m.Name, err)
 			}
 		}
 	}

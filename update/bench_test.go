@@ -49,7 +49,7 @@ func BenchmarkADMM(b *testing.B) {
 				for b.Loop() {
 					p, err := ADMM.Prepare(g, to.Pattern)
 					if err == nil {
-						err = p.Run(clone(w), kept, to, work)
+						err = p.Run(b.Context(), clone(w), kept, to, work)
 					}
 					if err != nil {
 						b.Fatal(err)
@@ -75,7 +75,7 @@ func BenchmarkSparseGPT(b *testing.B) {
 					b.StopTimer()
 					v := clone(w)
 					b.StartTimer()
-					if err := f.Run(v, nil, to, work); err != nil {
+					if err := f.Run(b.Context(), v, nil, to, work); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -95,7 +95,7 @@ func runBy(t testing.TB, m Method, w *tensor.Weight, g *stats.Gram, kept *mask.M
 		t.Fatal(err)
 	}
 	out := clone(w)
-	if err := p.Run(out, kept, to, make([]float32, w.Rows*w.Cols)); err != nil {
+	if err := p.Run(t.Context(), out, kept, to, make([]float32, w.Rows*w.Cols)); err != nil {
 		t.Fatal(err)
 	}
 	return out

@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -33,6 +34,7 @@ const (
 // Hestenes & Stiefel 1952; the estimate of what is left, Strakoš & Tichý 2002.
 type leastSquares struct {
 	*admm
+	ctx   context.Context
 	w     *tensor.Weight
 	kept  *mask.Mask
 	start tensor.Matrix // V to begin from; empty: the mask applied to ŵ
@@ -64,6 +66,9 @@ func (f *leastSquares) strip(lo, hi int) error {
 		f.compact()
 		if len(f.rows) == 0 {
 			break
+		}
+		if err := f.ctx.Err(); err != nil {
+			return err
 		}
 		f.product()
 		f.each(func(k int, row *refitRow) { f.step(k, row, it) })

@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -62,7 +63,7 @@ func (f *Factor) Damped() float64 { return f.Damping }
 // result does not depend on GOMAXPROCS. A column with a silent input becomes 0.
 //
 // Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1.
-func (f *Factor) Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error {
+func (f *Factor) Run(ctx context.Context, w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error {
 	n := w.Rows * w.Cols
 	if f.N != w.Cols || len(work) < n || kept != nil && (kept.Rows != w.Rows || kept.Cols != w.Cols) {
 		panic(fmt.Sprintf("update: SparseGPT: weight of %d × %d, factor of %d, work of %d, mask %v", w.Rows, w.Cols, f.N, len(work), kept))
@@ -79,6 +80,9 @@ func (f *Factor) Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work [
 	s.ut = make([]float32, f.Block*f.Block)
 	s.load()
 	for b := range (w.Cols + f.Block - 1) / f.Block {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := s.block(b); err != nil {
 			return err
 		}

@@ -201,7 +201,7 @@ func TestBadWeights(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = f.Run(w, nil, target(t, s), make([]float32, 5*64))
+			err = f.Run(t.Context(), w, nil, target(t, s), make([]float32, 5*64))
 			if err == nil || !strings.Contains(err.Error(), "weight [3, 17]") {
 				t.Errorf("%v at %s: %v", v, s, err)
 			}
@@ -219,7 +219,7 @@ func TestOverflowIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = f.Run(w, nil, target(t, "50%"), make([]float32, 2))
+	err = f.Run(t.Context(), w, nil, target(t, "50%"), make([]float32, 2))
 	if err == nil || !strings.Contains(err.Error(), "updated weight [0, 1]") {
 		t.Errorf("got %v, want an error at [0, 1]", err)
 	}

@@ -11,6 +11,7 @@
 package update
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -42,8 +43,9 @@ type Prepared interface {
 	// Run prunes w to t and updates what stays. A nil kept lets the method
 	// select; otherwise exactly what kept prunes is zero. work is memory for
 	// out·in values. A kept weight that does not fit in w's type is an error
-	// that names its position.
-	Run(w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error
+	// that names its position. An end of ctx is noticed within seconds, and
+	// leaves w undefined, as every error does.
+	Run(ctx context.Context, w *tensor.Weight, kept *mask.Mask, t pattern.Target, work []float32) error
 
 	// Damped returns the share of mean(diag H) that was added to its diagonal.
 	Damped() float64

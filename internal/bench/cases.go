@@ -256,7 +256,7 @@ func solves(r *runner) error {
 	work := make([]float32, n*n)
 	return r.measure("sparsegpt sweep", fmt.Sprintf("%d × %d f32, 50 %%", n, n), square*float64(n), "GFLOP/s", peakF32, func() error {
 		copy(w.Source().F32, fresh)
-		return f.Run(w, nil, pattern.Target{Sparsity: half}, work)
+		return f.Run(r.ctx, w, nil, pattern.Target{Sparsity: half}, work)
 	})
 }
 
