@@ -20,17 +20,25 @@ func (p *Plan) EstimateSeconds(c model.Compute) float64 {
 	)
 	x, y := tensor.NewMatrix(tokens, width), tensor.NewMatrix(tokens, width)
 	w := tensor.NewWeight(tensor.BF16, width, width)
-	product := kernel.MatMulT
-	if c == model.BF16 {
-		product = kernel.MatMulTBF16
+	multiply := func(c model.Compute) {
+		product := kernel.MatMulT
+		if c == model.BF16 {
+			product = kernel.MatMulTBF16
+		}
+		product(y.Data, width, x.Data, width, w.Source(), width, tokens, width, width)
 	}
-	multiply := func() { product(y.Data, width, x.Data, width, w.Source(), width, tokens, width, width) }
-	multiply() // the first takes memory
-	start, runs := time.Now(), 0
-	for time.Since(start) < 100*time.Millisecond {
-		multiply()
-		runs++
+	seconds := func(flop float64, c model.Compute) float64 {
+		if flop == 0 {
+			return 0
+		}
+		multiply(c) // the first takes memory
+		start, runs := time.Now(), 0
+		for time.Since(start) < 100*time.Millisecond {
+			multiply(c)
+			runs++
+		}
+		perSecond := 2 * tokens * width * width * float64(runs) / time.Since(start).Seconds()
+		return flop / (share * perSecond)
 	}
-	perSecond := 2 * tokens * width * width * float64(runs) / time.Since(start).Seconds()
-	return p.FLOP/(share*perSecond) + p.FLOP64/rate64 + float64(p.Disk.Output)/ioRate
+	return seconds(p.FLOP, c) + seconds(p.FLOP32, model.F32) + p.FLOP64/rate64 + float64(p.Disk.Output)/ioRate
 }

@@ -20,6 +20,7 @@ type Plan struct {
 	Memory  Memory          `json:"memory"`
 	Disk    Disk            `json:"disk"`
 	FLOP    float64         `json:"flop"`             // of the matrix products of calibration and evaluation
+	FLOP32  float64         `json:"flop32,omitempty"` // of Gram matrices and updates, always in float32
 	FLOP64  float64         `json:"flop64,omitempty"` // of singular values, in float64
 
 	resolved recipe.Resolved
@@ -175,6 +176,9 @@ func (p *Plan) count(m *model.Model, opt Options) {
 			passes++
 		}
 		use(len(c.Tokens), c.SeqLen, passes*2*weights)
+		for b := range m.Blocks() {
+			p.FLOP32 += gramFLOP(m.Linears(b), p.resolved, float64(len(c.Tokens)*c.SeqLen))
+		}
 	}
 	if e := opt.Evaluation; e != nil {
 		use(len(e.Tokens), e.SeqLen, 2*2*(weights+head))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -220,5 +222,29 @@ func TestFewTokensAreWarnedOf(t *testing.T) {
 	}
 	if n := strings.Count(warned.String(), "fewer than the 688 columns"); n != 1 {
 		t.Errorf("warned %d times: %q", n, warned.String())
+	}
+}
+
+// Every Gram matrix of a block is gathered before the first is used, in memory
+// that is large beside the demo's.
+func TestPlannedGram(t *testing.T) {
+	opt := options(t.TempDir())
+	inv, m := openDemo(t)
+	opt.Recipe = updates["crepe+sparsegpt"]
+	plan, err := prune.MakePlan(inv, m, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 3*stats.GramBytes(256) + stats.GramBytes(688) + stats.GramScratchBytes(688); plan.Memory.Gram != want {
+		t.Errorf("%d bytes of Gram matrices, want %d", plan.Memory.Gram, want)
+	}
+	const tokens, blocks = 3 * 12, 6
+	n, wide := 256., 688.
+	grams := tokens * (3*n*n + wide*wide)     // q, k and v share one; gate and up another
+	factors := (3*n*n*n + wide*wide*wide) / 3 // one for each
+	sweeps := (2*n + 2*128 + 2*wide) * n * n  // q and o, k and v, gate and up
+	sweeps += n * wide * wide                 // down
+	if want := blocks * (grams + factors + sweeps); !(math.Abs(plan.FLOP32-want) <= 1e-9*want) {
+		t.Errorf("%v operations, want %v", plan.FLOP32, want)
 	}
 }

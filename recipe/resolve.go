@@ -71,7 +71,7 @@ func (r Recipe) methods() (score.Method, *update.Method, error) {
 		case r.Update != "":
 			return score.Method{}, nil, fmt.Errorf("update: %s, beside method %s, which updates by itself", r.Update, r.Method)
 		case r.Compare != "":
-			return score.Method{}, nil, fmt.Errorf("compare: %s, but method %s compares within blocks of columns as it goes", r.Compare, r.Method)
+			return score.Method{}, nil, fmt.Errorf("compare: %s, but method %s decides by itself what it compares", r.Compare, r.Method)
 		}
 		return score.Method{Name: u.Name, Doc: u.Doc, Cite: u.Cite, NeedsData: true}, &u, nil
 	}

@@ -24,6 +24,8 @@ var ADMM = Method{
 	Prepare:   func(g *stats.Gram, _ pattern.Pattern) (Prepared, error) { return newADMM(g) },
 	Bytes:     admmBytes,
 	RunBytes:  admmRunBytes,
+	FLOP:      admmFLOP,
+	RunFLOP:   admmRunFLOP,
 }
 
 // The schedule of Boža 2024, section 3.
@@ -121,6 +123,25 @@ func admmRunBytes(rows, in int, selects bool) int64 {
 		n += 4 * int64(in) * int64(rows)
 	}
 	return n
+}
+
+// admmFLOP is Method.FLOP: the factor, to select.
+func admmFLOP(in int, selects bool) float64 {
+	if !selects {
+		return 0
+	}
+	return cube(in) / 3
+}
+
+// admmRunFLOP is Method.RunFLOP: each iteration is a product with an in × in
+// matrix.
+func admmRunFLOP(out, in int, selects bool) float64 {
+	const usual = 20 // of a refit: 4 to 34, by Linear, on the demo model
+	iterations := float64(usual)
+	if selects {
+		iterations += admmIterations
+	}
+	return iterations * 2 * float64(out) * float64(in) * float64(in)
 }
 
 func (a *admm) Damped() float64 { return Damping }

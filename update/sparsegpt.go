@@ -25,6 +25,8 @@ var SparseGPT = Method{
 	Prepare:   prepareSparseGPT,
 	Bytes:     func(in int, _ bool) int64 { return FactorBytes(in) },
 	RunBytes:  func(out, _ int, _ bool) int64 { return 3 * 4 * int64(out) * blockColumns },
+	FLOP:      func(in int, _ bool) float64 { return cube(in) / 3 },
+	RunFLOP:   func(out, in int, _ bool) float64 { return float64(out) * float64(in) * float64(in) },
 }
 
 func prepareSparseGPT(g *stats.Gram, p pattern.Pattern) (Prepared, error) {
@@ -34,6 +36,8 @@ func prepareSparseGPT(g *stats.Gram, p pattern.Pattern) (Prepared, error) {
 	}
 	return f, nil
 }
+
+func cube(n int) float64 { return float64(n) * float64(n) * float64(n) }
 
 // Damped is Prepared's.
 func (f *Factor) Damped() float64 { return f.Damping }

@@ -36,6 +36,11 @@ type Method struct {
 	// what a Run for out rows takes besides; selects: no mask is given.
 	Bytes    func(in int, selects bool) int64
 	RunBytes func(out, in int, selects bool) int64
+
+	// FLOP returns the operations of what an input of width in shares, and RunFLOP
+	// those of a Run, where their number is not known of a usual one.
+	FLOP    func(in int, selects bool) float64
+	RunFLOP func(out, in int, selects bool) float64
 }
 
 // Prepared is a method at work on the Linears of one input.
