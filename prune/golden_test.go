@@ -54,9 +54,10 @@ type goldenLinear struct {
 	Rows, Cols int
 	Pruned     int
 	SHA256     string
-	RowCRC     []byte `json:"row_crc"`
-	NearKept   []int  `json:"near_kept"`
-	NearPruned []int  `json:"near_pruned"`
+	RowCRC     []byte  `json:"row_crc"`
+	NearKept   []int   `json:"near_kept"`
+	NearPruned []int   `json:"near_pruned"`
+	Loss       float64 // of an update; 0: not measured
 }
 
 // TestMasksEqualPyTorch makes every golden configuration's masks block by
