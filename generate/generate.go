@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
@@ -44,8 +45,13 @@ func New(m *model.Model, bytes int64, report progress.Func) (*Generator, error) 
 		g.resident = append(g.resident, b)
 		bar.Add(1)
 	}
+	load := m.LoadHead
+	_, block := m.FitBlocks(math.MaxInt64)
+	if bytes == 0 || int64(m.Blocks())*block+m.HeadBytes() <= bytes {
+		load = m.LoadWholeHead
+	}
 	var err error
-	g.head, err = m.LoadHead()
+	g.head, err = load()
 	return g, err
 }
 

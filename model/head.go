@@ -10,7 +10,7 @@ import (
 
 // Head turns hidden states into logits, final norm first. It reads its matrix
 // in chunks of vocabulary rows, of which one is in memory; a head of one chunk
-// is read once. One goroutine uses it at a time.
+// is read once and serves many calls. One goroutine uses it at a time.
 type Head struct {
 	m     *Model
 	norm  []float32
@@ -28,6 +28,13 @@ const headChunkBytes = 64 << 20
 func (m *Model) LoadHead() (*Head, error) {
 	return m.loadHead(headChunkBytes / (m.Config.Width * m.head.DType.Size()))
 }
+
+// LoadWholeHead is LoadHead for a head that is used token by token: its matrix,
+// of HeadBytes, stays in memory from its first use.
+func (m *Model) LoadWholeHead() (*Head, error) { return m.loadHead(m.Config.Vocab) }
+
+// HeadBytes returns the size of the head's matrix.
+func (m *Model) HeadBytes() int64 { return m.head.Size }
 
 // loadHead returns a head that reads that many vocabulary rows at once.
 func (m *Model) loadHead(rows int) (*Head, error) {
