@@ -143,19 +143,11 @@ func (h *Head) logits(part rows, x tensor.Matrix, f func(t int, y []float32)) {
 	y := h.st.alloc(x.Rows, part.n)
 	part.apply(y, normed)
 	eachToken(x.Rows, func(t int) {
-		softCap(y.Row(t), h.m.Config.logitCap)
+		if limit := h.m.Config.logitCap; limit > 0 {
+			kernel.SoftCap(y.Row(t), limit)
+		}
 		f(t, y.Row(t))
 	})
-}
-
-// softCap replaces x by c·tanh(x/c), unless c is 0.
-func softCap(x []float32, c float32) {
-	if c == 0 {
-		return
-	}
-	for i, v := range x {
-		x[i] = c * float32(math.Tanh(float64(v/c)))
-	}
 }
 
 // load returns the vocabulary rows from first on, reading them unless they are

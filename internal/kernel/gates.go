@@ -68,3 +68,11 @@ func GeluMul(dst, gate, up []float32) {
 		dst[i] = float32(g * float64(up[i]) / (1 + math.Exp(-z)))
 	}
 }
+
+// SoftCap is
+//
+//	for i, v := range x { x[i] = limit · tanh(v/limit) }
+//
+// with an absolute error of at most limit·2⁻²², that of the quotient's rounding
+// aside. limit is positive. NaN gives NaN.
+func SoftCap(x []float32, limit float32) { capRow(x, 1, limit) }
