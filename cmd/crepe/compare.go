@@ -39,9 +39,12 @@ func newCompare(a *app) *cobra.Command {
 		Long: `Prune every MODEL with every method at every pattern, and print a table of
 perplexities, and of zero-shot accuracies with --tasks.
 
-A method of --methods is a name of crepe prune's --method, with steps after "+":
-` + strings.Join(recipe.StepNames(), ", ") + `. So "crepe+sparsegpt" is crepe's mask with weights rebuilt by
-SparseGPT. "pho" is crepe with the coefficients that crepe search finds for the
+A method of --methods is a name of crepe prune's --method, with steps after "+",
+as in "crepe+sparsegpt", which is crepe's mask with weights rebuilt by SparseGPT:
+
+  ` + strings.Join(recipe.StepNames(), ", ") + `
+
+"pho" is crepe with the coefficients that crepe search finds for the
 model and the pattern, without the steps; --trials and --top are its budget, and
 lists of both make a row for each pair. --kernels makes a row for each kernel of
 every method that has one. --recipe FILE is a row of its own: method, steps and

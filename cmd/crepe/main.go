@@ -134,6 +134,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
   crepe prune ./my-model -o ./my-model-60 --sparsity 60% --calibration my.txt
   crepe eval ./my-model-60 --data wikitext2 --seqlen 2048
   crepe generate ./my-model-60 --prompt "Once upon a time" --against ./my-model
+  crepe compare ./my-model --methods wanda,crepe,pho
   crepe inspect ./my-model-60`,
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -164,7 +163,7 @@ func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(rep.Recipe, yaml, 0o666); err != nil {
+	if err := writeWhole(rep.Recipe, yaml); err != nil {
 		return fmt.Errorf("recipe: %w", err)
 	}
 	if f.prune.output == "" {

@@ -1,13 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -132,13 +131,8 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 }
 
 // writeScatter writes a line a configuration.
-func writeScatter(path string, configs []pho.Config) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	w := csv.NewWriter(f)
+func writeScatter(path string, configs []pho.Config) error {
+	var text bytes.Buffer
 	lines := [][]string{append(append([]string{"alpha", "beta", "gamma", "kernel"}, pho.ProxyNames...), "perplexity")}
 	for _, c := range configs {
 		line := []string{number(c.Alpha), number(c.Beta), number(c.Gamma), strconv.Itoa(c.Kernel)}
@@ -147,7 +141,10 @@ func writeScatter(path string, configs []pho.Config) (err error) {
 		}
 		lines = append(lines, line)
 	}
-	return w.WriteAll(lines)
+	if err := csv.NewWriter(&text).WriteAll(lines); err != nil {
+		return err
+	}
+	return writeWhole(path, text.Bytes())
 }
 
 // number is v as briefly as it can be read back.
