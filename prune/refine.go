@@ -31,7 +31,7 @@ func (p *Plan) refines(in *model.Input) bool {
 // to the input's last Linear, whose update comes after.
 func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 	u, selects := p.resolved.Update, p.resolved.Method.Score == nil
-	later, most := int64(0), int64(0)
+	later, most, scratch := int64(0), int64(0), int64(0)
 	for i := len(linears) - 1; i >= 0; i-- {
 		l := linears[i]
 		f := p.refinement(l.Attention)
@@ -42,7 +42,7 @@ func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 		first := i == 0 || linears[i-1].Input != l.Input
 		last := i == len(linears)-1 || linears[i+1].Input != l.Input
 		gram, copied := stats.GramBytes(l.Cols), int64(0)
-		most = max(most, later+gram+stats.GramScratchBytes(l.Cols))
+		scratch = max(scratch, stats.GramScratchBytes(l.Cols))
 		if refines {
 			copied = refine.GramBytes(l.Cols) + refine.SwapsBytes(l.Cols)
 			most = max(most, later+gram+copied)
@@ -57,7 +57,7 @@ func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 			later += gram
 		}
 	}
-	return most
+	return max(most, later+scratch)
 }
 
 // refineBytes returns what refining the Linears of a block takes at most, each
