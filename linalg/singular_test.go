@@ -74,3 +74,17 @@ func TestSquaredSingularValuesNameABadWeight(t *testing.T) {
 		}
 	}
 }
+
+// benchWeight returns n × n normal weights.
+func benchWeight(n int) *tensor.Weight {
+	rng := rand.New(rand.NewPCG(3, 0))
+	w := tensor.NewWeight(tensor.BF16, n, n)
+	row := make([]float32, n)
+	for i := range n {
+		for j := range row {
+			row[j] = float32(rng.NormFloat64())
+		}
+		w.SetRow(i, 0, row)
+	}
+	return w
+}

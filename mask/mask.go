@@ -14,8 +14,13 @@ import (
 // Mask says of each weight of a matrix whether it is kept.
 type Mask struct {
 	Rows, Cols int
-	stride     int      // words a row
-	bits       []uint64 // bit j%64 of bits[i*stride + j/64] is set: W_ij is kept; unused bits are 0
+
+	// Order is the order of the columns in which N:M groups follow each other:
+	// position k holds column Order[k]. nil: as they are.
+	Order []int
+
+	stride int      // words a row
+	bits   []uint64 // bit j%64 of bits[i*stride + j/64] is set: W_ij is kept; unused bits are 0
 }
 
 func newMask(rows, cols int) *Mask {

@@ -55,6 +55,35 @@ func Lowest(scores []float32, rows, cols, k int) (*Mask, error) {
 	return s.Mask, nil
 }
 
+// SelectIn is Select of pattern p for columns in another order: position k
+// holds column order[k], a group is p.Of consecutive positions, and of equal
+// scores the lower position goes first. The mask is of the columns as they are.
+func SelectIn(scores []float32, rows, cols int, p pattern.Pattern, order []int) (*Mask, error) {
+	if len(scores) != rows*cols || len(order) != cols || p.Of < 1 || cols%p.Of != 0 {
+		panic(fmt.Sprintf("mask: SelectIn: %d scores of %d × %d, %d columns in order, pattern %s", len(scores), rows, cols, len(order), p))
+	}
+	s := selection{Mask: newMask(rows, cols), scores: scores, bad: make([]bool, rows)}
+	s.Order = order
+	parallel.For(rows, taskRows, func(lo, hi int) {
+		ordered, kept := make([]float32, cols), make([]uint64, s.stride)
+		for i := lo; i < hi; i++ {
+			x := s.scoresOf(i)
+			for k, j := range order {
+				ordered[k] = x[j]
+			}
+			kernel.KeepBest(kept, ordered, p.Keep, p.Of)
+			row := s.row(i)
+			for k, j := range order {
+				row[j/64] |= kept[k/64] >> (k % 64) & 1 << (j % 64)
+			}
+		}
+	})
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s.Mask, nil
+}
+
 // selection is a Select at work.
 type selection struct {
 	*Mask

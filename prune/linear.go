@@ -55,6 +55,7 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 		if err := r.opt.Masks.apply(l); err != nil {
 			return out, err
 		}
+		out.Permuted = r.opt.Masks.permuted(l)
 	default:
 		method, starved := r.method(l, s)
 		refinement, change := r.plan.refinement(l.Attention), r.plan.resolved.Update
@@ -66,7 +67,14 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
 			w := part.Take(l.W)
-			kept, err := r.mask(w, method, s)
+			if r.selectsPermuted(method) {
+				if err := r.selectPermuted(ctx, l, part, w, in, s, &out); err != nil {
+					return out, inPart(part, err)
+				}
+				part.Return(l.W, w)
+				continue
+			}
+			kept, err := r.mask(l, part, w, method, s, &out)
 			if err != nil {
 				return out, inPart(part, err)
 			}
@@ -109,7 +117,7 @@ func inPart(p model.Part, err error) error {
 
 // mask returns what method keeps of w, a Linear's rows or some of them; nil if
 // the update selects. r.scores are what it was selected by.
-func (r *runner) mask(w *tensor.Weight, method score.Method, s *stats.Input) (*mask.Mask, error) {
+func (r *runner) mask(l *model.Linear, part model.Part, w *tensor.Weight, method score.Method, s *stats.Input, out *Linear) (*mask.Mask, error) {
 	scores := r.buffer(w.Rows * w.Cols)
 	if method.Score == nil {
 		return nil, nil
@@ -119,6 +127,10 @@ func (r *runner) mask(w *tensor.Weight, method score.Method, s *stats.Input) (*m
 	stop()
 	if err != nil {
 		return nil, err
+	}
+	if order := r.order(l, part, w, out); order != nil {
+		defer timed(&r.report.Seconds.Select)()
+		return mask.SelectIn(scores, w.Rows, w.Cols, r.target.Pattern, order)
 	}
 	defer timed(&r.report.Seconds.Select)()
 	return mask.Select(scores, w.Rows, w.Cols, r.target)

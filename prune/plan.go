@@ -113,7 +113,7 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 					}
 					pl.Pruned += n
 					const scoreBytes, maskBytes = 4, 1
-					p.Memory.Scores = max(p.Memory.Scores, int64(rows)*int64(l.Cols)*(scoreBytes+maskBytes))
+					p.Memory.Scores = max(p.Memory.Scores, int64(rows)*int64(l.Cols)*(scoreBytes+maskBytes)+permuteBytes(r, rows, l.Cols))
 				}
 				if a := r.Allocate; a != nil && a.FromWeight != nil {
 					p.Memory.Scores = max(p.Memory.Scores, linalg.SingularBytes(l.Rows, l.Cols))

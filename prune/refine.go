@@ -51,6 +51,9 @@ func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 			if first && last && len(matrices(p.resolved, l.Parts, l.Rows)) == 1 {
 				copied = 0
 			}
+			if selects && p.resolved.Permute != nil {
+				copied = gram // each Linear puts it in an order of its own
+			}
 			most = max(most, later+gram+copied+u.Bytes(l.Cols, false), later+copied+u.Bytes(l.Cols, selects)+u.RunBytes(l.Rows, l.Cols, selects))
 		}
 		if first {

@@ -42,6 +42,8 @@ type Linear struct {
 	Skipped  bool    `json:"skipped,omitempty"` // left dense as the recipe asks
 	Zeros    int     `json:"zeros"`
 
+	Permuted []Permutation `json:"permuted,omitempty"` // one, or one a part of a split Linear; none if columns stay
+
 	Refined *refine.Result `json:"refined,omitempty"` // nil if its mask is as it was selected
 }
 
@@ -53,6 +55,7 @@ type Seconds struct {
 	Calibrate float64 `json:"calibrate"`
 	Score     float64 `json:"score"`
 	Select    float64 `json:"select"`
+	Permute   float64 `json:"permute"`
 	Refine    float64 `json:"refine"`
 	Update    float64 `json:"update"`
 	Write     float64 `json:"write"`

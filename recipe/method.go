@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
@@ -22,6 +23,7 @@ type step struct {
 // of their packages, and no two have a name in common.
 var steps = []step{
 	{"allocate", allocate.Names, func(r *Recipe) *string { return &r.Allocate }},
+	{"permute", permute.Names, func(r *Recipe) *string { return &r.Permute }},
 	{"refine", refine.Names, func(r *Recipe) *string { return &r.Refine }},
 	{"update", update.Names, func(r *Recipe) *string { return &r.Update }},
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
@@ -58,6 +59,9 @@ type Recipe struct {
 	DLPAlpha            *float64 `yaml:"dlp_alpha,omitempty" json:"dlp_alpha,omitempty"`
 	DLPCenter           string   `yaml:"dlp_center,omitempty" json:"dlp_center,omitempty"` // "mean" or "median"
 	AlphaPruningEpsilon *float64 `yaml:"alphapruning_epsilon,omitempty" json:"alphapruning_epsilon,omitempty"`
+
+	Permute string `yaml:"permute,omitempty" json:"permute,omitempty"`   // a name that package permute knows: the order of the columns in N:M's groups; empty: as they are
+	LSAFast bool   `yaml:"lsa_fast,omitempty" json:"lsa_fast,omitempty"` // lsa in blocks of columns
 
 	Sparsity string `yaml:"sparsity,omitempty" json:"sparsity,omitempty"` // "50%" or "0.5"; with Pattern empty
 	Pattern  string `yaml:"pattern,omitempty" json:"pattern,omitempty"`   // "2:4"
@@ -168,6 +172,9 @@ type Resolved struct {
 	Update *update.Method // nil: what is kept stays as it is
 	Params score.Params
 	Target pattern.Target // of the whole
+
+	Permute *permute.Method // nil: columns stay in their order
+	LSAFast bool
 
 	Allocate       *allocate.Method // nil: every block gets Target
 	AllocateParams allocate.Params

@@ -43,6 +43,10 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if out.Allocate != nil && out.Allocate.NeedsData() {
 		out.Method.NeedsData = true
 	}
+	if out.Permute, err = r.permutation(); err != nil {
+		return out, err
+	}
+	out.LSAFast = r.LSAFast
 	switch r.Fused {
 	case "whole":
 	case "split":

@@ -123,6 +123,37 @@ func (g *Gram) At(i, j int) float64 {
 	return g.scale * g.panel[p][i*(min(lo+gramPanel, g.N)-lo)+j-lo]
 }
 
+// Permuted returns the matrix of the channels in another order: channel k of it
+// is channel order[k] of g.
+func (g *Gram) Permuted(order []int) *Gram {
+	if len(order) != g.N {
+		panic(fmt.Sprintf("stats: Gram.Permuted: order of %d channels, want %d", len(order), g.N))
+	}
+	p := &Gram{N: g.N, scale: g.scale}
+	if g.panel == nil {
+		return p
+	}
+	for lo := 0; lo < g.N; lo += gramPanel {
+		p.panel = append(p.panel, make([]float64, min(lo+gramPanel, g.N)*(min(lo+gramPanel, g.N)-lo)))
+	}
+	parallel.For(g.N, 16, func(i0, i1 int) {
+		for i := i0; i < i1; i++ {
+			for j := i / gramPanel * gramPanel; j < g.N; j++ { // the panels hold a square on the diagonal
+				a, b := min(order[i], order[j]), max(order[i], order[j])
+				*p.at(i, j) = *g.at(a, b)
+			}
+		}
+	})
+	return p
+}
+
+// at is the sum behind H_ij, j in a panel that reaches down to i.
+func (g *Gram) at(i, j int) *float64 {
+	p := j / gramPanel
+	lo := p * gramPanel
+	return &g.panel[p][i*(min(lo+gramPanel, g.N)-lo)+j-lo]
+}
+
 // Upper writes the upper triangle of H, with its diagonal, to dst, N × N; what
 // lies below it is left as it is.
 func (g *Gram) Upper(dst tensor.Matrix) {

@@ -16,6 +16,7 @@ import (
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // inspection is what crepe inspect --json prints.
@@ -31,6 +32,8 @@ type inspection struct {
 	BlockSparsity []float64        `json:"block_sparsity"` // of each block's prunable Linears
 	Linears       []inspected      `json:"linears"`
 	Manifest      *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
+
+	permuted map[string][]prune.Permutation // by Linear, of crepe.json
 }
 
 type inspected struct {
@@ -53,7 +56,8 @@ func newInspect(a *app) *cobra.Command {
 		Short: "Show architecture, size and the sparsity of every Linear",
 		Long: `Show what MODEL is: architecture, parameters, types, size, and for every
 prunable Linear the share of weights that are zero and whether N:M patterns
-hold. All weights are read; nothing is changed.`,
+hold, in the columns as they are or, "permuted", in the order that crepe.json
+records. All weights are read; nothing is changed.`,
 		Example: `  crepe inspect demo
   crepe inspect ./demo-crepe-50 --json`,
 		Args: argsBetween(1, 1),
@@ -75,6 +79,7 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 	in := inspection{
 		Model: name, Architecture: o.m.Config.Architecture, Blocks: o.m.Blocks(),
 		Bytes: o.inv.WeightBytes(), DTypes: map[string]int64{}, Patterns: map[string]bool{},
+		permuted: map[string][]prune.Permutation{},
 	}
 	for _, t := range o.inv.Tensors() {
 		in.Parameters += t.Elements()
@@ -82,6 +87,9 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 	}
 	switch in.Manifest, err = prune.ReadManifest(o.dir); {
 	case err == nil:
+		for _, l := range in.Manifest.Linears {
+			in.permuted[l.Name] = l.Permuted
+		}
 		in.Manifest.Linears = nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
@@ -119,8 +127,12 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 				z, n := l.W.Zeros(), l.Rows*l.Cols
 				x := inspected{Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.W.DType.String(), Sparsity: float64(z) / float64(n), Patterns: []string{}}
 				for _, p := range patterns {
-					if mask.HoldsNM(l.W, p) {
+					switch {
+					case mask.HoldsNM(l.W, p):
 						x.Patterns = append(x.Patterns, p.String())
+						held[p.String()]++
+					case holdsPermuted(l.W, p, in.permuted[l.Name]):
+						x.Patterns = append(x.Patterns, p.String()+permutedMark)
 						held[p.String()]++
 					}
 				}
@@ -142,6 +154,26 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 		in.Patterns[p.String()] = sparse > 0 && held[p.String()] >= sparse
 	}
 	return nil
+}
+
+// permutedMark follows a pattern that holds in the order of columns that
+// crepe.json records.
+const permutedMark = " permuted"
+
+// holdsPermuted reports whether w holds p, each part of it in its order.
+func holdsPermuted(w *tensor.Weight, p pattern.Pattern, parts []prune.Permutation) bool {
+	rows := 0
+	for _, part := range parts {
+		if !part.Within(w.Rows) {
+			return false
+		}
+		own := part.Take(w)
+		if !mask.HoldsNMIn(own, p, part.Order) {
+			return false
+		}
+		rows += own.Rows
+	}
+	return rows == w.Rows
 }
 
 func (a *app) showInspection(in inspection) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/refine"
@@ -67,6 +68,10 @@ Refinements of the mask that a method selects (--refine):
 Allocations (--allocate) give each block its own share of the sparsity, by a
 pass through the dense model first:
 ` + allocationList() + `
+Permutations (--permute) put the columns of each Linear in an order in which N:M
+keeps more of the scores. The weights are written where they were; crepe.json
+has the order.
+` + permutationList() + `
 The recipe of every run is written beside its output; --recipe FILE repeats it
 or carries it to another model. Flags given beside it win.`,
 		Example: `  crepe prune                                          # the demo model, 50 %, CRePE
@@ -87,7 +92,7 @@ or carries it to another model. Flags given beside it win.`,
 	complete(c, map[string][]string{
 		"refine": refine.Names(), "refine-layers": {string(refine.Attention), string(refine.All)},
 		"method": methodNames(), "update": update.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
-		"allocate": allocate.Names(), "dlp-center": {allocate.Mean, allocate.Median},
+		"allocate": allocate.Names(), "permute": permute.Names(), "dlp-center": {allocate.Mean, allocate.Median},
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
 	return c
@@ -117,6 +122,9 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.Float64Var(&f.dlpAlpha, "dlp-alpha", allocate.DLP.Defaults.Alpha, "dlp: half the range of the blocks' shares")
 	fl.StringVar(&f.r.DLPCenter, "dlp-center", allocate.DLP.Defaults.Center, "dlp: mean or median of a block's scores")
 	fl.Float64Var(&f.alphaEpsilon, "alphapruning-epsilon", allocate.AlphaPruning.Defaults.Epsilon, "alphapruning: shares go from 1−ε to 1+ε of the whole's")
+
+	fl.StringVar(&f.r.Permute, "permute", "", "with N:M, put the columns of each Linear in a better order: "+strings.Join(permute.Names(), ", "))
+	fl.BoolVar(&f.r.LSAFast, "lsa-fast", false, "lsa in 4 to 16 blocks of columns, each by itself")
 
 	fl.StringVar(&f.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
 	fl.StringVar(&f.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
@@ -180,6 +188,14 @@ func allocationList() string {
 	return b.String()
 }
 
+func permutationList() string {
+	var b strings.Builder
+	for _, m := range permute.Methods() {
+		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
+	}
+	return b.String()
+}
+
 // merge returns the recipe that file and flags make for model.
 func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, error) {
 	var r recipe.Recipe
@@ -206,6 +222,10 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 	}
 	set("update", &r.Update, f.r.Update)
 	set("allocate", &r.Allocate, f.r.Allocate)
+	set("permute", &r.Permute, f.r.Permute)
+	if given("lsa-fast") {
+		r.LSAFast = f.r.LSAFast
+	}
 	set("dlp-center", &r.DLPCenter, f.r.DLPCenter)
 	set("compare", &r.Compare, f.r.Compare)
 	set("fused", &r.Fused, f.r.Fused)
@@ -396,6 +416,9 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 	}
 	if r.Allocate != "" {
 		method += "-" + r.Allocate
+	}
+	if r.Permute != "" {
+		method += "-" + r.Permute
 	}
 	return filepath.Base(dir) + "-" + method + "-" + amount, nil
 }

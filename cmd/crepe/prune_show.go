@@ -102,6 +102,9 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 	}
 	fmt.Fprintf(w, "sparsity\t%.3f %% of %d Linears with %.1f M weights (asked: %.3f %%)\n",
 		100*rep.Sparsity.Measured, len(rep.Linears), float64(weights)/1e6, 100*rep.Sparsity.Target)
+	if n, moved, gain := rep.Permuted(); n > 0 {
+		fmt.Fprintf(w, "permuted\t%d of %d: %.2f %% more of the scores kept\n", moved, n, 100*gain)
+	}
 	if a := rep.Allocation; a != nil {
 		fmt.Fprintf(w, "allocation\t%s: %s\n", a.Method, formatShares(a))
 	}
@@ -116,6 +119,9 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 	}
 	if rep.Refine != "" {
 		optional += fmt.Sprintf(", refine %.2f", s.Refine)
+	}
+	if s.Permute > 0 {
+		optional += fmt.Sprintf(", permute %.2f", s.Permute)
 	}
 	if s.Update > 0 {
 		optional += fmt.Sprintf(", update %.2f", s.Update)

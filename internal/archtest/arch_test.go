@@ -34,6 +34,7 @@ var layers = map[string]int{
 	"update":            4,
 	"refine":            4,
 	"allocate":          4,
+	"permute":           4,
 	"corpus":            3,
 	"internal/parquet":  0,
 	"model":             4,

@@ -121,3 +121,17 @@ func crossBlocks(dst []float32, c *Cross, r int) bool {
 	}
 	return true
 }
+
+func excessBlocks(lanes *[ExcessT][ExcessX][ExcessLanes]float32, t, x []float32, stride, n int) bool {
+	switch {
+	case cpu.AVX512:
+		excessAVX512(&lanes[0][0][0], &t[0], &x[0], stride, n)
+	case cpu.AVX2:
+		const half = ExcessLanes / 2
+		excessAVX2(&lanes[0][0][0], &t[0], &x[0], stride, n)
+		excessAVX2(&lanes[0][0][half], &t[half], &x[half], stride, n)
+	default:
+		return false
+	}
+	return true
+}

@@ -8,3 +8,7 @@ func scaleAbsBlocks(dst, x, s []float32) (uint32, int)                          
 func relativeImportanceBlocks(dst, x, b, s []float32, a float32) int            { return 0 }
 func crossBlocks(dst []float32, c *Cross, r int) bool                           { return false }
 func absBF16Blocks(dst []float32, x []uint16) int                               { return 0 }
+
+func excessBlocks(lanes *[ExcessT][ExcessX][ExcessLanes]float32, t, x []float32, stride, n int) bool {
+	return false
+}

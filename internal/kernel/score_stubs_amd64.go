@@ -53,6 +53,9 @@ func zeroUnset32AVX512(x *float32, bits *uint64, n int)
 func zeroUnset16AVX512(x *uint16, bits *uint64, n int)
 
 //go:noescape
+func excessAVX512(lanes *float32, t *float32, x *float32, stride int, n int)
+
+//go:noescape
 func absSumsAVX2(col *float64, lanes *float64, x *float32, n int)
 
 //go:noescape
@@ -99,3 +102,6 @@ func zeroUnset32AVX2(x *float32, bits *uint64, n int)
 
 //go:noescape
 func zeroUnset16AVX2(x *uint16, bits *uint64, n int)
+
+//go:noescape
+func excessAVX2(lanes *float32, t *float32, x *float32, stride int, n int)

@@ -1,4 +1,4 @@
-// Command score writes the assembly of the kernels in score.go and select.go.
+// Command score writes the assembly of the kernels in score.go, select.go and excess.go.
 //
 // A kernel works on blocks: n > 0 elements, a multiple of its step, that Go
 // cuts off (score_amd64.go, select_amd64.go); Go does the rest. Both widths
@@ -33,6 +33,7 @@ func main() {
 		keepBest(v)
 		zeroUnset32(v)
 		zeroUnset16(v)
+		excess(v)
 	}
 	Generate()
 }
