@@ -62,8 +62,11 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 		if starved {
 			refinement, change = nil, nil
 		}
-		if change != nil {
+		switch {
+		case change != nil:
 			r.bar.Phase("update " + l.Name)
+		case refinement != nil:
+			r.bar.Phase("refine " + l.Name)
 		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
 			w := part.Take(l.W)
@@ -79,7 +82,9 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 				return out, inPart(part, err)
 			}
 			if refinement != nil {
-				r.refine(refinement, kept, w, s, &out)
+				if err := r.refine(ctx, refinement, kept, w, s, &out); err != nil {
+					return out, inPart(part, err)
+				}
 			}
 			if l == in.Linears[len(in.Linears)-1] && part.Hi == l.Rows {
 				r.gram = nil // before as much is prepared, if it was not yet

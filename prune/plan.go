@@ -177,7 +177,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		}
 		use(len(c.Tokens), c.SeqLen, passes*2*weights)
 		for b := range m.Blocks() {
-			p.FLOP32 += gramFLOP(m.Linears(b), p.resolved, float64(len(c.Tokens)*c.SeqLen))
+			p.FLOP32 += p.gramFLOP(m.Linears(b), float64(len(c.Tokens)*c.SeqLen))
 		}
 	}
 	if e := opt.Evaluation; e != nil {

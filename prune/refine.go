@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"context"
 	"slices"
 
 	"github.com/crepe-llm/crepe/mask"
@@ -23,44 +24,6 @@ func (p *Plan) refinement(attention bool) *recipe.Refinement {
 // refines reports whether some Linear of in is refined.
 func (p *Plan) refines(in *model.Input) bool {
 	return slices.ContainsFunc(in.Linears, func(l *model.Linear) bool { return !p.skip[l.Name] && p.refinement(l.Attention) != nil })
-}
-
-// gramBytes returns what refinement and update of a block hold at most. All its
-// Gram matrices are gathered in one pass. Then, input by input, one is copied
-// for the refinement, one prepared for the update and let go of; the copy stays
-// to the input's last Linear, whose update comes after.
-func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
-	u, selects := p.resolved.Update, p.resolved.Method.Score == nil
-	later, most, scratch := int64(0), int64(0), int64(0)
-	for i := len(linears) - 1; i >= 0; i-- {
-		l := linears[i]
-		f := p.refinement(l.Attention)
-		refines, updates := f != nil && f.NeedsGram, u != nil && u.NeedsGram
-		if !refines && !updates {
-			continue
-		}
-		first := i == 0 || linears[i-1].Input != l.Input
-		last := i == len(linears)-1 || linears[i+1].Input != l.Input
-		gram, copied := stats.GramBytes(l.Cols), int64(0)
-		scratch = max(scratch, stats.GramScratchBytes(l.Cols))
-		if refines {
-			copied = refine.GramBytes(l.Cols) + refine.SwapsBytes(l.Cols)
-			most = max(most, later+gram+copied)
-		}
-		if updates {
-			if first && last && len(matrices(p.resolved, l.Parts, l.Rows)) == 1 {
-				copied = 0
-			}
-			if selects && p.resolved.Permute != nil {
-				copied = gram // each Linear puts it in an order of its own
-			}
-			most = max(most, later+gram+copied+u.Bytes(l.Cols, false), later+copied+u.Bytes(l.Cols, selects)+u.RunBytes(l.Rows, l.Cols, selects))
-		}
-		if first {
-			later += gram
-		}
-	}
-	return max(most, later+scratch)
 }
 
 // refineBytes returns what refining the Linears of a block takes at most, each
@@ -86,7 +49,7 @@ func (p *Plan) observes(in *model.Input) (gram, moments bool) {
 }
 
 // refine refines the mask of w, the rows of a Linear that were just selected.
-func (r *runner) refine(f *recipe.Refinement, kept *mask.Mask, w *tensor.Weight, s *stats.Input, out *Linear) {
+func (r *runner) refine(ctx context.Context, f *recipe.Refinement, kept *mask.Mask, w *tensor.Weight, s *stats.Input, out *Linear) error {
 	defer timed(&r.report.Seconds.Refine)()
 	if out.Refined == nil {
 		out.Refined = new(refine.Result)
@@ -97,9 +60,11 @@ func (r *runner) refine(f *recipe.Refinement, kept *mask.Mask, w *tensor.Weight,
 			s.Gram = nil // as large as the copy
 		}
 	}
-	out.Refined.Add(f.Run(refine.Problem{
+	done, err := f.Run(ctx, refine.Problem{
 		Kept: kept, W: w, Scores: r.scores[:w.Rows*w.Cols], Input: s, Gram: r.gram, Pattern: r.plan.resolved.Target.Pattern, Cycles: f.Cycles,
-	}))
+	})
+	out.Refined.Add(done)
+	return err
 }
 
 // Refined returns how many weights refinements exchanged, and which share of the

@@ -203,9 +203,13 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 	if err != nil {
 		t.Fatal(err)
 	}
-	return kept, by.Run(refine.Problem{
+	r, err := by.Run(t.Context(), refine.Problem{
 		Kept: kept, W: l.W, Scores: scores, Input: s, Gram: gram, Pattern: target.Pattern, Cycles: c.Cycles,
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kept, r
 }
 
 // maskSum is the digest of kept's bits; those of the rows skip count as 0.

@@ -79,7 +79,7 @@ func benchmark(b *testing.B, method Method, cycles ...int) {
 						if method.NeedsGram {
 							p.Gram = NewGram(in.Gram)
 						}
-						r = method.Run(p)
+						r = do(b, method, p)
 					}
 					b.ReportMetric(float64(r.Exchanges)/rows, "exchanges/row")
 					b.ReportMetric(100*r.After/r.Before, "%left")

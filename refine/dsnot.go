@@ -1,6 +1,7 @@
 package refine
 
 import (
+	"context"
 	"math"
 	"sync"
 )
@@ -48,13 +49,13 @@ const balanced = 0.1
 // N:M always holds.
 //
 // Zhang et al. 2024, arXiv:2310.08915, algorithm 1.
-func runDSnoT(p Problem) Result {
+func runDSnoT(ctx context.Context, p Problem) (Result, error) {
 	p.check()
 	norm := make([]float64, p.W.Cols)
 	for j, sq := range p.Input.ColSq {
 		norm[j] = math.Sqrt(sq)
 	}
-	return eachRow(0, p.W.Rows, &sync.Pool{New: func() any {
+	return eachRow(ctx, 0, p.W.Rows, &sync.Pool{New: func() any {
 		return &balance{Problem: &p, norm: norm, w: make([]float32, p.W.Cols), spent: map[int]bool{}}
 	}})
 }

@@ -1,6 +1,8 @@
 package refine
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -48,6 +50,15 @@ func start(tb testing.TB, w *tensor.Weight, in *stats.Input, scores []float32, t
 		p.Gram = NewGram(in.Gram)
 	}
 	return p
+}
+
+func do(tb testing.TB, m Method, p Problem) Result {
+	tb.Helper()
+	r, err := m.Run(tb.Context(), p)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
 }
 
 // grid is m with # for kept and . for pruned, a row a word.
@@ -111,7 +122,7 @@ func TestDSnoTByHand(t *testing.T) {
 			scores[j] = float32(math.Abs(float64(v)))
 		}
 		p := start(t, weightOf(1, 6, c.row...), in, scores, target(t, c.to), c.cycles)
-		r := DSnoT.Run(p)
+		r := do(t, DSnoT, p)
 		if got := grid(p.Kept); got != c.want || r.Exchanges != c.n || math.Abs(r.After-c.after) > 1e-6 {
 			t.Errorf("%s: %s after %d exchanges, error %v; want %s, %d, %v", c.name, got, r.Exchanges, r.After, c.want, c.n, c.after)
 		}
@@ -178,7 +189,7 @@ func TestMethodsKeepCounts(t *testing.T) {
 					const rows, cols = 37, 120
 					p := random(t, 1, rows, cols, target(t, to), cycles)
 					was, weights, before := counts(p.Kept, p.Pattern), slices.Clone(p.W.Source().F32), grid(p.Kept)
-					r := method.Run(p)
+					r := do(t, method, p)
 					if !slices.Equal(counts(p.Kept, p.Pattern), was) {
 						t.Error("counts changed")
 					}
@@ -196,12 +207,24 @@ func TestMethodsKeepCounts(t *testing.T) {
 					}
 					runtime.GOMAXPROCS(5)
 					again := random(t, 1, rows, cols, target(t, to), cycles)
-					if s := method.Run(again); s != r || grid(again.Kept) != after {
+					if s := do(t, method, again); s != r || grid(again.Kept) != after {
 						t.Error("another number of threads gives another result")
 					}
 					runtime.GOMAXPROCS(2)
 				})
 			}
+		}
+	}
+}
+
+func TestMethodsEndWithTheirContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, method := range Methods() {
+		p := random(t, 1, 300, 40, target(t, "50%"), method.Cycles)
+		was := grid(p.Kept)
+		if _, err := method.Run(ctx, p); !errors.Is(err, context.Canceled) || grid(p.Kept) != was {
+			t.Errorf("%s: %v; mask as it was: %v", method.Name, err, grid(p.Kept) == was)
 		}
 	}
 }

@@ -13,6 +13,7 @@
 package refine
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -35,8 +36,9 @@ type Method struct {
 	NeedsMoments bool // reads a stats.Input's ColSum and ColVar
 	NeedsGram    bool // reads a Gram
 
-	// Run exchanges weights of the mask of p.
-	Run func(p Problem) Result
+	// Run exchanges weights of the mask of p. The only error is that of ctx,
+	// whose end is noticed within seconds.
+	Run func(ctx context.Context, p Problem) (Result, error)
 }
 
 // Problem is a mask and what it is refined by.
@@ -123,12 +125,12 @@ func (p *Problem) check() {
 
 // eachRow refines the rows lo to hi−1 with refiners that several goroutines
 // share, each for itself, and sums what they return in the rows' order.
-func eachRow(lo, hi int, refiners *sync.Pool) Result {
+func eachRow(ctx context.Context, lo, hi int, refiners *sync.Pool) (Result, error) {
 	rows := make([]Result, hi-lo)
 	parallel.For(len(rows), taskRows, func(a, b int) {
 		r := refiners.Get().(rowRefiner)
 		defer refiners.Put(r)
-		for i := a; i < b; i++ {
+		for i := a; i < b && ctx.Err() == nil; i++ {
 			rows[i] = r.refine(lo + i)
 		}
 	})
@@ -136,5 +138,5 @@ func eachRow(lo, hi int, refiners *sync.Pool) Result {
 	for _, r := range rows {
 		sum.Add(r)
 	}
-	return sum
+	return sum, ctx.Err()
 }

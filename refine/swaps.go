@@ -2,6 +2,7 @@ package refine
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 	"sync"
@@ -45,7 +46,7 @@ var Swaps = Method{
 // Result's error is that of all rows. Equal Δ: the first found.
 //
 // Zimmer et al. 2025 (SparseSwaps), arXiv:2512.10922; the search by bounds is ours.
-func runSwaps(p Problem) Result {
+func runSwaps(ctx context.Context, p Problem) (Result, error) {
 	p.check()
 	p.Gram.check(p.W.Cols)
 	s := newSwaps(&p)
@@ -53,9 +54,13 @@ func runSwaps(p Problem) Result {
 	var sum Result
 	for lo := 0; lo < p.W.Rows; lo += swapRows {
 		s.first(lo, min(lo+swapRows, p.W.Rows))
-		sum.Add(eachRow(lo, min(lo+swapRows, p.W.Rows), refiners))
+		r, err := eachRow(ctx, lo, min(lo+swapRows, p.W.Rows), refiners)
+		if err != nil {
+			return sum, err
+		}
+		sum.Add(r)
 	}
-	return sum
+	return sum, nil
 }
 
 const (

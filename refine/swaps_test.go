@@ -31,7 +31,7 @@ func TestSwapsByHand(t *testing.T) {
 		if c.n == 1 {
 			before = 8
 		}
-		r := Swaps.Run(p)
+		r := do(t, Swaps, p)
 		if grid(p.Kept) != c.want || r != (Result{c.n, before, 2}) {
 			t.Errorf("%v: %s, %+v, want %s and %d exchanges from %v to 2", c.scores, grid(p.Kept), r, c.want, c.n, before)
 		}
@@ -126,7 +126,7 @@ func TestSwapsIsBruteForce(t *testing.T) {
 						n += len(errors) - 1
 						wants[i] = kept
 					}
-					r := Swaps.Run(p)
+					r := do(t, Swaps, p)
 					if r.Exchanges != n || !near(r.Before, before) || !near(r.After, after) {
 						t.Errorf("%d cycles: %+v, want %d exchanges from %v to %v", cycles, r, n, before, after)
 					}
@@ -188,7 +188,7 @@ func TestSwapsNeverRaisesTheError(t *testing.T) {
 			for i := range was {
 				was[i] = rowError(p, i)
 			}
-			r := Swaps.Run(p)
+			r := do(t, Swaps, p)
 			for i := range was {
 				if now := rowError(p, i); !(now <= was[i]) {
 					t.Errorf("%s, %d cycles: row %d has error %v, had %v", to, cycles, i, now, was[i])
