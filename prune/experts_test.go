@@ -146,9 +146,13 @@ func tokensSeen(t *testing.T, m *model.Model, c *windows.Set) map[string]int {
 // takes, down to one expert at a time: the bytes written are the same, those
 // of a resumed run too.
 func TestExpertsWithinABudget(t *testing.T) {
-	for _, name := range []string{"mixtral", "qwen3_moe"} {
-		t.Run(name, func(t *testing.T) {
-			opt := fixtureOptions(t, name, recipe.Recipe{})
+	for _, c := range []struct {
+		fixture string
+		r       recipe.Recipe
+	}{{"mixtral", recipe.Recipe{}}, {"qwen3_moe", recipe.Recipe{}}, {"mixtral", updates["crepe+admm"]}, {"qwen3_moe", updates["sparsegpt"]}} {
+		name := c.fixture
+		t.Run(name+" "+c.r.Method, func(t *testing.T) {
+			opt := fixtureOptions(t, name, c.r)
 			inv, m := openModel(t, filepath.Join(fixturesDir, name))
 			roomy, err := prune.MakePlan(inv, m, opt)
 			if err != nil || roomy.Memory.Experts != 0 {
