@@ -34,6 +34,26 @@ func TestSpecsOfMethods(t *testing.T) {
 	}
 }
 
+// Every step of every registry can follow a method, and several can.
+func TestEveryStepHasASpec(t *testing.T) {
+	specs := []string{"ria+owl+sparsegpt", "crepe+dsnot+admm"}
+	for _, step := range StepNames() {
+		specs = append(specs, "crepe+"+step)
+	}
+	for _, spec := range specs {
+		r, err := (Recipe{}).WithMethod(spec)
+		if err != nil || r.Spec() != spec {
+			t.Errorf("%s comes back as %s (%v)", spec, r.Spec(), err)
+		}
+		_, free := r.Resolve()
+		r.Pattern = "2:4"
+		_, grouped := r.Resolve()
+		if free != nil && grouped != nil {
+			t.Errorf("%s goes neither with 50%% (%v) nor with 2:4 (%v)", spec, free, grouped)
+		}
+	}
+}
+
 // A name means one step only.
 func TestStepsHaveNamesOfTheirOwn(t *testing.T) {
 	names := append(StepNames(), "pho")
