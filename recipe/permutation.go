@@ -23,8 +23,6 @@ func (r Recipe) permutation() (*permute.Method, error) {
 		return nil, errors.New("permute: " + m.Name + ", but without a pattern N:M no order of the columns is better than another")
 	case r.LSAFast && m.Name != permute.LSA.Name:
 		return nil, fmt.Errorf("lsa fast: only permutation %s has a fast form, not %s", permute.LSA.Name, m.Name)
-	case r.Refine != "":
-		return nil, fmt.Errorf("permute: %s, beside refinement %s, whose exchanges keep N:M in consecutive columns only", m.Name, r.Refine)
 	}
 	return &m, nil
 }

@@ -107,7 +107,6 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, permute: lsa}`:                                       "permute: lsa, but without a pattern N:M",
 		`{version: 1, permute: cp, lsa_fast: true, pattern: "2:4"}`:        "lsa fast: only permutation lsa",
 		`{version: 1, lsa_fast: true, pattern: "2:4"}`:                     "lsa fast: ",
-		`{version: 1, permute: cp, refine: dsnot, pattern: "2:4"}`:         "permute: cp, beside refinement dsnot",
 		`{version: 1, fused: halves}`:                                      `fused: "halves", want whole or split`,
 		`{version: 1, skip: "("}`:                                          "skip: ",
 		`{version: 1, compute: f64}`:                                       "compute: ",

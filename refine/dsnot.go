@@ -55,8 +55,9 @@ func runDSnoT(ctx context.Context, p Problem) (Result, error) {
 	for j, sq := range p.Input.ColSq {
 		norm[j] = math.Sqrt(sq)
 	}
+	at, place := p.order()
 	return eachRow(ctx, 0, p.W.Rows, &sync.Pool{New: func() any {
-		return &balance{Problem: &p, norm: norm, w: make([]float32, p.W.Cols), spent: map[int]bool{}}
+		return &balance{Problem: &p, norm: norm, at: at, place: place, w: make([]float32, p.W.Cols), spent: map[int]bool{}}
 	}})
 }
 
@@ -65,6 +66,8 @@ func runDSnoT(ctx context.Context, p Problem) (Result, error) {
 type balance struct {
 	*Problem
 	norm   []float64 // ‖X_j‖
+	at     []int     // N:M: Problem.order
+	place  []int
 	w      []float32 // the row
 	regrow [2]queue
 	prune  [2]queue     // unstructured
@@ -164,9 +167,9 @@ func (b *balance) groups(i int, err float64, n *int) float64 {
 // were kept from the start and still are, -1 if there is none.
 func (b *balance) lowest(i, j int) int {
 	best := -1
-	lo := j / b.Pattern.Of * b.Pattern.Of
+	lo := b.place[j] / b.Pattern.Of * b.Pattern.Of
 	scores := b.Scores[i*b.W.Cols:]
-	for k := lo; k < lo+b.Pattern.Of; k++ {
+	for _, k := range b.at[lo : lo+b.Pattern.Of] {
 		if b.Kept.Kept(i, k) && !b.spent[k] && (best < 0 || scores[k] < scores[best]) {
 			best = k
 		}

@@ -80,13 +80,15 @@ func (s *Gram) check(cols int) {
 	}
 }
 
-// groups returns the blocks of H on its diagonal of width of, one after the
-// other, so that those of a row are read in a run.
-func (s *Gram) groups(of int) []float32 {
+// groups returns the blocks of H of every of columns that follow each other in at,
+// one after the other, so that those of a row are read in a run.
+func (s *Gram) groups(at []int, of int) []float32 {
 	blocks := make([]float32, 0, s.h.Rows*of)
-	for j := range s.h.Rows {
-		lo := j / of * of
-		blocks = append(blocks, s.h.Row(j)[lo:lo+of]...)
+	for k, j := range at {
+		h, lo := s.h.Row(j), k/of*of
+		for _, i := range at[lo : lo+of] {
+			blocks = append(blocks, h[i])
+		}
 	}
 	return blocks
 }

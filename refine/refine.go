@@ -48,7 +48,7 @@ type Problem struct {
 	Scores  []float32       // row-major, what Kept was selected by
 	Input   *stats.Input    // with ColSum and ColVar if the method needs them
 	Gram    *Gram           // if the method needs it
-	Pattern pattern.Pattern // holds for Kept and after; zero: none
+	Pattern pattern.Pattern // holds for Kept, in its order, and after; zero: none
 	Cycles  int             // exchanges a row at most
 }
 
@@ -121,6 +121,22 @@ func (p *Problem) check() {
 		panic(fmt.Sprintf("refine: mask of %d × %d, weight of %d × %d, %d scores, input of %d",
 			p.Kept.Rows, p.Kept.Cols, p.W.Rows, p.W.Cols, len(p.Scores), len(p.Input.ColSq)))
 	}
+}
+
+// order returns N:M's groups: group g has the columns at[g·M] to at[g·M+M−1], and
+// column j is at place[j].
+func (p *Problem) order() (at, place []int) {
+	at, place = p.Kept.Order, make([]int, p.W.Cols)
+	if at == nil {
+		at = make([]int, p.W.Cols)
+		for j := range at {
+			at[j] = j
+		}
+	}
+	for k, j := range at {
+		place[j] = k
+	}
+	return at, place
 }
 
 // eachRow refines the rows lo to hi−1 with refiners that several goroutines

@@ -73,6 +73,7 @@ type swaps struct {
 	*Problem
 	diag   []float64 // H_jj
 	groups []float32 // under N:M: Gram.groups
+	order  []int     // and the columns in the order of their groups
 	u      tensor.Matrix
 	part   tensor.Matrix // a product
 	r      []float64     // swapRows × in
@@ -89,7 +90,8 @@ func newSwaps(p *Problem) *swaps {
 		s.diag[j] = float64(p.Gram.h.Row(j)[j])
 	}
 	if of := p.Pattern.Of; of != 0 {
-		s.groups = p.Gram.groups(of)
+		s.order, _ = p.order()
+		s.groups = p.Gram.groups(s.order, of)
 	}
 	return s
 }
@@ -404,17 +406,18 @@ func (s *swapRow) bestInGroups() (int, int) {
 	b := pair{j: -1, k: -1}
 	of := s.Pattern.Of
 	for lo := 0; lo < len(s.w); lo += of {
-		for j := lo; j < lo+of; j++ {
+		group := s.order[lo : lo+of]
+		for p, j := range group {
 			if !s.gone[j] {
 				continue
 			}
-			h := s.swaps.groups[j*of : (j+1)*of]
+			h := s.swaps.groups[(lo+p)*of : (lo+p+1)*of]
 			double := 2 * s.w[j]
-			for i := lo; i < lo+of; i++ {
+			for q, i := range group {
 				if s.gone[i] {
 					continue
 				}
-				if d := s.change[j] + s.change[i] - double*s.w[i]*float64(h[i-lo]); d < b.delta {
+				if d := s.change[j] + s.change[i] - double*s.w[i]*float64(h[q]); d < b.delta {
 					b = pair{j, i, d}
 				}
 			}
