@@ -137,7 +137,7 @@ loop:
 	RET
 
 // func cross1AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F, MMX+, SSE
 TEXT ·cross1AVX512(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -174,45 +174,47 @@ TEXT ·cross1AVX512(SB), NOSPLIT, $0-72
 	JZ           last
 
 loop:
-	VMOVUPS 192(R8)(R10*4), Z7
-	VMOVUPS Z7, 192(BX)(R10*4)
-	VADDPS  192(DX)(R10*4), Z7, Z7
-	VMOVAPS Z3, Z6
-	VMOVAPS Z7, Z3
-	VMOVUPS 64(CX)(R10*4), Z7
-	VALIGND $0x01, Z5, Z6, Z8
-	VALIGND $0x0f, Z4, Z5, Z4
-	VADDPS  Z4, Z8, Z4
-	VADDPS  Z7, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z7, Z4
-	VMULPS  Z1, Z4, Z4
-	VADDPS  (SI)(R10*4), Z0, Z8
-	VMULPS  Z7, Z8, Z8
-	VADDPS  Z4, Z8, Z8
-	VMULPS  (DI)(R10*4), Z8, Z8
-	VMOVUPS Z8, (AX)(R10*4)
-	VMOVAPS Z5, Z4
-	VMOVAPS Z6, Z5
-	ADDQ    $0x10, R10
-	CMPQ    R10, R9
-	JLT     loop
+	VMOVUPS    192(R8)(R10*4), Z7
+	VMOVUPS    Z7, 192(BX)(R10*4)
+	VADDPS     192(DX)(R10*4), Z7, Z7
+	VMOVAPS    Z3, Z6
+	VMOVAPS    Z7, Z3
+	PREFETCHT0 1024(AX)(R10*4)
+	VMOVUPS    64(CX)(R10*4), Z7
+	VALIGND    $0x01, Z5, Z6, Z8
+	VALIGND    $0x0f, Z4, Z5, Z4
+	VADDPS     Z4, Z8, Z4
+	VADDPS     Z7, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z7, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     (SI)(R10*4), Z0, Z8
+	VMULPS     Z7, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMULPS     (DI)(R10*4), Z8, Z8
+	VMOVUPS    Z8, (AX)(R10*4)
+	VMOVAPS    Z5, Z4
+	VMOVAPS    Z6, Z5
+	ADDQ       $0x10, R10
+	CMPQ       R10, R9
+	JLT        loop
 
 last:
-	VMOVAPS Z3, Z6
-	VMOVUPS 64(CX)(R10*4), Z3
-	VALIGND $0x01, Z5, Z6, Z6
-	VALIGND $0x0f, Z4, Z5, Z4
-	VADDPS  Z4, Z6, Z4
-	VADDPS  Z3, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z3, Z2
-	VMULPS  Z1, Z2, Z2
-	VADDPS  (SI)(R10*4), Z0, Z0
-	VMULPS  Z3, Z0, Z0
-	VADDPS  Z2, Z0, Z0
-	VMULPS  (DI)(R10*4), Z0, Z0
-	VMOVUPS Z0, (AX)(R10*4)
+	VMOVAPS    Z3, Z6
+	PREFETCHT0 1024(AX)(R10*4)
+	VMOVUPS    64(CX)(R10*4), Z3
+	VALIGND    $0x01, Z5, Z6, Z6
+	VALIGND    $0x0f, Z4, Z5, Z4
+	VADDPS     Z4, Z6, Z4
+	VADDPS     Z3, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z2
+	VMULPS     Z1, Z2, Z2
+	VADDPS     (SI)(R10*4), Z0, Z0
+	VMULPS     Z3, Z0, Z0
+	VADDPS     Z2, Z0, Z0
+	VMULPS     (DI)(R10*4), Z0, Z0
+	VMOVUPS    Z0, (AX)(R10*4)
 	VZEROUPPER
 	RET
 
@@ -220,7 +222,7 @@ DATA score2<>+0(SB)/4, $0x00000001
 GLOBL score2<>(SB), RODATA|NOPTR, $4
 
 // func cross2AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F, MMX+, SSE
 TEXT ·cross2AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -263,53 +265,55 @@ TEXT ·cross2AVX512(SB), NOSPLIT, $0-80
 	JZ           last
 
 loop:
-	VMOVUPS 192(R8)(R11*4), Z7
-	VADDPS  192(R9)(R11*4), Z7, Z7
-	VMOVUPS Z7, 192(BX)(R11*4)
-	VADDPS  192(DX)(R11*4), Z7, Z7
-	VALIGND $0x01, Z3, Z7, Z6
-	VADDPS  Z6, Z3, Z6
-	VMOVAPS Z7, Z3
-	VMOVUPS 64(CX)(R11*4), Z7
-	VALIGND $0x01, Z5, Z6, Z8
-	VALIGND $0x0e, Z4, Z5, Z4
-	VADDPS  Z4, Z8, Z4
-	VADDPS  Z7, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z7, Z4
-	VMULPS  Z1, Z4, Z4
-	VADDPS  (SI)(R11*4), Z0, Z8
-	VMULPS  Z7, Z8, Z8
-	VADDPS  Z4, Z8, Z8
-	VMULPS  (DI)(R11*4), Z8, Z8
-	VMOVUPS Z8, (AX)(R11*4)
-	VMOVAPS Z5, Z4
-	VMOVAPS Z6, Z5
-	ADDQ    $0x10, R11
-	CMPQ    R11, R10
-	JLT     loop
+	VMOVUPS    192(R8)(R11*4), Z7
+	VADDPS     192(R9)(R11*4), Z7, Z7
+	VMOVUPS    Z7, 192(BX)(R11*4)
+	VADDPS     192(DX)(R11*4), Z7, Z7
+	VALIGND    $0x01, Z3, Z7, Z6
+	VADDPS     Z6, Z3, Z6
+	VMOVAPS    Z7, Z3
+	PREFETCHT0 1024(AX)(R11*4)
+	VMOVUPS    64(CX)(R11*4), Z7
+	VALIGND    $0x01, Z5, Z6, Z8
+	VALIGND    $0x0e, Z4, Z5, Z4
+	VADDPS     Z4, Z8, Z4
+	VADDPS     Z7, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z7, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     (SI)(R11*4), Z0, Z8
+	VMULPS     Z7, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMULPS     (DI)(R11*4), Z8, Z8
+	VMOVUPS    Z8, (AX)(R11*4)
+	VMOVAPS    Z5, Z4
+	VMOVAPS    Z6, Z5
+	ADDQ       $0x10, R11
+	CMPQ       R11, R10
+	JLT        loop
 
 last:
-	VALIGND $0x01, Z3, Z3, Z6
-	VADDPS  Z6, Z3, Z6
-	VMOVUPS 64(CX)(R11*4), Z3
-	VALIGND $0x01, Z5, Z6, Z6
-	VALIGND $0x0e, Z4, Z5, Z4
-	VADDPS  Z4, Z6, Z4
-	VADDPS  Z3, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z3, Z2
-	VMULPS  Z1, Z2, Z2
-	VADDPS  (SI)(R11*4), Z0, Z0
-	VMULPS  Z3, Z0, Z0
-	VADDPS  Z2, Z0, Z0
-	VMULPS  (DI)(R11*4), Z0, Z0
-	VMOVUPS Z0, (AX)(R11*4)
+	VALIGND    $0x01, Z3, Z3, Z6
+	VADDPS     Z6, Z3, Z6
+	PREFETCHT0 1024(AX)(R11*4)
+	VMOVUPS    64(CX)(R11*4), Z3
+	VALIGND    $0x01, Z5, Z6, Z6
+	VALIGND    $0x0e, Z4, Z5, Z4
+	VADDPS     Z4, Z6, Z4
+	VADDPS     Z3, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z2
+	VMULPS     Z1, Z2, Z2
+	VADDPS     (SI)(R11*4), Z0, Z0
+	VMULPS     Z3, Z0, Z0
+	VADDPS     Z2, Z0, Z0
+	VMULPS     (DI)(R11*4), Z0, Z0
+	VMOVUPS    Z0, (AX)(R11*4)
 	VZEROUPPER
 	RET
 
 // func cross3AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F, MMX+, SSE
 TEXT ·cross3AVX512(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -360,58 +364,60 @@ TEXT ·cross3AVX512(SB), NOSPLIT, $0-88
 	JZ           last
 
 loop:
-	VMOVUPS 192(R8)(R12*4), Z7
-	VADDPS  192(R9)(R12*4), Z7, Z7
-	VADDPS  192(R10)(R12*4), Z7, Z7
-	VMOVUPS Z7, 192(BX)(R12*4)
-	VADDPS  192(DX)(R12*4), Z7, Z7
-	VALIGND $0x01, Z3, Z7, Z6
-	VADDPS  Z6, Z3, Z6
-	VALIGND $0x02, Z3, Z7, Z3
-	VADDPS  Z3, Z6, Z6
-	VMOVAPS Z7, Z3
-	VMOVUPS 64(CX)(R12*4), Z7
-	VALIGND $0x01, Z5, Z6, Z8
-	VALIGND $0x0d, Z4, Z5, Z4
-	VADDPS  Z4, Z8, Z4
-	VADDPS  Z7, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z7, Z4
-	VMULPS  Z1, Z4, Z4
-	VADDPS  (SI)(R12*4), Z0, Z8
-	VMULPS  Z7, Z8, Z8
-	VADDPS  Z4, Z8, Z8
-	VMULPS  (DI)(R12*4), Z8, Z8
-	VMOVUPS Z8, (AX)(R12*4)
-	VMOVAPS Z5, Z4
-	VMOVAPS Z6, Z5
-	ADDQ    $0x10, R12
-	CMPQ    R12, R11
-	JLT     loop
+	VMOVUPS    192(R8)(R12*4), Z7
+	VADDPS     192(R9)(R12*4), Z7, Z7
+	VADDPS     192(R10)(R12*4), Z7, Z7
+	VMOVUPS    Z7, 192(BX)(R12*4)
+	VADDPS     192(DX)(R12*4), Z7, Z7
+	VALIGND    $0x01, Z3, Z7, Z6
+	VADDPS     Z6, Z3, Z6
+	VALIGND    $0x02, Z3, Z7, Z3
+	VADDPS     Z3, Z6, Z6
+	VMOVAPS    Z7, Z3
+	PREFETCHT0 1024(AX)(R12*4)
+	VMOVUPS    64(CX)(R12*4), Z7
+	VALIGND    $0x01, Z5, Z6, Z8
+	VALIGND    $0x0d, Z4, Z5, Z4
+	VADDPS     Z4, Z8, Z4
+	VADDPS     Z7, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z7, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     (SI)(R12*4), Z0, Z8
+	VMULPS     Z7, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMULPS     (DI)(R12*4), Z8, Z8
+	VMOVUPS    Z8, (AX)(R12*4)
+	VMOVAPS    Z5, Z4
+	VMOVAPS    Z6, Z5
+	ADDQ       $0x10, R12
+	CMPQ       R12, R11
+	JLT        loop
 
 last:
-	VALIGND $0x01, Z3, Z3, Z6
-	VADDPS  Z6, Z3, Z6
-	VALIGND $0x02, Z3, Z3, Z3
-	VADDPS  Z3, Z6, Z6
-	VMOVUPS 64(CX)(R12*4), Z3
-	VALIGND $0x01, Z5, Z6, Z6
-	VALIGND $0x0d, Z4, Z5, Z4
-	VADDPS  Z4, Z6, Z4
-	VADDPS  Z3, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z3, Z2
-	VMULPS  Z1, Z2, Z2
-	VADDPS  (SI)(R12*4), Z0, Z0
-	VMULPS  Z3, Z0, Z0
-	VADDPS  Z2, Z0, Z0
-	VMULPS  (DI)(R12*4), Z0, Z0
-	VMOVUPS Z0, (AX)(R12*4)
+	VALIGND    $0x01, Z3, Z3, Z6
+	VADDPS     Z6, Z3, Z6
+	VALIGND    $0x02, Z3, Z3, Z3
+	VADDPS     Z3, Z6, Z6
+	PREFETCHT0 1024(AX)(R12*4)
+	VMOVUPS    64(CX)(R12*4), Z3
+	VALIGND    $0x01, Z5, Z6, Z6
+	VALIGND    $0x0d, Z4, Z5, Z4
+	VADDPS     Z4, Z6, Z4
+	VADDPS     Z3, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z2
+	VMULPS     Z1, Z2, Z2
+	VADDPS     (SI)(R12*4), Z0, Z0
+	VMULPS     Z3, Z0, Z0
+	VADDPS     Z2, Z0, Z0
+	VMULPS     (DI)(R12*4), Z0, Z0
+	VMOVUPS    Z0, (AX)(R12*4)
 	VZEROUPPER
 	RET
 
 // func cross4AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F, MMX+, SSE
 TEXT ·cross4AVX512(SB), NOSPLIT, $0-96
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -470,63 +476,65 @@ TEXT ·cross4AVX512(SB), NOSPLIT, $0-96
 	JZ           last
 
 loop:
-	VMOVUPS 192(R8)(R13*4), Z7
-	VADDPS  192(R9)(R13*4), Z7, Z7
-	VADDPS  192(R10)(R13*4), Z7, Z7
-	VADDPS  192(R11)(R13*4), Z7, Z7
-	VMOVUPS Z7, 192(BX)(R13*4)
-	VADDPS  192(DX)(R13*4), Z7, Z7
-	VALIGND $0x01, Z3, Z7, Z6
-	VADDPS  Z6, Z3, Z6
-	VALIGND $0x03, Z3, Z7, Z8
-	VALIGND $0x02, Z3, Z7, Z3
-	VADDPS  Z8, Z3, Z3
-	VADDPS  Z3, Z6, Z6
-	VMOVAPS Z7, Z3
-	VMOVUPS 64(CX)(R13*4), Z7
-	VALIGND $0x01, Z5, Z6, Z8
-	VALIGND $0x0c, Z4, Z5, Z4
-	VADDPS  Z4, Z8, Z4
-	VADDPS  Z7, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z7, Z4
-	VMULPS  Z1, Z4, Z4
-	VADDPS  (SI)(R13*4), Z0, Z8
-	VMULPS  Z7, Z8, Z8
-	VADDPS  Z4, Z8, Z8
-	VMULPS  (DI)(R13*4), Z8, Z8
-	VMOVUPS Z8, (AX)(R13*4)
-	VMOVAPS Z5, Z4
-	VMOVAPS Z6, Z5
-	ADDQ    $0x10, R13
-	CMPQ    R13, R12
-	JLT     loop
+	VMOVUPS    192(R8)(R13*4), Z7
+	VADDPS     192(R9)(R13*4), Z7, Z7
+	VADDPS     192(R10)(R13*4), Z7, Z7
+	VADDPS     192(R11)(R13*4), Z7, Z7
+	VMOVUPS    Z7, 192(BX)(R13*4)
+	VADDPS     192(DX)(R13*4), Z7, Z7
+	VALIGND    $0x01, Z3, Z7, Z6
+	VADDPS     Z6, Z3, Z6
+	VALIGND    $0x03, Z3, Z7, Z8
+	VALIGND    $0x02, Z3, Z7, Z3
+	VADDPS     Z8, Z3, Z3
+	VADDPS     Z3, Z6, Z6
+	VMOVAPS    Z7, Z3
+	PREFETCHT0 1024(AX)(R13*4)
+	VMOVUPS    64(CX)(R13*4), Z7
+	VALIGND    $0x01, Z5, Z6, Z8
+	VALIGND    $0x0c, Z4, Z5, Z4
+	VADDPS     Z4, Z8, Z4
+	VADDPS     Z7, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z7, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     (SI)(R13*4), Z0, Z8
+	VMULPS     Z7, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMULPS     (DI)(R13*4), Z8, Z8
+	VMOVUPS    Z8, (AX)(R13*4)
+	VMOVAPS    Z5, Z4
+	VMOVAPS    Z6, Z5
+	ADDQ       $0x10, R13
+	CMPQ       R13, R12
+	JLT        loop
 
 last:
-	VALIGND $0x01, Z3, Z3, Z6
-	VADDPS  Z6, Z3, Z6
-	VALIGND $0x03, Z3, Z3, Z7
-	VALIGND $0x02, Z3, Z3, Z3
-	VADDPS  Z7, Z3, Z3
-	VADDPS  Z3, Z6, Z6
-	VMOVUPS 64(CX)(R13*4), Z3
-	VALIGND $0x01, Z5, Z6, Z6
-	VALIGND $0x0c, Z4, Z5, Z4
-	VADDPS  Z4, Z6, Z4
-	VADDPS  Z3, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z3, Z2
-	VMULPS  Z1, Z2, Z2
-	VADDPS  (SI)(R13*4), Z0, Z0
-	VMULPS  Z3, Z0, Z0
-	VADDPS  Z2, Z0, Z0
-	VMULPS  (DI)(R13*4), Z0, Z0
-	VMOVUPS Z0, (AX)(R13*4)
+	VALIGND    $0x01, Z3, Z3, Z6
+	VADDPS     Z6, Z3, Z6
+	VALIGND    $0x03, Z3, Z3, Z7
+	VALIGND    $0x02, Z3, Z3, Z3
+	VADDPS     Z7, Z3, Z3
+	VADDPS     Z3, Z6, Z6
+	PREFETCHT0 1024(AX)(R13*4)
+	VMOVUPS    64(CX)(R13*4), Z3
+	VALIGND    $0x01, Z5, Z6, Z6
+	VALIGND    $0x0c, Z4, Z5, Z4
+	VADDPS     Z4, Z6, Z4
+	VADDPS     Z3, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z2
+	VMULPS     Z1, Z2, Z2
+	VADDPS     (SI)(R13*4), Z0, Z0
+	VMULPS     Z3, Z0, Z0
+	VADDPS     Z2, Z0, Z0
+	VMULPS     (DI)(R13*4), Z0, Z0
+	VMOVUPS    Z0, (AX)(R13*4)
 	VZEROUPPER
 	RET
 
 // func cross5AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX512F, SSE
+// Requires: AVX, AVX512F, MMX+, SSE
 TEXT ·cross5AVX512(SB), NOSPLIT, $0-104
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -593,63 +601,65 @@ TEXT ·cross5AVX512(SB), NOSPLIT, $0-104
 	JZ           last
 
 loop:
-	VMOVUPS 192(R8)(R14*4), Z7
-	VADDPS  192(R9)(R14*4), Z7, Z7
-	VADDPS  192(R10)(R14*4), Z7, Z7
-	VADDPS  192(R11)(R14*4), Z7, Z7
-	VADDPS  192(R12)(R14*4), Z7, Z7
-	VMOVUPS Z7, 192(BX)(R14*4)
-	VADDPS  192(DX)(R14*4), Z7, Z7
-	VALIGND $0x01, Z3, Z7, Z6
-	VADDPS  Z6, Z3, Z6
-	VALIGND $0x03, Z3, Z7, Z8
-	VALIGND $0x02, Z3, Z7, Z9
-	VADDPS  Z8, Z9, Z8
-	VADDPS  Z8, Z6, Z6
-	VALIGND $0x04, Z3, Z7, Z3
-	VADDPS  Z3, Z6, Z6
-	VMOVAPS Z7, Z3
-	VMOVUPS 64(CX)(R14*4), Z7
-	VALIGND $0x01, Z5, Z6, Z8
-	VALIGND $0x0b, Z4, Z5, Z4
-	VADDPS  Z4, Z8, Z4
-	VADDPS  Z7, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z7, Z4
-	VMULPS  Z1, Z4, Z4
-	VADDPS  (SI)(R14*4), Z0, Z8
-	VMULPS  Z7, Z8, Z8
-	VADDPS  Z4, Z8, Z8
-	VMULPS  (DI)(R14*4), Z8, Z8
-	VMOVUPS Z8, (AX)(R14*4)
-	VMOVAPS Z5, Z4
-	VMOVAPS Z6, Z5
-	ADDQ    $0x10, R14
-	CMPQ    R14, R13
-	JLT     loop
+	VMOVUPS    192(R8)(R14*4), Z7
+	VADDPS     192(R9)(R14*4), Z7, Z7
+	VADDPS     192(R10)(R14*4), Z7, Z7
+	VADDPS     192(R11)(R14*4), Z7, Z7
+	VADDPS     192(R12)(R14*4), Z7, Z7
+	VMOVUPS    Z7, 192(BX)(R14*4)
+	VADDPS     192(DX)(R14*4), Z7, Z7
+	VALIGND    $0x01, Z3, Z7, Z6
+	VADDPS     Z6, Z3, Z6
+	VALIGND    $0x03, Z3, Z7, Z8
+	VALIGND    $0x02, Z3, Z7, Z9
+	VADDPS     Z8, Z9, Z8
+	VADDPS     Z8, Z6, Z6
+	VALIGND    $0x04, Z3, Z7, Z3
+	VADDPS     Z3, Z6, Z6
+	VMOVAPS    Z7, Z3
+	PREFETCHT0 1024(AX)(R14*4)
+	VMOVUPS    64(CX)(R14*4), Z7
+	VALIGND    $0x01, Z5, Z6, Z8
+	VALIGND    $0x0b, Z4, Z5, Z4
+	VADDPS     Z4, Z8, Z4
+	VADDPS     Z7, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z7, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     (SI)(R14*4), Z0, Z8
+	VMULPS     Z7, Z8, Z8
+	VADDPS     Z4, Z8, Z8
+	VMULPS     (DI)(R14*4), Z8, Z8
+	VMOVUPS    Z8, (AX)(R14*4)
+	VMOVAPS    Z5, Z4
+	VMOVAPS    Z6, Z5
+	ADDQ       $0x10, R14
+	CMPQ       R14, R13
+	JLT        loop
 
 last:
-	VALIGND $0x01, Z3, Z3, Z6
-	VADDPS  Z6, Z3, Z6
-	VALIGND $0x03, Z3, Z3, Z7
-	VALIGND $0x02, Z3, Z3, Z8
-	VADDPS  Z7, Z8, Z7
-	VADDPS  Z7, Z6, Z6
-	VALIGND $0x04, Z3, Z3, Z3
-	VADDPS  Z3, Z6, Z6
-	VMOVUPS 64(CX)(R14*4), Z3
-	VALIGND $0x01, Z5, Z6, Z6
-	VALIGND $0x0b, Z4, Z5, Z4
-	VADDPS  Z4, Z6, Z4
-	VADDPS  Z3, Z4, Z4
-	VMAXPS  Z2, Z4, Z4
-	VDIVPS  Z4, Z3, Z2
-	VMULPS  Z1, Z2, Z2
-	VADDPS  (SI)(R14*4), Z0, Z0
-	VMULPS  Z3, Z0, Z0
-	VADDPS  Z2, Z0, Z0
-	VMULPS  (DI)(R14*4), Z0, Z0
-	VMOVUPS Z0, (AX)(R14*4)
+	VALIGND    $0x01, Z3, Z3, Z6
+	VADDPS     Z6, Z3, Z6
+	VALIGND    $0x03, Z3, Z3, Z7
+	VALIGND    $0x02, Z3, Z3, Z8
+	VADDPS     Z7, Z8, Z7
+	VADDPS     Z7, Z6, Z6
+	VALIGND    $0x04, Z3, Z3, Z3
+	VADDPS     Z3, Z6, Z6
+	PREFETCHT0 1024(AX)(R14*4)
+	VMOVUPS    64(CX)(R14*4), Z3
+	VALIGND    $0x01, Z5, Z6, Z6
+	VALIGND    $0x0b, Z4, Z5, Z4
+	VADDPS     Z4, Z6, Z4
+	VADDPS     Z3, Z4, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z2
+	VMULPS     Z1, Z2, Z2
+	VADDPS     (SI)(R14*4), Z0, Z0
+	VMULPS     Z3, Z0, Z0
+	VADDPS     Z2, Z0, Z0
+	VMULPS     (DI)(R14*4), Z0, Z0
+	VMOVUPS    Z0, (AX)(R14*4)
 	VZEROUPPER
 	RET
 
@@ -1099,7 +1109,7 @@ loop:
 	RET
 
 // func cross1AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·cross1AVX2(SB), NOSPLIT, $0-72
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -1143,6 +1153,7 @@ loop:
 	VADDPS     128(DX)(R10*4), Y7, Y7
 	VMOVAPS    Y3, Y6
 	VMOVAPS    Y7, Y3
+	PREFETCHT0 1024(AX)(R10*4)
 	VMOVUPS    64(CX)(R10*4), Y7
 	VPERM2F128 $0x21, Y6, Y5, Y8
 	VPALIGNR   $0x04, Y5, Y8, Y8
@@ -1167,7 +1178,7 @@ loop:
 	RET
 
 // func cross2AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·cross2AVX2(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -1223,6 +1234,7 @@ loop:
 	VPALIGNR   $0x04, Y3, Y6, Y6
 	VADDPS     Y6, Y3, Y6
 	VMOVAPS    Y7, Y3
+	PREFETCHT0 1024(AX)(R11*4)
 	VMOVUPS    64(CX)(R11*4), Y7
 	VPERM2F128 $0x21, Y6, Y5, Y8
 	VPALIGNR   $0x04, Y5, Y8, Y8
@@ -1247,7 +1259,7 @@ loop:
 	RET
 
 // func cross3AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·cross3AVX2(SB), NOSPLIT, $0-88
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -1315,6 +1327,7 @@ loop:
 	VPALIGNR   $0x08, Y3, Y8, Y3
 	VADDPS     Y3, Y6, Y6
 	VMOVAPS    Y7, Y3
+	PREFETCHT0 1024(AX)(R12*4)
 	VMOVUPS    64(CX)(R12*4), Y7
 	VPERM2F128 $0x21, Y6, Y5, Y8
 	VPALIGNR   $0x04, Y5, Y8, Y8
@@ -1339,7 +1352,7 @@ loop:
 	RET
 
 // func cross4AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·cross4AVX2(SB), NOSPLIT, $0-96
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -1419,6 +1432,7 @@ loop:
 	VADDPS     Y9, Y3, Y3
 	VADDPS     Y3, Y6, Y6
 	VMOVAPS    Y7, Y3
+	PREFETCHT0 1024(AX)(R13*4)
 	VMOVUPS    64(CX)(R13*4), Y7
 	VPERM2F128 $0x21, Y6, Y5, Y8
 	VPALIGNR   $0x04, Y5, Y8, Y8
@@ -1442,7 +1456,7 @@ loop:
 	RET
 
 // func cross5AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·cross5AVX2(SB), NOSPLIT, $0-104
 	MOVQ         dst+0(FP), AX
 	MOVQ         row+8(FP), CX
@@ -1531,6 +1545,7 @@ loop:
 	VADDPS     Y3, Y6, Y6
 	VADDPS     Y8, Y6, Y6
 	VMOVAPS    Y7, Y3
+	PREFETCHT0 1024(AX)(R14*4)
 	VMOVUPS    64(CX)(R14*4), Y7
 	VPERM2F128 $0x21, Y6, Y5, Y8
 	VPALIGNR   $0x04, Y5, Y8, Y8

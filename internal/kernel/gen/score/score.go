@@ -91,6 +91,11 @@ func relativeImportance(v isa) {
 // crossHalo is kernel.Halo.
 const crossHalo = 16
 
+// scoresAhead is how many scores ahead dst is fetched, which no cache holds: the
+// stores of a row are too far apart, among so many loads, for the processor to
+// do so in time.
+const scoresAhead = 256
+
 // crossKernel holds the registers of one cross function.
 type crossKernel struct {
 	isa
@@ -203,6 +208,7 @@ func (k *crossKernel) advance() {
 
 // score writes the vector of k.window at i.
 func (k *crossKernel) score(i reg.Register) {
+	PREFETCHT0(at(k.dst, i, 4, scoresAhead))
 	w := k.load(at(k.row, i, 4, crossHalo))
 	n, q, ri := k.reg(), k.reg(), k.reg()
 	right := k.shifter(k.window, k.windowNext)(1)
