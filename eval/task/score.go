@@ -15,7 +15,7 @@ import (
 // Options say how much memory the hidden states between blocks may take, and
 // what is known from earlier runs.
 type Options struct {
-	Bytes    int64         // 0: DefaultBytes; a document is never split
+	Bytes    int64         // 0: DefaultBytes; a document is never split; keys and values take a quarter as much
 	Results  *Results      // of the model; nil: none are kept
 	Progress progress.Func // may be nil
 }
