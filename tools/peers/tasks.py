@@ -8,8 +8,8 @@ The same documents and threads, f32 and bf16, a process each. The harness's
 seconds are those of its evaluation, without imports and loading; crepe's are
 those of its whole process. tokens/s counts the tokens of contexts and
 continuations that the harness gives its model, for both; the ratio is that of
-the seconds. On a busy machine that of processor time means more; the
-harness's includes loading the model.
+the seconds. On a busy machine that of processor time means more; it leaves out
+the harness's loading too.
 
 Made with lm-eval 0.4.13, transformers 5.23.0, torch 2.15.0.
 """
