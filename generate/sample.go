@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/crepe-llm/crepe/internal/splitmix"
 )
 
 // Sampling says how a token is chosen. The zero value is greedy: the likeliest,
@@ -33,23 +35,17 @@ func (s Sampling) Validate() error {
 // sampler chooses the tokens of one text.
 type sampler struct {
 	Sampling
-	state uint64    // of the draws
+	draws splitmix.Source
 	order []int32   // tokens, likeliest first
 	p     []float64 // by order
 }
 
 func newSampler(s Sampling, vocab int) *sampler {
-	return &sampler{Sampling: s, state: s.Seed, order: make([]int32, vocab), p: make([]float64, vocab)}
+	return &sampler{Sampling: s, draws: splitmix.Source(s.Seed), order: make([]int32, vocab), p: make([]float64, vocab)}
 }
 
-// uniform returns a number in [0, 1): SplitMix64 (Steele, Lea and Flood 2014).
-func (s *sampler) uniform() float64 {
-	s.state += 0x9e3779b97f4a7c15
-	z := s.state
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return float64((z^z>>31)>>11) / (1 << 53)
-}
+// uniform returns a number in [0, 1).
+func (s *sampler) uniform() float64 { return float64(s.draws.Next()>>11) / (1 << 53) }
 
 // next chooses a token by its logits.
 func (s *sampler) next(logits []float32) (int32, error) {

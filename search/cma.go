@@ -23,13 +23,13 @@ const (
 )
 
 func newCMA(o Options) (Sampler, error) {
-	c := &cma{rng: rng(o.Seed), dim: len(o.Start)}
+	c := &cma{rng: newRNG(o.Seed), dim: len(o.Start)}
 	return c, c.begin(o.Start)
 }
 
 func (c *cma) begin(mean []float64) error {
 	var err error
-	c.opt, err = cmaes.NewOptimizer(slices.Clone(mean), cmaSigma, cmaes.OptimizerOptionSeed(int64(c.rng.next()>>1)))
+	c.opt, err = cmaes.NewOptimizer(slices.Clone(mean), cmaSigma, cmaes.OptimizerOptionSeed(int64(c.rng.Next()>>1)))
 	return err
 }
 

@@ -12,6 +12,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/crepe-llm/crepe/internal/splitmix"
 )
 
 // A Sampler proposes points of the unit cube. Every Ask is answered by a Tell
@@ -102,20 +104,13 @@ func snap(x []float64) []float64 {
 	return out
 }
 
-// rng is SplitMix64 (Steele, Lea and Flood 2014): its stream is fixed by
-// definition, whatever the Go version.
-type rng uint64
+// rng draws points.
+type rng struct{ splitmix.Source }
 
-func (r *rng) next() uint64 {
-	*r += 0x9e3779b97f4a7c15
-	z := uint64(*r)
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
+func newRNG(seed uint64) rng { return rng{splitmix.Source(seed)} }
 
 // uniform returns a number in (0, 1).
-func (r *rng) uniform() float64 { return (float64(r.next()>>11) + 0.5) / (1 << 53) }
+func (r *rng) uniform() float64 { return (float64(r.Next()>>11) + 0.5) / (1 << 53) }
 
 func (r *rng) point(dim int) []float64 {
 	x := make([]float64, dim)
@@ -132,7 +127,7 @@ type random struct {
 }
 
 func newRandom(o Options) (Sampler, error) {
-	return &random{rng: rng(o.Seed), dim: len(o.Start)}, nil
+	return &random{rng: newRNG(o.Seed), dim: len(o.Start)}, nil
 }
 
 func (r *random) Ask() ([]float64, error)       { return r.rng.point(r.dim), nil }

@@ -26,7 +26,7 @@ const (
 	tpeBestAtMost = 25
 )
 
-func newTPE(o Options) (Sampler, error) { return &tpe{rng: rng(o.Seed), dim: len(o.Start)}, nil }
+func newTPE(o Options) (Sampler, error) { return &tpe{rng: newRNG(o.Seed), dim: len(o.Start)}, nil }
 
 func (s *tpe) Tell(x []float64, value float64) error {
 	s.trials = append(s.trials, Trial{Number: len(s.trials), X: slices.Clone(x), Value: value})
@@ -87,7 +87,7 @@ func newParzen(trials []Trial, k int) *parzen {
 // draw returns a number from the density: the inverse of the distribution of one
 // of its parts, cut off at the walls.
 func (p *parzen) draw(r *rng) float64 {
-	i := int(r.next() % uint64(len(p.at)))
+	i := int(r.Next() % uint64(len(p.at)))
 	lo, hi := p.inside(i)
 	q := lo + (hi-lo)*r.uniform()
 	return min(max(p.at[i]+p.width[i]*math.Sqrt2*math.Erfinv(2*q-1), 0), 1)

@@ -7,6 +7,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/internal/splitmix"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/score"
@@ -64,17 +65,13 @@ func measurePeaks(r *runner) error {
 }
 
 // values returns n numbers that are about normal, of standard deviation
-// deviation and mean 0: sums of uniform ones from splitmix64.
+// deviation and mean 0: sums of uniform ones.
 func values(n int, deviation float64) []float32 {
 	x := make([]float32, n)
 	const period = 65521 // prime: no two rows of a matrix are alike
-	state := uint64(0)
+	var rng splitmix.Source
 	for i := range min(n, period) {
-		state += 0x9e3779b97f4a7c15
-		z := state
-		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		z ^= z >> 31
+		z := rng.Next()
 		sum := z&0xffff + z>>16&0xffff + z>>32&0xffff + z>>48 // variance 4·2³²/12
 		x[i] = float32(deviation * (float64(sum) - 2*0xffff) / 37837)
 	}
