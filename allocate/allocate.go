@@ -15,8 +15,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
+	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -67,23 +67,14 @@ type Block struct {
 func Methods() []Method { return []Method{Uniform, OWL, DLP, AlphaPruning} }
 
 // Names returns the names of all methods, in their order.
-func Names() []string {
-	var names []string
-	for _, m := range Methods() {
-		names = append(names, m.Name)
-	}
-	return names
+func Names() []string { return registry.Names(Methods(), name) }
+
+// Lookup returns the method called want.
+func Lookup(want string) (Method, error) {
+	return registry.Lookup("allocation", want, Methods(), name)
 }
 
-// Lookup returns the method called name.
-func Lookup(name string) (Method, error) {
-	for _, m := range Methods() {
-		if m.Name == name {
-			return m, nil
-		}
-	}
-	return Method{}, fmt.Errorf("unknown allocation %q, want one of %s", name, strings.Join(Names(), ", "))
-}
+func name(m Method) string { return m.Name }
 
 // Uniform prunes every block alike.
 var Uniform = Method{

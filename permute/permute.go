@@ -18,9 +18,9 @@ package permute
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/pattern"
 )
 
@@ -37,23 +37,14 @@ type Method struct {
 func Methods() []Method { return []Method{CP, LSA} }
 
 // Names returns the names of all methods, in their order.
-func Names() []string {
-	var names []string
-	for _, m := range Methods() {
-		names = append(names, m.Name)
-	}
-	return names
+func Names() []string { return registry.Names(Methods(), name) }
+
+// Lookup returns the method called want.
+func Lookup(want string) (Method, error) {
+	return registry.Lookup("permutation", want, Methods(), name)
 }
 
-// Lookup returns the method called name.
-func Lookup(name string) (Method, error) {
-	for _, m := range Methods() {
-		if m.Name == name {
-			return m, nil
-		}
-	}
-	return Method{}, fmt.Errorf("unknown permutation %q, want one of %s", name, strings.Join(Names(), ", "))
-}
+func name(m Method) string { return m.Name }
 
 // CP deals the columns to the slots by their sums.
 var CP = Method{

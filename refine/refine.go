@@ -15,10 +15,10 @@ package refine
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
@@ -89,23 +89,14 @@ func ParseLayers(s string) (Layers, error) {
 func Methods() []Method { return []Method{DSnoT, Swaps} }
 
 // Names returns the names of all methods, in their order.
-func Names() []string {
-	var names []string
-	for _, m := range Methods() {
-		names = append(names, m.Name)
-	}
-	return names
+func Names() []string { return registry.Names(Methods(), name) }
+
+// Lookup returns the method called want.
+func Lookup(want string) (Method, error) {
+	return registry.Lookup("refinement", want, Methods(), name)
 }
 
-// Lookup returns the method called name.
-func Lookup(name string) (Method, error) {
-	for _, m := range Methods() {
-		if m.Name == name {
-			return m, nil
-		}
-	}
-	return Method{}, fmt.Errorf("unknown refinement %q, want one of %s", name, strings.Join(Names(), ", "))
-}
+func name(m Method) string { return m.Name }
 
 // taskRows is how many rows one task refines: few, since some take many cycles
 // and some none.

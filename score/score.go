@@ -21,8 +21,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
+	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -58,23 +58,14 @@ type Method struct {
 func Methods() []Method { return []Method{Magnitude, Wanda, RIA, CRePE} }
 
 // Names returns the names of all methods, in their order.
-func Names() []string {
-	var names []string
-	for _, m := range Methods() {
-		names = append(names, m.Name)
-	}
-	return names
+func Names() []string { return registry.Names(Methods(), name) }
+
+// Lookup returns the method called want.
+func Lookup(want string) (Method, error) {
+	return registry.Lookup("method", want, Methods(), name)
 }
 
-// Lookup returns the method called name.
-func Lookup(name string) (Method, error) {
-	for _, m := range Methods() {
-		if m.Name == name {
-			return m, nil
-		}
-	}
-	return Method{}, fmt.Errorf("unknown method %q, want one of %s", name, strings.Join(Names(), ", "))
-}
+func name(m Method) string { return m.Name }
 
 // Bounds within which no score overflows float32 for the weights and
 // activations of any real model.

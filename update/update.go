@@ -12,9 +12,8 @@ package update
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
+	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
@@ -60,20 +59,11 @@ type Prepared interface {
 func Methods() []Method { return []Method{SparseGPT, ADMM} }
 
 // Names returns the names of all methods, in their order.
-func Names() []string {
-	var names []string
-	for _, m := range Methods() {
-		names = append(names, m.Name)
-	}
-	return names
+func Names() []string { return registry.Names(Methods(), name) }
+
+// Lookup returns the method called want.
+func Lookup(want string) (Method, error) {
+	return registry.Lookup("update", want, Methods(), name)
 }
 
-// Lookup returns the method called name.
-func Lookup(name string) (Method, error) {
-	for _, m := range Methods() {
-		if m.Name == name {
-			return m, nil
-		}
-	}
-	return Method{}, fmt.Errorf("unknown update %q, want one of %s", name, strings.Join(Names(), ", "))
-}
+func name(m Method) string { return m.Name }

@@ -20,6 +20,7 @@ var layers = map[string]int{
 	"internal/parallel": 0,
 	"internal/progress": 0,
 	"internal/sysinfo":  0,
+	"internal/registry": 0,
 	"internal/splitmix": 0,
 	"demo":              0,
 	"pattern":           0,
