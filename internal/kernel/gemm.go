@@ -19,16 +19,19 @@ import (
 // An element of dst is the same sequence of operations wherever the cuts
 // between tasks lie, so the result does not depend on the number of workers.
 const (
-	blockK = 384 // 384 × 384 × 4 B = 576 KiB of packed b: fits 1 MiB caches
-	blockN = 384 // a multiple of every tile's cols
+	blockK = 528 // rows of packed x this far apart lie in different sets of a cache
+	blockN = 384 // a multiple of every tile's cols; 528 × 384 × 4 B fit 1 MiB caches
 
-	taskRows    = 1024 // rows that share a packed block, unless workers would idle
+	transposed = 32 // a multiple of the depth units that tile's transpositions take
+
+	taskRows    = 2048 // rows that share a packed block, unless workers would idle
 	minTaskRows = 96   // packing b costs about 5/rows of the product
 	minTaskCols = 96
-	tasksAWork  = 4 // tasks a worker, to even out their ends
+	tasksAWork  = 2 // tasks a worker, to even out their ends
 
-	roundOnce  = 4 * blockN // columns from which rounding x once for all tasks pays
-	roundGrain = 1 << 15    // elements below which a goroutine does not pay
+	roundOnce  = 1536    // columns from which rounding x once for all tasks pays
+	slabRows   = 1024    // at least so many rows are rounded at once
+	roundGrain = 1 << 15 // elements below which a goroutine does not pay
 )
 
 // maxRounded is how many bytes of rounded x are in memory, about; more goes in
@@ -97,7 +100,7 @@ func (s Source) widen(dst []float32, off int) {
 	}
 }
 
-// product is one matrix product; the fields are MatMulT's arguments.
+// product is one matrix product; the first fields are MatMulT's arguments.
 type product struct {
 	dst     []float32
 	ldd     int
@@ -107,6 +110,8 @@ type product struct {
 	ldb     int
 	m, n, k int
 	round   bool // x to bfloat16
+
+	kBlock, kBlocks int // elements of a block along k, and how many there are
 
 	// rounded is x in micro-tiles, rows × blockK units each: all along k, then
 	// those of the next rows. nil where the tasks copy x.
@@ -127,6 +132,11 @@ func (p product) run(t *tile) {
 		p.runDots()
 		return
 	}
+	// Of even size: a short last block would read and write dst for little.
+	units := t.units(p.k)
+	units = min(roundUp(ceil(units, ceil(units, blockK)), transposed), blockK)
+	p.kBlock = units * t.perUnit
+	p.kBlocks = ceil(p.k, p.kBlock)
 	if !p.round || p.n < roundOnce {
 		p.runTasks(t)
 		return
@@ -136,110 +146,107 @@ func (p product) run(t *tile) {
 		buf = new([]float32)
 	}
 	defer roundBuffer.Store(buf)
-	rows := max(maxRounded/4/(p.steps(t)*blockK)/taskRows, 1) * taskRows
+	rows := roundUp(max(maxRounded/4/(p.kBlocks*blockK), slabRows), t.rows)
 	for i := 0; i < p.m; i += rows {
 		slab := p
 		slab.m = min(rows, p.m-i)
 		slab.dst, slab.x = p.dst[i*p.ldd:], p.x[i*p.ldx:]
-		*buf = grow(*buf, slab.tiles(t)*p.steps(t)*t.rows*blockK)
+		*buf = grow(*buf, roundUp(slab.m, t.rows)*p.kBlocks*blockK)
 		slab.rounded = *buf
 		slab.roundRows(t)
 		slab.runTasks(t)
 	}
 }
 
-// steps returns the number of blocks along k, tiles that of micro-tiles along m.
-func (p product) steps(t *tile) int { return (p.k + blockK*t.perUnit - 1) / (blockK * t.perUnit) }
-func (p product) tiles(t *tile) int { return (p.m + t.rows - 1) / t.rows }
-
-// tileAt returns the index in rounded of the micro-tile of row i and element
-// k0, which are multiples of its size.
-func (p product) tileAt(t *tile, i, k0 int) int {
-	return (i/t.rows*p.steps(t) + k0/(blockK*t.perUnit)) * t.rows * blockK
-}
-
 // roundRows fills rounded.
-func (p product) roundRows(t *tile) {
-	parallel.For(p.tiles(t), max(1, roundGrain/(t.rows*p.k)), func(lo, hi int) {
-		for i := lo * t.rows; i < min(hi*t.rows, p.m); i += t.rows {
-			for k0 := 0; k0 < p.k; k0 += blockK * t.perUnit {
-				t.loadRows(p.rounded[p.tileAt(t, i, k0):], p.x[i*p.ldx+k0:], p.ldx,
-					min(t.rows, p.m-i), min(blockK*t.perUnit, p.k-k0), true)
+func (p *product) roundRows(t *tile) {
+	size := t.rows * blockK
+	parallel.For(ceil(p.m, t.rows), max(1, roundGrain/(t.rows*p.k)), func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			to := p.rounded[i*p.kBlocks*size:]
+			for k0 := 0; k0 < p.k; k0 += p.kBlock {
+				t.loadRows(to, p.x[i*t.rows*p.ldx+k0:], p.ldx, min(t.rows, p.m-i*t.rows), min(p.kBlock, p.k-k0), true)
+				to = to[size:]
 			}
 		}
 	})
 }
 
 // runTasks computes the product in tasks.
-func (p product) runTasks(t *tile) {
-	rows, cols := p.taskShape(t)
-	across := (p.n + cols - 1) / cols
-	down := (p.m + rows - 1) / rows
-	parallel.For(across*down, 1, func(lo, hi int) {
-		for task := lo; task < hi; task++ {
-			i, j := task/across*rows, task%across*cols
-			p.block(t, i, min(i+rows, p.m), j, min(j+cols, p.n))
+func (p *product) runTasks(t *tile) {
+	tasks := p.tasks(t)
+	parallel.For(len(tasks), 1, func(lo, hi int) {
+		for _, a := range tasks[lo:hi] {
+			p.block(t, a)
 		}
 	})
 }
 
-// taskShape returns the rows and columns of dst that make a task: large enough
-// to pay for packing, small enough to keep all workers busy.
-func (p product) taskShape(t *tile) (rows, cols int) {
-	want := 1
-	if w := runtime.GOMAXPROCS(0); w > 1 {
-		want = tasksAWork * w
-	}
-	rows, cols = taskRows, blockN
-	for {
-		down, across := (p.m+rows-1)/rows, (p.n+cols-1)/cols
-		switch {
-		case down*across >= want:
-		case rows > minTaskRows:
-			rows = max(rows/2, minTaskRows)
-			continue
-		case cols > minTaskCols:
-			cols = max(cols/2, minTaskCols)
-			continue
+// task is a block of dst: rows i0 to i1-1, columns j0 to j1-1, at most blockN.
+type task struct{ i0, i1, j0, j1 int }
+
+// tasks cuts dst: into blocks large enough to pay for packing, the last ones
+// smaller, so that no worker waits long for another at the end.
+func (p *product) tasks(t *tile) []task {
+	workers := runtime.GOMAXPROCS(0)
+	down, across := ceil(p.m, taskRows), ceil(p.n, blockN)
+	if workers > 1 {
+		for most := p.m / minTaskRows; down < most && down*across < tasksAWork*workers; {
+			down = min(2*down, most)
 		}
-		// The same number of tasks, of even size.
-		return roundUp((p.m+down-1)/down, t.rows), roundUp((p.n+across-1)/across, t.cols)
 	}
+	tiles, panels := ceil(p.m, t.rows), ceil(p.n, t.cols)
+	left := down * panels
+	tasks := make([]task, 0, down*(across+1)+4*workers)
+	for i := range down {
+		for j := 0; j < panels; {
+			width := blockN / t.cols
+			if workers > 1 {
+				width = max(min(width, left/(2*workers)), minTaskCols/t.cols)
+			}
+			width = min(width, panels-j)
+			tasks = append(tasks, task{
+				tiles * i / down * t.rows, min(tiles*(i+1)/down*t.rows, p.m),
+				j * t.cols, min((j+width)*t.cols, p.n),
+			})
+			j, left = j+width, left-width
+		}
+	}
+	return tasks
 }
 
-func roundUp(n, to int) int { return (n + to - 1) / to * to }
+func ceil(n, by int) int    { return (n + by - 1) / by }
+func roundUp(n, to int) int { return ceil(n, to) * to }
 
-// block computes rows i0 to i1-1, columns j0 to j1-1 of dst, at most blockN columns.
-func (p product) block(t *tile, i0, i1, j0, j1 int) {
+// block computes what a says of dst.
+func (p *product) block(t *tile, a task) {
 	buf := packBuffers.Get().(*packBuffer)
 	defer packBuffers.Put(buf)
-	step := blockK * t.perUnit
-	for k0 := 0; k0 < p.k; k0 += step {
-		k1 := min(k0+step, p.k)
-		depth := t.units(k1 - k0)
-		t.packT(buf.b[:], p.b, j0*p.ldb+k0, p.ldb, j1-j0, k1-k0)
-		for i := i0; i < i1; i += t.rows {
-			rows := min(t.rows, i1-i)
-			a, next := p.rowsOf(t, buf, i, rows, k0, k1)
-			next.rows = min(t.rows, i1-i-rows)
-			t.sweep(p.dst[i*p.ldd+j0:], p.ldd, sweepInput{
-				a: a, b: buf.b[:], stride: depth, tmp: buf.tmp[:],
-				rows: rows, n: j1 - j0, depth: depth, accumulate: k0 > 0, next: next,
-			})
+	in := sweepInput{b: buf.b[:], tmp: buf.tmp[:], n: a.j1 - a.j0}
+	for k0 := 0; k0 < p.k; k0 += p.kBlock {
+		k := min(p.kBlock, p.k-k0)
+		in.depth, in.accumulate = t.units(k), k0 > 0
+		t.packT(buf.b[:], p.b, a.j0*p.ldb+k0, p.ldb, a.j1-a.j0, k)
+		at, along := 0, 0 // of rounded
+		if p.rounded != nil {
+			along = p.kBlocks * t.rows * blockK
+			at = (a.i0/t.rows*p.kBlocks + k0/p.kBlock) * t.rows * blockK
+		}
+		for i := a.i0; i < a.i1; i += t.rows {
+			in.rows = min(t.rows, a.i1-i)
+			in.next = nextRows{rows: min(t.rows, a.i1-i-in.rows)}
+			if p.rounded != nil {
+				in.a = p.rounded[at:]
+				at += along
+				in.next.x, in.next.ld = p.rounded[min(at, len(p.rounded)):], blockK
+			} else {
+				t.loadRows(buf.a[:], p.x[i*p.ldx+k0:], p.ldx, in.rows, k, p.round)
+				in.a = buf.a[:]
+				in.next.x, in.next.ld = p.x[min((i+t.rows)*p.ldx+k0, len(p.x)):], p.ldx
+			}
+			t.sweep(p.dst[i*p.ldd+a.j0:], p.ldd, &in)
 		}
 	}
-}
-
-// rowsOf returns the micro-tile of rows i and on, and where that of the rows
-// after it will be read.
-func (p product) rowsOf(t *tile, buf *packBuffer, i, rows, k0, k1 int) (a []float32, next nextRows) {
-	if p.rounded != nil {
-		at, after := p.tileAt(t, i, k0), p.tileAt(t, i+t.rows, k0)
-		return p.rounded[at:], nextRows{x: p.rounded[min(after, len(p.rounded)):], ld: blockK}
-	}
-	t.loadRows(buf.a[:], p.x[i*p.ldx+k0:], p.ldx, rows, k1-k0, p.round)
-	after := min((i+t.rows)*p.ldx+k0, len(p.x))
-	return buf.a[:], nextRows{x: p.x[after:], ld: p.ldx}
 }
 
 // packBuffer is what one worker packs into.

@@ -49,6 +49,7 @@ func benchGemm(b *testing.B, m, n, k int) {
 	} {
 		b.Run(v.name, func(b *testing.B) {
 			eachBenchLevel(b, func(b *testing.B) {
+				v.f(dst, n, x.F32, k, v.w, k, m, n, k) // fresh memory costs once
 				for b.Loop() {
 					v.f(dst, n, x.F32, k, v.w, k, m, n, k)
 				}

@@ -221,7 +221,7 @@ func TestMatMulTDoesNotDependOnWorkers(t *testing.T) {
 // Rounding x in slabs of rows changes nothing.
 func TestMatMulTBF16InSlabs(t *testing.T) {
 	defer func(was int) { maxRounded = was }(maxRounded)
-	const m, n, k = 2*taskRows + 7, roundOnce, 33
+	const m, n, k = 2*slabRows + 7, roundOnce, 33
 	rng := rand.New(rand.NewPCG(3, 0))
 	x, _ := testSource(rng, "f32", m*k)
 	b, _ := testSource(rng, "bf16", n*k)

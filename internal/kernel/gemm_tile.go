@@ -133,8 +133,7 @@ type sweepInput struct {
 	a, b       []float32 // packed rows and panels
 	tmp        []float32 // maxTileRows · maxTileCols
 	rows, n    int       // of the result
-	depth      int       // units to sum over
-	stride     int       // units between panels
+	depth      int       // units to sum over, and between panels
 	accumulate bool      // add to dst
 	next       nextRows  // what loadRows reads after this
 }
@@ -147,7 +146,7 @@ type nextRows struct {
 }
 
 // sweep multiplies the rows in p.a with all panels in p.b.
-func (t *tile) sweep(dst []float32, ldd int, p sweepInput) {
+func (t *tile) sweep(dst []float32, ldd int, p *sweepInput) {
 	mul, height := t.mul, t.rows
 	if p.rows <= t.fewRows {
 		mul, height = t.few, t.fewRows
@@ -157,7 +156,7 @@ func (t *tile) sweep(dst []float32, ldd int, p sweepInput) {
 		if i := j / t.cols; i < p.next.rows {
 			next = &p.next.x[i*p.next.ld]
 		}
-		b := &p.b[j*p.stride]
+		b := &p.b[j*p.depth]
 		cols := min(t.cols, p.n-j)
 		if p.rows == height && cols == t.cols {
 			mul(&dst[j], ldd, &p.a[0], b, p.depth, p.accumulate, next)

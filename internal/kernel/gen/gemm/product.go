@@ -10,7 +10,7 @@ import (
 
 // blockK is the constant of package kernel: the distance, in depth units of 4
 // bytes, of the rows of packed x.
-const blockK = 384
+const blockK = 528
 
 // unroll hides the loop's own three instructions behind the multiplications.
 const unroll = 4
