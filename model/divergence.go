@@ -44,12 +44,13 @@ func (h *Head) Compare(dense *Head, x, y tensor.Matrix, targets []int32, dst []D
 		if err != nil {
 			return err
 		}
-		for lo := 0; lo < x.Rows; lo += chunkTokens {
-			hi := min(lo+chunkTokens, x.Rows)
+		const tokens = 512 // whose logits over a part are kept
+		for lo := 0; lo < x.Rows; lo += tokens {
+			hi := min(lo+tokens, x.Rows)
 			logits := tensor.NewMatrix(hi-lo, part.n)
-			h.logits(part, x.Slice(lo, hi), func(t int, q []float32) { copy(logits.Row(t), q) })
-			dense.logits(densePart, y.Slice(lo, hi), func(t int, p []float32) {
-				pairs[lo+t].add(first, p, logits.Row(t), int(targets[lo+t]))
+			h.logits(part, x.Slice(lo, hi), func(t, i int, q []float32) { copy(logits.Row(t)[i:], q) })
+			dense.logits(densePart, y.Slice(lo, hi), func(t, i int, p []float32) {
+				pairs[lo+t].add(first+i, p, logits.Row(t)[i:][:len(p)], int(targets[lo+t]))
 			})
 		}
 	}

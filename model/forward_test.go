@@ -48,6 +48,8 @@ func TestDecoderEqualsWholeSequence(t *testing.T) {
 
 // TestLongSequence passes more tokens than fit a chunk.
 func TestLongSequence(t *testing.T) {
+	defer func(was int) { chunkTokens = was }(chunkTokens)
+	chunkTokens = 512
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, name := range golden.Folders(t, fixturesDir) {
 		t.Run(name, func(t *testing.T) {

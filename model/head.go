@@ -21,8 +21,10 @@ type Head struct {
 
 const nowhere = -1
 
-// headChunkBytes bounds the rows of the head's matrix in memory.
-const headChunkBytes = 64 << 20
+const (
+	headChunkBytes = 64 << 20 // bounds the rows of the head's matrix in memory
+	headRun        = 4096     // logits of a token at a time; 32 MiB for chunkTokens
+)
 
 // LoadHead reads the final norm; the matrix is read when it is used.
 func (m *Model) LoadHead() (*Head, error) {
@@ -128,26 +130,31 @@ func (h *Head) stream(x tensor.Matrix, f func(t, first int, part []float32)) err
 			return err
 		}
 		for lo := 0; lo < x.Rows; lo += chunkTokens {
-			h.logits(part, x.Slice(lo, min(lo+chunkTokens, x.Rows)), func(t int, y []float32) { f(lo+t, first, y) })
+			h.logits(part, x.Slice(lo, min(lo+chunkTokens, x.Rows)), func(t, i int, y []float32) { f(lo+t, first+i, y) })
 		}
 	}
 	return nil
 }
 
-// logits calls f with the logits of x's tokens over a part of the vocabulary.
-// The norm is computed again for each part: it costs a thousandth of the product.
-func (h *Head) logits(part rows, x tensor.Matrix, f func(t int, y []float32)) {
+// logits calls f with the logits of x's tokens over part, one run of the
+// vocabulary after another, the first of which is part's i-th. The norm is
+// computed again for each part: it costs a thousandth of the product.
+func (h *Head) logits(part rows, x tensor.Matrix, f func(t, i int, y []float32)) {
 	defer h.st.release(h.st.mark())
 	normed := h.st.alloc(x.Rows, x.Cols)
 	normRows(normed, x, h.norm, h.m.Config.NormEps)
-	y := h.st.alloc(x.Rows, part.n)
-	part.apply(y, normed)
-	eachToken(x.Rows, func(t int) {
-		if limit := h.m.Config.logitCap; limit > 0 {
-			kernel.SoftCap(y.Row(t), limit)
-		}
-		f(t, y.Row(t))
-	})
+	all := h.st.alloc(x.Rows, min(part.n, headRun))
+	for i := 0; i < part.n; i += headRun {
+		n := min(headRun, part.n-i)
+		y := tensor.Matrix{Rows: x.Rows, Cols: n, Data: all.Data[:x.Rows*n]}
+		rows{Linear: part.Linear, lo: part.lo + i, n: n}.apply(y, normed)
+		eachToken(x.Rows, func(t int) {
+			if limit := h.m.Config.logitCap; limit > 0 {
+				kernel.SoftCap(y.Row(t), limit)
+			}
+			f(t, i, y.Row(t))
+		})
+	}
 }
 
 // load returns the vocabulary rows from first on, reading them unless they are

@@ -110,17 +110,24 @@ func (f *mlp) runChunks(st *State, h tensor.Matrix, out *residual) {
 	}
 }
 
-// activate writes act(Gate h) · Up h into dst.
+// activate writes act(Gate h) · Up h into dst, Up h in parts of its features: as
+// many tokens as there are share the packing of weights.
 func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
 	defer st.release(st.mark())
-	up := st.alloc(h.Rows, f.up.n)
 	f.gate.apply(dst, h)
-	f.up.apply(up, h)
-	eachToken(h.Rows, func(t int) {
-		if f.gelu {
-			kernel.GeluMul(dst.Row(t), dst.Row(t), up.Row(t))
-			return
-		}
-		kernel.SiluMul(dst.Row(t), dst.Row(t), up.Row(t))
-	})
+	act := kernel.SiluMul
+	if f.gelu {
+		act = kernel.GeluMul
+	}
+	width := min(f.up.n, max(f.up.n*chunkTokens/2/h.Rows, 1))
+	up := st.alloc(h.Rows, width)
+	for lo := 0; lo < f.up.n; lo += width {
+		n := min(width, f.up.n-lo)
+		part := tensor.Matrix{Rows: h.Rows, Cols: n, Data: up.Data[:h.Rows*n]}
+		rows{Linear: f.up.Linear, lo: f.up.lo + lo, n: n}.apply(part, h)
+		eachToken(h.Rows, func(t int) {
+			to := dst.Row(t)[lo : lo+n]
+			act(to, to, part.Row(t))
+		})
+	}
 }
