@@ -2,10 +2,11 @@
 // optimisation (CRePE, section 4).
 //
 // Stage 1 asks a sampler for candidates and rates them by a proxy that needs
-// one Linear and no model pass: Gini_pruned (Proxy). Stage 2 prunes the whole
-// model with the best of them and measures perplexity on held-out text; the
-// lowest wins. RIA and equal coefficients are always verified too, so that the
-// winner is not above RIA on that text.
+// one Linear and no model pass: Gini_pruned (Proxy). Stage 2 measures perplexity
+// on held-out text of the whole model pruned by the best of them; the lowest
+// wins. Those that cannot win are told by a quick pruning (race). RIA and equal
+// coefficients are always verified too, so that the winner is not above RIA on
+// that text.
 //
 // Mask and Gini do not change when all coefficients are scaled, so candidates
 // are points of the triangle α + β + γ = 1.

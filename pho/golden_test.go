@@ -59,24 +59,6 @@ func TestGiniEqualsNumpy(t *testing.T) {
 	}
 }
 
-func TestHopelessNeedsMoreThanNoise(t *testing.T) {
-	best := make([]float64, 64)
-	worse, noisy := make([]float64, 16), make([]float64, 16)
-	for i := range worse {
-		worse[i] = 0.5 + 0.01*float64(i%3)
-		noisy[i] = float64(i%2)*2 - 0.9 // mean 0.1, deviation 1
-	}
-	if !hopeless(worse, best) || hopeless(noisy, best) || hopeless(worse[:7], best) || hopeless(worse, nil) {
-		t.Errorf("hopeless: %t %t, want true and false", hopeless(worse, best), hopeless(noisy, best))
-	}
-	// Student's t, one-sided 99.9 %: tables say 4.785 for 7 and 3.733 for 15.
-	for f, limit := range map[float64]float64{7: 4.785, 15: 3.733} {
-		if got := above(limit*limit, f); !(math.Abs(got-0.001) <= 2e-6) {
-			t.Errorf("P(T > %v) of %v degrees of freedom is %v, want 0.001", limit, f, got)
-		}
-	}
-}
-
 // testdata/proxies.json is made by tools/spearman_golden.py. Shares are counts;
 // Gini coefficients are as near as in TestGiniEqualsNumpy.
 func TestProxiesEqualNumpyAndScipy(t *testing.T) {

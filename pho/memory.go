@@ -19,7 +19,8 @@ func (o *Options) Fit(m *model.Model, budget int64, dir string) error {
 	if budget == 0 {
 		return nil // nobody knows
 	}
-	const others = 128 << 20 // the program, scores and a sequence's activations
+	const program = 128 << 20 // with scores and a sequence's activations
+	others := program + prune.ReferenceBytes(m)
 	experts, block := m.FitBlocks(budget)
 	if experts > 0 || block+others > budget {
 		return fmt.Errorf("%w: %d MiB, want at least %d MiB: a search holds a whole block (%d) beside %d for the rest",

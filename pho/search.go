@@ -3,7 +3,6 @@ package pho
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -29,7 +28,7 @@ const ClimbSampler = "hillclimb"
 
 // Options of a search.
 type Options struct {
-	Recipe  recipe.Recipe // what to prune by, but for the coefficients
+	Recipe  recipe.Recipe // what to prune by, but for the coefficients; without steps after the method
 	Sampler string
 	Trials  int
 	Top     int
@@ -65,6 +64,9 @@ func (o *Options) Validate() error {
 	case len(o.Kernels) == 0:
 		return fmt.Errorf("kernels: none, want one at least")
 	}
+	if steps := o.RecipeOf(Equal(o.Kernels[0])).Spec(); steps != "crepe" {
+		return fmt.Errorf("recipe: %s, want no step after the method: coefficients are searched for crepe alone", steps)
+	}
 	for _, k := range o.Kernels {
 		if _, err := o.RecipeOf(Equal(k)).Resolve(); err != nil {
 			return err
@@ -83,7 +85,7 @@ func (o *Options) RecipeOf(c Coefficients) recipe.Recipe {
 // Fields are what a study in a store must agree on to go on with.
 func (o *Options) Fields(compute model.Compute) []search.Field {
 	r := o.Recipe.WithDefaults()
-	return []search.Field{
+	fields := []search.Field{
 		{Name: "crepe", Value: prune.Version},
 		{Name: "model", Value: o.Model},
 		{Name: "pattern", Value: cmp.Or(r.Pattern, r.Sparsity)},
@@ -96,6 +98,13 @@ func (o *Options) Fields(compute model.Compute) []search.Field {
 		{Name: "fused", Value: r.Fused},
 		{Name: "compute", Value: compute.String()},
 	}
+	if r.Compare != "" {
+		fields = append(fields, search.Field{Name: "compare", Value: r.Compare})
+	}
+	if r.Power != nil {
+		fields = append(fields, search.Field{Name: "power", Value: fmt.Sprint(*r.Power)})
+	}
+	return fields
 }
 
 // start is where samplers begin in the cube: a third axis is that of kernels.
@@ -119,10 +128,17 @@ func (o *Options) at(x []float64) Coefficients {
 // Candidate is what is known of one.
 type Candidate struct {
 	Coefficients
-	Gini       float64 `json:"gini"`
-	Perplexity float64 `json:"perplexity,omitempty"` // 0: not verified; of Windows windows
-	Windows    int     `json:"windows,omitempty"`
-	GivenUp    bool    `json:"given_up,omitempty"` // it could not win with Confidence
+	Gini       float64    `json:"gini"`
+	Perplexity float64    `json:"perplexity,omitempty"` // of the model pruned in full, all windows; 0: not known
+	Screened   *Screening `json:"screened,omitempty"`   // nil if it was not
+	GivenUp    bool       `json:"given_up,omitempty"`   // it cannot win with Confidence: not pruned in full
+}
+
+// Screening is what is known of a candidate before it is pruned in full.
+type Screening struct {
+	Windows    int     `json:"windows"`          // that it was screened on
+	Perplexity float64 `json:"perplexity"`       // of these; compares with nothing
+	Chance     float64 `json:"chance,omitempty"` // of being the best, in full
 }
 
 // Result is a finished search.
@@ -132,19 +148,9 @@ type Result struct {
 	Trials   int         `json:"trials"`
 	Verified []Candidate `json:"-"` // the best first, those given up last
 
-	// Masks are the best's, with Options.KeepMasks, and nil if it was verified by
-	// an earlier run.
+	// Masks are the best's, with Options.KeepMasks, and nil if it was pruned by an
+	// earlier run.
 	Masks prune.Masks `json:"-"`
-}
-
-// verification is the kind of their records: keys are candidates as JSON, values
-// a verified.
-const verification = "verification"
-
-type verified struct {
-	NLL     []float64 `json:"nll"` // by window, nats per token
-	GivenUp bool      `json:"given_up,omitempty"`
-	Against float64   `json:"against,omitempty"` // mean NLL of what it was given up against
 }
 
 type searcher struct {
@@ -152,8 +158,8 @@ type searcher struct {
 	study search.Study
 	proxy *Proxy
 	v     verifier
-	done  map[string]verified // by candidate
-	fixed []Candidate         // RIA first
+	done  map[string][]float64 // measurements in the study, by kind and key
+	fixed []Candidate          // RIA first
 	rated []Candidate
 }
 
@@ -162,7 +168,7 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	s := &searcher{opt: opt, done: map[string]verified{}, v: newVerifier(m, opt)}
+	s := &searcher{opt: opt, done: map[string][]float64{}, v: newVerifier(m, opt)}
 	var err error
 	if s.study, err = opt.Store.Study(ctx, opt.Name, opt.Fields(m.Compute)); err != nil {
 		return nil, err
@@ -190,22 +196,6 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	s.proxy = nil // stage 2 needs the memory
 	m.Trim()
 	return s.verify(ctx)
-}
-
-// recall takes up the verifications of an earlier run.
-func (s *searcher) recall(ctx context.Context) error {
-	records, err := s.study.Records(ctx, verification)
-	if err != nil {
-		return err
-	}
-	for _, r := range records {
-		var v verified
-		if err := json.Unmarshal([]byte(r.Value), &v); err != nil {
-			return fmt.Errorf("verification of %s: %w", r.Key, err)
-		}
-		s.done[r.Key] = v
-	}
-	return nil
 }
 
 // rate is stage 1.
@@ -260,11 +250,18 @@ func (s *searcher) rate(ctx context.Context) error {
 // rateAt rates the candidate at x of the cube.
 func (s *searcher) rateAt(ctx context.Context, x []float64) error {
 	c, err := s.rating(s.opt.at(x))
-	if err == nil && s.opt.Sampler == ClimbSampler {
-		_, _, err = s.check(ctx, &c, nil)
+	if err != nil {
+		return err
+	}
+	if s.opt.Sampler == ClimbSampler {
+		var e entrant
+		if _, err := s.measure(ctx, &e, c.Coefficients); err != nil {
+			return err
+		}
+		c.Perplexity = math.Exp(mean(e.full))
 	}
 	s.rated = append(s.rated, c)
-	return err
+	return nil
 }
 
 func (s *searcher) rating(c Coefficients) (Candidate, error) {
@@ -280,10 +277,10 @@ func (s *searcher) show(stage int, c []Candidate) {
 	}
 }
 
-// sortCandidates orders by perplexity where it is known in full, else by Gini.
+// sortCandidates orders by perplexity where it is known, else by Gini.
 func sortCandidates(c []Candidate) {
 	key := func(c Candidate) float64 {
-		if c.Perplexity == 0 || c.GivenUp {
+		if c.Perplexity == 0 {
 			return math.Inf(1)
 		}
 		return c.Perplexity
@@ -291,104 +288,4 @@ func sortCandidates(c []Candidate) {
 	slices.SortStableFunc(c, func(a, b Candidate) int {
 		return cmp.Or(cmp.Compare(key(a), key(b)), cmp.Compare(a.Gini, b.Gini))
 	})
-}
-
-// chosen returns the candidates of stage 2: RIA, equal coefficients, and the
-// Top best rated without duplicates.
-func (s *searcher) chosen() []Candidate {
-	list := slices.Clone(s.fixed)
-	sorted := slices.Clone(s.rated)
-	sortCandidates(sorted)
-	for _, c := range sorted {
-		again := func(d Candidate) bool {
-			if s.opt.Sampler == ClimbSampler { // all are verified: nothing is saved
-				return c.Coefficients == d.Coefficients
-			}
-			return c.Duplicates(d.Coefficients)
-		}
-		if len(list) < len(s.fixed)+s.opt.Top && !slices.ContainsFunc(list, again) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-// verify is stage 2. What the best so far is depends on the candidates before
-// alone, so that an interrupted search goes on as if it had not been.
-func (s *searcher) verify(ctx context.Context) (*Result, error) {
-	list := s.chosen()
-	res := &Result{Trials: len(s.rated)}
-	var best []float64 // NLL of the best so far
-	for i := range list {
-		c, against := &list[i], best
-		if i == 0 {
-			against = nil // RIA is measured in full, to say what was won against it
-		}
-		v, masks, err := s.check(ctx, c, against)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c, err)
-		}
-		if !v.GivenUp && (best == nil || mean(v.NLL) < mean(best)) {
-			best = v.NLL
-			if res.Masks = nil; s.opt.KeepMasks {
-				res.Masks = masks
-			}
-		}
-		s.show(2, list[:i+1])
-	}
-	res.RIA, res.Verified = list[0], list
-	sortCandidates(res.Verified)
-	res.Best = res.Verified[0]
-	return res, nil
-}
-
-// check verifies c unless an earlier run has, giving up against best. The masks
-// are nil if one has.
-func (s *searcher) check(ctx context.Context, c *Candidate, best []float64) (verified, prune.Masks, error) {
-	key := key(c.Coefficients)
-	v, ok := s.done[key]
-	var masks prune.Masks
-	if !ok || v.GivenUp && (best == nil || v.Against < mean(best)) { // what it was given up against is not in this search
-		name := fmt.Sprintf("verify %s", c.Normalized())
-		var err error
-		if v.NLL, masks, err = s.v.measure(ctx, name, s.opt.RecipeOf(c.Coefficients), best); err != nil {
-			return v, nil, err
-		}
-		if v.GivenUp, v.Against = len(v.NLL) < len(s.opt.Verify.Tokens), 0; v.GivenUp {
-			v.Against = mean(best)
-		}
-		if err := s.keep(ctx, key, v, ok); err != nil {
-			return v, nil, err
-		}
-	}
-	c.Perplexity, c.Windows, c.GivenUp = math.Exp(mean(v.NLL)), len(v.NLL), v.GivenUp
-	return v, masks, nil
-}
-
-// keep stores a verification, in the place of an earlier one if there is.
-func (s *searcher) keep(ctx context.Context, key string, v verified, again bool) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx) // what is finished is kept, whoever has lost patience meanwhile
-	if again {
-		if err := s.study.Remove(ctx, verification, key); err != nil {
-			return err
-		}
-	}
-	if err := s.study.Add(ctx, verification, search.Record{Key: key, Value: string(text)}); err != nil {
-		return err
-	}
-	s.done[key] = v
-	return nil
-}
-
-// key is a candidate as JSON.
-func key(c Coefficients) string {
-	text, err := json.Marshal(c)
-	if err != nil {
-		panic(fmt.Sprintf("pho: candidate %v has no JSON: %v", c, err))
-	}
-	return string(text)
 }

@@ -3,9 +3,6 @@ package pho
 import (
 	"context"
 	"fmt"
-	"math"
-
-	"gonum.org/v1/gonum/mathext"
 
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/hidden"
@@ -14,22 +11,15 @@ import (
 	"github.com/crepe-llm/crepe/recipe"
 )
 
-// Confidence is that with which a candidate is given up: looked at after each
-// eighth of the windows, it is given up with at most 1 − Confidence probability
-// if all windows together would make it the best.
-const Confidence = 0.95
-
-// looks is into how many parts the windows are divided. The last is no look: all
-// is known then.
-const looks = 8
-
 // MinVerify windows are the fewest that a difference is judged by.
 const MinVerify = 8
 
-// verifier measures candidates of one model.
+// verifier measures candidates of one model: the mean negative log-likelihood, nats
+// per token, of each window.
 type verifier struct {
 	m       *model.Model
 	pruner  *prune.InMemory
+	ref     *prune.Reference // that candidates are screened by
 	windows [][]int32
 	spill   string // folder for hidden states; empty keeps them in memory
 }
@@ -40,75 +30,56 @@ func newVerifier(m *model.Model, o Options) verifier {
 	return verifier{m: m, pruner: pruner, windows: spread(o.Verify.Tokens), spill: o.SpillDir}
 }
 
-// measure prunes by rec and returns the mean negative log-likelihood, nats per
-// token, of each window; of fewer than all if the rest cannot make rec win
-// against best, those of the best so far (nil: none).
-func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe, best []float64) ([]float64, prune.Masks, error) {
-	part := max((len(v.windows)+looks-1)/looks, MinVerify)
-	if best == nil {
-		part = len(v.windows)
-	}
-	next := func(n int) [][]int32 { return v.windows[n:min(n+part, len(v.windows))] }
-	store, err := v.store(next(0))
+// each is what is done with every block once it is pruned.
+type each = func(block model.Block) error
+
+// measure prunes by rec and measures all windows.
+func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) ([]float64, prune.Masks, error) {
+	return v.run(ctx, v.windows, func(f each) (prune.Masks, error) {
+		return v.pruner.Prune(ctx, name, rec, f)
+	})
+}
+
+// measureReference is measure by what others are to be screened by.
+func (v *verifier) measureReference(ctx context.Context, name string, rec recipe.Recipe) ([]float64, prune.Masks, error) {
+	return v.run(ctx, v.windows, func(f each) (masks prune.Masks, err error) {
+		v.ref, masks, err = v.pruner.Reference(ctx, name, rec, f)
+		return masks, err
+	})
+}
+
+// calibrate is measureReference without measuring.
+func (v *verifier) calibrate(ctx context.Context, name string, rec recipe.Recipe) (err error) {
+	v.ref, _, err = v.pruner.Reference(ctx, name, rec, func(model.Block) error { return nil })
+	return err
+}
+
+// screen prunes by rec as the reference lets it be guessed, and measures windows
+// lo to hi.
+func (v *verifier) screen(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) ([]float64, error) {
+	nll, _, err := v.run(ctx, v.windows[lo:hi], func(f each) (prune.Masks, error) {
+		return v.ref.Screen(ctx, name, rec, f)
+	})
+	return nll, err
+}
+
+// run measures windows, which pass each block as soon as prune has pruned it.
+func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) (prune.Masks, error)) ([]float64, prune.Masks, error) {
+	store, err := hidden.New(len(windows), len(windows[0]), v.m.Width(), v.spill)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { store.Close() }()
+	defer store.Close()
+	if err := store.Embed(v.m, windows); err != nil {
+		return nil, nil, fmt.Errorf("verification: %w", err)
+	}
 	st := v.m.NewState()
-	forward := func(b model.Block) error { return store.Forward(ctx, b, st, func() {}) }
-	masks, err := v.pruner.Prune(ctx, name, rec, forward)
+	masks, err := prune(func(b model.Block) error { return store.Forward(ctx, b, st, func() {}) })
 	if err != nil {
 		return nil, nil, err
 	}
-	var nll []float64
-	for {
-		now, err := eval.NLL(ctx, v.m, next(len(nll)), store, func(int) {})
-		if err != nil {
-			return nil, nil, err
-		}
-		nll = append(nll, now...)
-		if len(nll) == len(v.windows) || hopeless(nll, best) {
-			return nll, masks, nil
-		}
-		if err := store.Close(); err != nil {
-			return nil, nil, err
-		}
-		if store, err = v.store(next(len(nll))); err != nil {
-			return nil, nil, err
-		}
-		if err := v.pass(masks, forward); err != nil {
-			return nil, nil, err
-		}
-	}
-}
-
-// pass calls forward with every block, pruned by masks.
-func (v *verifier) pass(masks prune.Masks, forward func(model.Block) error) error {
-	for b := range v.m.Blocks() {
-		block, err := v.m.LoadBlock(b)
-		if err != nil {
-			return err
-		}
-		masks.Apply(block)
-		err = forward(block)
-		block.Release()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (v *verifier) store(w [][]int32) (*hidden.Store, error) {
-	s, err := hidden.New(len(w), len(w[0]), v.m.Width(), v.spill)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Embed(v.m, w); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("verification: %w", err)
-	}
-	return s, nil
+	nll, err := eval.NLL(ctx, v.m, windows, store, func(int) {})
+	return nll, masks, err
 }
 
 func mean(x []float64) float64 {
@@ -117,43 +88,6 @@ func mean(x []float64) float64 {
 		s += v
 	}
 	return s / float64(len(x))
-}
-
-// hopeless reports whether the mean of all of a candidate's windows, of which
-// nll are the first, is above best's with the confidence of a look:
-//
-//	d̄ > t·s/√n·√(1 − n/N),   d_w = nll_w − best_w,  n of N windows
-//
-// the last factor because the other N − n windows are all there is to come. t is
-// Student's for n − 1 degrees of freedom at 1 − (1 − Confidence)/(looks − 1), so
-// that all looks together err with 1 − Confidence at most (Bonferroni).
-func hopeless(nll, best []float64) bool {
-	n := float64(len(nll))
-	if best == nil || len(nll) < MinVerify {
-		return false
-	}
-	d := make([]float64, len(nll))
-	for i := range nll {
-		d[i] = nll[i] - best[i]
-	}
-	m, ss := mean(d), 0.0
-	for _, v := range d {
-		ss += (v - m) * (v - m)
-	}
-	variance := ss / (n - 1) / n * (1 - n/float64(len(best)))
-	if m <= 0 {
-		return false
-	}
-	return above(m*m/variance, n-1) < (1-Confidence)/(looks-1)
-}
-
-// above returns P(T > t) for Student's t with f degrees of freedom and t ≥ 0,
-// given by its square.
-func above(t2, f float64) float64 {
-	if math.IsInf(t2, 1) {
-		return 0
-	}
-	return mathext.RegIncBeta(f/2, 0.5, f/(f+t2)) / 2
 }
 
 // spread returns the windows in an order in which the first few are spread over

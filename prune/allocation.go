@@ -138,7 +138,7 @@ func (r *runner) measureBlock(ctx context.Context, a *allocate.Method, b int, to
 func (r *runner) pass(ctx context.Context, block model.Block, last bool) (map[*model.Input]*stats.Input, error) {
 	acc := accumulators(block)
 	if last {
-		return r.gather(ctx, block, acc)
+		return r.gather(ctx, block, acc, 0, r.store.Len())
 	}
 	if err := r.store.Pass(ctx, block, r.m.NewState(), acc.tap, func() { r.bar.Add(1) }); err != nil {
 		return nil, err

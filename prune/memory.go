@@ -21,15 +21,7 @@ import (
 // a weight.
 type Masks map[string][]*mask.Mask
 
-// Apply prunes the Linears of a block that was just loaded.
-func (m Masks) Apply(block model.Block) {
-	for _, in := range block.Inputs() {
-		for _, l := range in.Linears {
-			m.applyTo(l)
-		}
-	}
-}
-
+// applyTo prunes l, which has masks unless it is left dense.
 func (m Masks) applyTo(l *model.Linear) {
 	masks := m[l.Name]
 	if len(masks) == 1 {
@@ -79,6 +71,15 @@ func NewInMemory(m *model.Model, text *windows.Set) *InMemory {
 // Prune prunes by rec and calls each with every block once it is pruned; the
 // block is each's until it returns. name is that of the step.
 func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (Masks, error) {
+	return p.prune(ctx, name, rec, p.text.Tokens, p.observe, each)
+}
+
+// observer returns what the inputs of block b, which is dense, see of r's
+// sequences.
+type observer func(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error)
+
+// prune is Prune on sequences, by what observe makes of them.
+func (p *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, sequences [][]int32, observe observer, each func(block model.Block) error) (Masks, error) {
 	resolved, err := rec.Resolve()
 	if err != nil {
 		return nil, err
@@ -97,17 +98,17 @@ func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, ea
 	if err := p.allocate(ctx, r); err != nil {
 		return nil, err
 	}
-	if r.store, err = hidden.New(len(p.text.Tokens), p.text.SeqLen, p.m.Width(), p.SpillDir); err != nil {
+	if r.store, err = hidden.New(len(sequences), p.text.SeqLen, p.m.Width(), p.SpillDir); err != nil {
 		return nil, err
 	}
 	defer r.store.Close()
-	if err := r.store.Embed(p.m, p.text.Tokens); err != nil {
+	if err := r.store.Embed(p.m, sequences); err != nil {
 		return nil, fmt.Errorf("calibration: %w", err)
 	}
 	const passes = 2
 	r.bar = p.Progress.Start(name, int64(passes*r.store.Len()*p.m.Blocks()), "sequences")
 	for b := range p.m.Blocks() {
-		if err := p.block(ctx, r, b, each); err != nil {
+		if err := p.block(ctx, r, b, observe, each); err != nil {
 			return nil, fmt.Errorf("block %d: %w", b, err)
 		}
 	}
@@ -115,14 +116,14 @@ func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, ea
 }
 
 // block takes block b from dense to pruned, and the hidden states past it.
-func (p *InMemory) block(ctx context.Context, r *runner, b int, each func(model.Block) error) error {
+func (p *InMemory) block(ctx context.Context, r *runner, b int, observe observer, each func(model.Block) error) error {
 	r.target = r.targetOf(b)
 	block, err := r.load(p.m, b)
 	if err != nil {
 		return err
 	}
 	defer block.Release()
-	seen, err := p.observe(ctx, r, b, block)
+	seen, err := observe(ctx, r, b, block)
 	if err != nil {
 		return err
 	}
@@ -158,6 +159,7 @@ func (p *InMemory) allocate(ctx context.Context, r *runner) error {
 	return nil
 }
 
+// observe is the observer of Prune.
 func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
 	if b == 0 && p.hasFirst(r.plan, block) {
 		seen := map[*model.Input]*stats.Input{}

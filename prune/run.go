@@ -339,13 +339,13 @@ func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Inp
 			acc[in].WithMoments()
 		}
 	}
-	return r.gather(ctx, block, acc)
+	return r.gather(ctx, block, acc, 0, r.store.Len())
 }
 
-// gather is observe into acc.
-func (r *runner) gather(ctx context.Context, block model.Block, acc gatherers) (map[*model.Input]*stats.Input, error) {
+// gather adds sequences lo to hi to acc and returns what it has seen of the first hi.
+func (r *runner) gather(ctx context.Context, block model.Block, acc gatherers, lo, hi int) (map[*model.Input]*stats.Input, error) {
 	st := r.m.NewState()
-	for i := range r.store.Len() {
+	for i := lo; i < hi; i++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -358,7 +358,7 @@ func (r *runner) gather(ctx context.Context, block model.Block, acc gatherers) (
 		}
 		r.bar.Add(1)
 	}
-	return acc.inputs(block, r.store.Len())
+	return acc.inputs(block, hi)
 }
 
 // gatherers are the accumulators of a block's inputs.

@@ -35,10 +35,12 @@ func newSearch(a *app) *cobra.Command {
 
 Stage 1 rates --trials candidates by the Gini coefficient of the scores of the
 weights they prune in the first query Linear, which needs no model pass.
-Stage 2 prunes the whole model with RIA, with equal coefficients and with the
---top best rated, and measures perplexity; a candidate that cannot win with
-` + fmt.Sprintf("%.4g %%", 100*pho.Confidence) + ` confidence is given up early. The recipe of the best is written for
-crepe prune --recipe, for this or another model.
+Stage 2 prunes the whole model with RIA and measures perplexity, then screens
+equal coefficients and the --top best rated: they are pruned by what RIA has
+seen, adjusted by some of the calibration, and measured on half of the windows
+first. Those that may win are pruned in full, until the others cannot
+with ` + fmt.Sprintf("%.4g %%", 100*pho.Confidence) + ` confidence. The recipe of the best is written for crepe prune
+--recipe, for this or another model.
 
 Perplexity is measured on windows of the calibration text that share nothing
 with those that calibrate, or on --verify SOURCE. To verify on a test set is to

@@ -15,7 +15,8 @@ type searchReport struct {
 	Best         candidateReport   `json:"best"`
 	RIA          candidateReport   `json:"ria"`
 	Trials       int               `json:"trials"`   // candidates rated
-	Verified     int               `json:"verified"` // candidates pruned and measured, the given up among them
+	Verified     int               `json:"verified"` // candidates screened or pruned in full
+	InFull       int               `json:"in_full"`  // of them, pruned in full
 	Candidates   []candidateReport `json:"candidates"`
 	Verification string            `json:"verification"` // the text, and what it is
 	Windows      int               `json:"windows"`
@@ -47,6 +48,9 @@ func newCandidateReport(c pho.Candidate) candidateReport {
 func (r *searchReport) fill(res *pho.Result, c *candidates) {
 	r.Best, r.RIA, r.Trials, r.Verified = newCandidateReport(res.Best), newCandidateReport(res.RIA), res.Trials, len(res.Verified)
 	for _, v := range res.Verified {
+		if !v.GivenUp {
+			r.InFull++
+		}
 		r.Candidates = append(r.Candidates, newCandidateReport(v))
 	}
 	r.Verification, r.Windows, r.Compute = c.opt.Verify.Source, len(c.opt.Verify.Tokens), c.m.Compute.String()
@@ -62,8 +66,8 @@ func (a *app) showSearch(rep searchReport) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "\nbest        %.4f, RIA %.4f  (%s, %d windows, %s)\ntime        %.1f s, %d candidates rated, %d verified\nrecipe      %s\n",
-		rep.Best.Perplexity, rep.RIA.Perplexity, rep.Verification, rep.Windows, rep.Compute, rep.Seconds, rep.Trials, rep.Verified, rep.Recipe)
+	_, err := fmt.Fprintf(a.stdout, "\nbest        %.4f, RIA %.4f  (%s, %d windows, %s)\ntime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
+		rep.Best.Perplexity, rep.RIA.Perplexity, rep.Verification, rep.Windows, rep.Compute, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
 	if err == nil && rep.Output != "" {
 		_, err = fmt.Fprintf(a.stdout, "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
 	}
@@ -73,16 +77,18 @@ func (a *app) showSearch(rep searchReport) error {
 // candidateHead is the head of candidateRow's columns.
 const candidateHead = "perplexity\tα\tβ\tγ\tkernel\tGini\t"
 
-// candidateRow is c as a line of a table. The perplexity of one that was given up
-// is that of other windows, and compares with nothing.
+// candidateRow is c as a line of a table. What one was screened at compares with
+// nothing: it is of another calibration, and often of other windows.
 func candidateRow(c pho.Candidate) string {
 	n := c.Coefficients.Normalized()
 	perplexity, note := "–", ""
 	switch {
-	case c.GivenUp:
-		note = fmt.Sprintf("given up after %d windows", c.Windows)
 	case c.Perplexity > 0:
 		perplexity = fmt.Sprintf("%.4f", c.Perplexity)
+	case c.GivenUp:
+		note = fmt.Sprintf("given up after %d windows, chance %.1g", c.Screened.Windows, c.Screened.Chance)
+	case c.Screened != nil:
+		note = fmt.Sprintf("screened on %d windows", c.Screened.Windows)
 	}
 	if n.Gamma == 0 && n.Alpha == n.Beta {
 		note = strings.TrimPrefix(note+", RIA", ", ")
@@ -91,7 +97,7 @@ func candidateRow(c pho.Candidate) string {
 }
 
 // board shows the leaders of a search: on a terminal a table in its place, in a
-// log a line for each candidate that was verified.
+// log a line for each measurement.
 type board struct {
 	w     io.Writer
 	meter *meter
@@ -113,7 +119,13 @@ func (a *app) startBoard(m *meter) *board {
 func (b *board) leaders(stage int, c []pho.Candidate) {
 	if !b.meter.live {
 		if stage == 2 {
-			fmt.Fprintf(b.w, "crepe: verified %d; best: perplexity %.4f at %s\n", len(c), c[0].Perplexity, c[0].Coefficients.Normalized())
+			full := 0
+			for _, v := range c {
+				if v.Perplexity > 0 {
+					full++
+				}
+			}
+			fmt.Fprintf(b.w, "crepe: verified %d, %d in full; best: perplexity %.4f at %s\n", len(c), full, c[0].Perplexity, c[0].Coefficients.Normalized())
 		}
 		return
 	}

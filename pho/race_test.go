@@ -1,0 +1,136 @@
+package pho
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// testdata/race.json is made by tools/race_golden.py. The tail of Student's t is
+// good to some 1e-12 of itself.
+func TestChancesEqualScipy(t *testing.T) {
+	var cases []struct {
+		Windows        int
+		Full, Screened [][]float64
+		Chances        []float64
+	}
+	readJSON(t, "testdata/race.json", &cases)
+	if len(cases) == 0 {
+		t.Fatal("no cases")
+	}
+	for n, c := range cases {
+		r := &race{windows: c.Windows}
+		for i := range c.Full {
+			r.entrants = append(r.entrants, entrant{c.Full[i], c.Screened[i]})
+		}
+		for i, got := range r.chances() {
+			if want := c.Chances[i]; !(math.Abs(got-want) <= 1e-9*want) {
+				t.Errorf("case %d, entrant %d: chance %v, want %v", n, i, got, want)
+			}
+		}
+	}
+}
+
+// Three windows by hand: entrant 1 is known both ways and differs by 0.1, entrant 2
+// was screened on all windows 0.2 above the best: t = 2 with 1 degree of freedom,
+// P(T > 2) = 1/2 − atan(2)/π. As long as nobody is known both ways, the lowest is next.
+func TestRaceByHand(t *testing.T) {
+	best := []float64{1, 2, 3}
+	r := &race{windows: 3, entrants: []entrant{{full: best}, {screened: []float64{1.2, 2.2, 3.2}}, {screened: []float64{1.3, 2.3, 3.3}}}}
+	if r.chances() != nil || r.next() != 1 {
+		t.Errorf("chances %v, next %d, want none and 1", r.chances(), r.next())
+	}
+	r.entrants[1].full = []float64{1.1, 2.1, 3.1}
+	r.entrants[2].screened = []float64{1.2, 2.2, 3.2}
+	want := 0.5 - math.Atan(2)/math.Pi
+	got := r.chances()
+	if got[0] != 0 || got[1] != 0 || !(math.Abs(got[2]-want) <= 1e-12) || r.next() != 2 {
+		t.Errorf("chances %v, next %d, want 0, 0, %v and 2", got, r.next(), want)
+	}
+	r.entrants[2].full = []float64{1, 2, 2.9}
+	if r.next() != -1 || r.best() != 2 {
+		t.Errorf("next %d, best %d, want -1 and 2", r.next(), r.best())
+	}
+	// Screening was exact: there is no doubt left.
+	r = &race{windows: 2, entrants: []entrant{{full: []float64{1, 1}}, {[]float64{2, 2}, []float64{2, 2}}, {screened: []float64{1, 1.5}}, {screened: []float64{1, 0.5}}}}
+	if got := r.chances(); got[2] != 0 || got[3] != 1 {
+		t.Errorf("chances %v, want 0 and 1", got)
+	}
+}
+
+// Races of made-up candidates, from alike to far apart, whose screenings err by more
+// or less than that, and which do badly on the same windows or on their own: the
+// winner is given up in less than 1 of 20 with each, and most of the measuring is
+// spared where there is something to tell them by.
+func TestRaceSeldomGivesUpTheWinner(t *testing.T) {
+	const races, limit = 400, (1 - Confidence) * 400
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, m := range []madeUp{{}, {errs: 2e-4}, {errs: 2e-3}} {
+		for _, m.spread = range []float64{0, 1e-4, 1e-3, 1e-2} {
+			for _, m.common = range []float64{0, 0.01} {
+				wrong, measured := 0, 0
+				for range races {
+					right, n := m.race(rng)
+					if !right {
+						wrong++
+					}
+					measured += n
+				}
+				t.Logf("%+v: %d of %d wrong, %.1f measured of %d", m, wrong, races, float64(measured)/races, madeUpCount-1)
+				if float64(wrong) > limit {
+					t.Errorf("%+v: the winner was given up in %d of %d races, want at most %v", m, wrong, races, limit)
+				}
+				if m.spread > 4*m.errs && measured > races*madeUpCount/4 {
+					t.Errorf("%+v: %d were measured in full of %d", m, measured, races*(madeUpCount-1))
+				}
+			}
+		}
+	}
+}
+
+const madeUpCount = 12
+
+// madeUp candidates, in nats.
+type madeUp struct {
+	spread float64 // of their means
+	errs   float64 // of screening, in the mean and again in each window
+	common float64 // of the windows, for all but the first alike
+}
+
+// race runs one race and returns whether the lowest won, and how many beside the
+// first were measured in full.
+func (m madeUp) race(rng *rand.Rand) (right bool, measured int) {
+	const windows, own = 54, 0.005
+	r := &race{windows: windows, entrants: make([]entrant, madeUpCount)}
+	var full, screened [madeUpCount][]float64
+	text, alike := make([]float64, windows), make([]float64, windows)
+	for w := range text {
+		text[w], alike[w] = 4.5+0.3*rng.NormFloat64(), m.common*rng.NormFloat64()
+	}
+	winner := 0
+	for i := range full {
+		level, err := m.spread*rng.NormFloat64(), m.errs*rng.NormFloat64()
+		for w, x := range text {
+			x += level + own*rng.NormFloat64()
+			if i > 0 {
+				x += alike[w]
+			}
+			full[i] = append(full[i], x)
+			screened[i] = append(screened[i], x+err+m.errs*rng.NormFloat64())
+		}
+		if mean(full[i]) < mean(full[winner]) {
+			winner = i
+		}
+		r.entrants[i].screened = screened[i][:r.firstLook()]
+	}
+	r.entrants[0] = entrant{full: full[0]}
+	for i := r.next(); i >= 0; i = r.next() {
+		if e := &r.entrants[i]; len(e.screened) < windows {
+			e.screened = screened[i]
+		} else {
+			e.full = full[i]
+			measured++
+		}
+	}
+	return r.best() == winner, measured
+}

@@ -1,0 +1,150 @@
+package prune
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/stats"
+)
+
+// screenShare and minScreen say how many sequences screen: that share of those
+// that calibrate, but not fewer.
+const (
+	screenShare = 32
+	minScreen   = 4
+)
+
+// Reference is a recipe that was carried out, with what it saw of the calibration
+// text: other recipes are screened by it.
+type Reference struct {
+	p        *InMemory
+	few      [][]int32        // the sequences that screen
+	all, now [][]*stats.Input // by block and input: of all sequences, and of few
+}
+
+// Reference is Prune by rec, which must need no more of an input than its norms.
+func (p *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (*Reference, Masks, error) {
+	n := min(max(len(p.text.Tokens)/screenShare, minScreen), len(p.text.Tokens))
+	ref := &Reference{p: p, few: p.text.Tokens[:n]}
+	masks, err := p.prune(ctx, name, rec, p.text.Tokens, ref.record, each)
+	if err != nil {
+		return nil, nil, err
+	}
+	return ref, masks, nil
+}
+
+// ReferenceBytes returns what a Reference of m holds.
+func ReferenceBytes(m *model.Model) int64 {
+	const two, size = 2, 8 // of all sequences and of few, float64
+	n := int64(0)
+	for b := range m.Blocks() {
+		linears := m.Linears(b)
+		for i, l := range linears {
+			if i == 0 || linears[i-1].Input != l.Input {
+				n += two * size * int64(l.Cols)
+			}
+		}
+	}
+	return n
+}
+
+// Screen prunes by rec nearly as Prune does, at a fraction of the cost: few of the
+// sequences are run, and the norm of an input's channel is
+//
+//	‖X_j‖² ≈ ‖X_j‖²_ref · ‖X_j‖²_few / ‖X_j‖²_ref,few
+//
+// where ref is the reference's on all sequences, few is rec's and ref,few is the
+// reference's on those few: a ratio estimate (Cochran, Sampling Techniques, chapter
+// 6). A sequence is much alike after two pruned prefixes, so that the ratio varies
+// far less between sequences than the norms. What enters block 0 is the
+// reference's, exactly. An expert's input of fewer than MinTokens tokens is the
+// reference's too, since routing decides which those are.
+func (ref *Reference) Screen(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (Masks, error) {
+	return ref.p.prune(ctx, name, rec, ref.few, ref.estimate, each)
+}
+
+// normsOnly refuses a recipe that reads more of block's inputs.
+func normsOnly(r *runner, block model.Block) error {
+	for _, in := range block.Inputs() {
+		if gram, moments := r.plan.observes(in); gram || moments {
+			return fmt.Errorf("input of %s: the recipe reads more of it than norms: nothing can be screened by that", in.Name)
+		}
+	}
+	return nil
+}
+
+// record is the observer of Reference.
+func (ref *Reference) record(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
+	if err := normsOnly(r, block); err != nil {
+		return nil, err
+	}
+	if b == 0 {
+		seen, err := ref.p.observe(ctx, r, b, block)
+		if err != nil {
+			return nil, err
+		}
+		ref.all, ref.now = [][]*stats.Input{inOrder(block, seen)}, [][]*stats.Input{nil}
+		return seen, nil
+	}
+	acc := accumulators(block)
+	now, err := r.gather(ctx, block, acc, 0, len(ref.few))
+	if err != nil {
+		return nil, err
+	}
+	seen, err := r.gather(ctx, block, acc, len(ref.few), r.store.Len())
+	if err != nil {
+		return nil, err
+	}
+	ref.all, ref.now = append(ref.all, inOrder(block, seen)), append(ref.now, inOrder(block, now))
+	return seen, nil
+}
+
+func inOrder(block model.Block, seen map[*model.Input]*stats.Input) []*stats.Input {
+	var list []*stats.Input
+	for _, in := range block.Inputs() {
+		list = append(list, seen[in])
+	}
+	return list
+}
+
+// estimate is the observer of Screen.
+func (ref *Reference) estimate(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
+	if err := normsOnly(r, block); err != nil {
+		return nil, err
+	}
+	seen := map[*model.Input]*stats.Input{}
+	if b == 0 {
+		for i, in := range block.Inputs() {
+			seen[in] = ref.all[b][i]
+		}
+		r.bar.Add(int64(r.store.Len()))
+		return seen, nil
+	}
+	few, err := r.observe(ctx, block)
+	if err != nil {
+		return nil, err
+	}
+	for i, in := range block.Inputs() {
+		all, was, is := ref.all[b][i], ref.now[b][i], few[in]
+		if in.Linears[0].Expert && min(was.Tokens, is.Tokens) < MinTokens {
+			seen[in] = all
+			continue
+		}
+		seen[in] = ratio(all, was, is)
+	}
+	return seen, nil
+}
+
+// ratio returns all · is / was, channel by channel; all where was is 0.
+func ratio(all, was, is *stats.Input) *stats.Input {
+	out := &stats.Input{ColSq: make([]float64, len(all.ColSq)), Sequences: all.Sequences, Tokens: all.Tokens}
+	for j, v := range all.ColSq {
+		out.ColSq[j] = v
+		if was.ColSq[j] > 0 {
+			out.ColSq[j] *= is.ColSq[j] / was.ColSq[j]
+		}
+	}
+	return out
+}
