@@ -29,13 +29,13 @@ var CRePE = Method{
 //	N_ij = |W_ij| + Σ_{1≤|a|≤r} Σ_{1≤|b|≤r} |W_{i+a,j+b}|,   r = (Kernel−1)/2
 //
 // with zeros outside the matrix: a k × k kernel has (k−1)² + 1 elements. N is
-// float32, a tree of additions of numbers that are not negative, at most 10
-// deep, so its relative error is at most 10·2⁻²⁴ (kernel.CrossImportance);
+// float32, a tree of additions of numbers that are not negative, at most 9
+// deep, so its relative error is at most 9·2⁻²⁴ (kernel.CrossImportance);
 // all else is as in scoreRIA. With α = β = 1 and γ = 0 the scores have the
 // bits of RIA's.
 //
-// Vertical sums of r rows are shared between the rows above and below, and
-// horizontal ones are taken by doubling.
+// Sums of r rows are shared between the rows above and below them, and sums of
+// r columns of those between the columns to the left and right.
 func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error {
 	checkDst(dst, w)
 	n, err := norms(w, s, p.Power)
@@ -55,30 +55,39 @@ func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error
 	return nil
 }
 
-// A task scores crossStrip rows of a panel of crossCols columns, and reads r
-// more rows and kernel.Halo more columns on each side. The rings of rows stay
-// in the second-level cache. Narrower panels, which would stay in the first,
-// are slower: memory likes long runs.
+// A task scores crossStrip rows of a panel of crossCols columns, or of
+// crossColsF32, and reads r more rows and kernel.Halo more columns on each side.
+// The rings of the widest kernel then fill the first-level cache and leave room
+// for what streams through, of which float32 is more.
 const (
-	crossStrip = 256
-	crossCols  = 4096
+	crossStrip   = 256
+	crossCols    = 576
+	crossColsF32 = 512
 )
 
 // cross writes (|W_ij|·(a_i + b_j) + γ|W_ij|/N_ij)·n_j, N of radius r.
 func cross(dst []float32, w *tensor.Weight, a, b, n []float32, gamma float32, r int) {
-	panels := (w.Cols + crossCols - 1) / crossCols
-	strips := (w.Rows + crossStrip - 1) / crossStrip
+	width := crossCols
+	if w.Source().F32 != nil {
+		width = crossColsF32
+	}
+	panels := ceil(w.Cols, width)
+	width = ceil(ceil(w.Cols, panels), kernel.PanelStep) * kernel.PanelStep // about the same for all
+	strips := ceil(w.Rows, crossStrip)
 	parallel.For(strips*panels, 1, func(task, _ int) {
 		t := crossTasks.Get().(*crossTask)
 		defer crossTasks.Put(t)
-		j := task % panels * crossCols
-		t.begin(w, b, n, j, min(j+crossCols, w.Cols), r)
+		j := task % panels * width
+		t.begin(w, b, n, j, min(j+width, w.Cols), r)
 		t.c.Gamma = gamma
 		i := task / panels * crossStrip
 		t.run(dst, a, i, min(i+crossStrip, w.Rows))
 		t.w, t.src = nil, kernel.Source{} // the pool is not to hold on to the weight
 	})
 }
+
+// ceil returns the least integer that is at least a/b.
+func ceil(a, b int) int { return (a + b - 1) / b }
 
 // crossTask scores a strip of rows of one panel. Its buffers have a halo on
 // both sides; rows are kept in rings, as long as later rows need them.
@@ -88,20 +97,53 @@ type crossTask struct {
 	lo, hi int // columns
 	r      int
 	c      kernel.Cross
-	mag    [kernel.MaxRadius + 1][]float32 // magnitudes of row i in mag[i mod r+1]
-	sum    [kernel.MaxRadius + 2][]float32 // of rows m … m+r−1 in sum[m mod r+2]
-	b, n   [crossCols]float32
-	out    [crossCols]float32
+	mag    ring // magnitudes of row i+k in row k
+	sum    ring // of the magnitudes of rows i+k−r … i+k−1 in row k
+	b, n   []float32
+	sides  []float32
+	out    []float32
 }
 
+// ring holds size rows, of which rows[first] is the first.
+type ring struct {
+	rows        [kernel.MaxRadius + 2][]float32
+	first, size int
+}
+
+// row returns row k after the first, k < size.
+func (g *ring) row(k int) []float32 {
+	k += g.first
+	if k >= g.size {
+		k -= g.size
+	}
+	return g.rows[k]
+}
+
+// advance makes the second row the first, and the first the last.
+func (g *ring) advance() {
+	if g.first++; g.first == g.size {
+		g.first = 0
+	}
+}
+
+// reset cuts the rows to their first length elements and takes size of them.
+func (g *ring) reset(size, length int) {
+	g.first, g.size = 0, size
+	for i, row := range g.rows {
+		g.rows[i] = row[:length]
+	}
+}
+
+// Slices of their lengths begin on a line of the cache, which arrays in the
+// struct would not.
 var crossTasks = sync.Pool{New: func() any {
 	t := new(crossTask)
-	const length = crossCols + 2*kernel.Halo
-	for i := range t.mag {
-		t.mag[i] = make([]float32, length)
+	for _, s := range []*[]float32{&t.b, &t.n, &t.sides, &t.out} {
+		*s = make([]float32, crossCols)
 	}
-	for i := range t.sum {
-		t.sum[i] = make([]float32, length)
+	for i := range t.mag.rows {
+		const length = crossCols + 2*kernel.Halo
+		t.mag.rows[i], t.sum.rows[i] = make([]float32, length), make([]float32, length)
 	}
 	return t
 }}
@@ -109,43 +151,45 @@ var crossTasks = sync.Pool{New: func() any {
 // begin sets t to columns lo to hi-1 of w.
 func (t *crossTask) begin(w *tensor.Weight, b, n []float32, lo, hi, r int) {
 	t.w, t.src, t.lo, t.hi, t.r = w, w.Source(), lo, hi, r
-	clear(t.b[copy(t.b[:], b[lo:hi]):])
-	clear(t.n[copy(t.n[:], n[lo:hi]):])
-	width := (hi - lo + 15) &^ 15
-	t.c.B, t.c.S = t.b[:width], t.n[:width]
+	clear(t.b[copy(t.b, b[lo:hi]):])
+	clear(t.n[copy(t.n, n[lo:hi]):])
+	width := ceil(hi-lo, kernel.PanelStep) * kernel.PanelStep
+	t.c.B, t.c.S, t.c.Sides = t.b[:width], t.n[:width], t.sides[:width]
+	t.mag.reset(r+1, width+2*kernel.Halo)
+	t.sum.reset(r+2, width+2*kernel.Halo)
+	t.c.Ahead = rowsAhead * w.Cols
 }
 
 // run writes the scores of rows lo to hi-1. It begins r+1 rows before, to
 // have the sums above the first; what it scores there is dropped.
 func (t *crossTask) run(dst, a []float32, lo, hi int) {
-	length := len(t.c.B) + 2*kernel.Halo
-	row := func(i int) []float32 { return t.mag[mod(i, t.r+1)][:length] }
-	sum := func(m int) []float32 { return t.sum[mod(m, t.r+2)][:length] }
-	for i := lo - t.r; i < lo-1; i++ {
-		t.load(row(i), i)
+	c, width, r := &t.c, len(t.c.B), t.r
+	first := lo - r - 1
+	for k := range r {
+		t.load(t.mag.row(k), first+k)
 	}
-	for i := lo - t.r - 1; i < hi; i++ {
-		t.load(row(i+t.r), i+t.r)
-		t.c.Row = row(i)
-		for p := range t.r {
-			t.c.Below[p] = row(i + 1 + p)
+	for i := first; i < hi; i++ {
+		t.load(t.mag.row(r), i+r)
+		c.Row = t.mag.row(0)
+		for k := range r {
+			c.Below[k] = t.mag.row(1 + k)
 		}
-		t.c.Above, t.c.Under = sum(i-t.r), sum(i+1)
-		width, out := len(t.c.B), t.out[:]
+		c.Above, c.Under = t.sum.row(0), t.sum.row(r+1)
+		out := t.out
 		if i >= lo {
-			t.c.A = a[i]
+			c.A = a[i]
 			out = dst[i*t.w.Cols+t.lo : i*t.w.Cols+t.hi]
 		}
 		if i < lo || len(out) < width {
-			kernel.CrossImportance(t.out[:width], &t.c, t.r)
-			copy(out, t.out[:])
-			continue
+			kernel.CrossImportance(t.out[:width], c, r)
+			copy(out, t.out)
+		} else {
+			kernel.CrossImportance(out, c, r)
 		}
-		kernel.CrossImportance(out, &t.c, t.r)
+		t.mag.advance()
+		t.sum.advance()
 	}
 }
-
-func mod(i, m int) int { return (i%m + m) % m }
 
 // load sets buf to the magnitudes of row i, the halos included.
 func (t *crossTask) load(buf []float32, i int) {
@@ -160,8 +204,8 @@ func (t *crossTask) load(buf []float32, i int) {
 	in := buf[skip : skip+hi-lo]
 	lo, hi = i*t.w.Cols+lo, i*t.w.Cols+hi
 	if t.src.BF16 != nil {
-		kernel.AbsBF16(in, t.src.BF16[lo:hi])
-	} else {
-		kernel.Abs(in, segment(in, t.src, lo, hi))
+		kernel.AbsBF16(in, t.src.BF16[lo:hi], rowsAhead*t.w.Cols)
+		return
 	}
+	kernel.Abs(in, segment(in, t.src, lo, hi), rowsAhead*t.w.Cols)
 }

@@ -2,6 +2,7 @@ package score
 
 import (
 	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -49,6 +50,15 @@ func scoreRIA(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error {
 
 // relative writes |W_ij|·(a_i + b_j)·n_j.
 func relative(dst []float32, w *tensor.Weight, a, b, n []float32) {
+	if x := w.Source().BF16; x != nil {
+		parallel.For(w.Rows, rowStrip, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				k, end := i*w.Cols, (i+1)*w.Cols
+				kernel.RelativeImportanceBF16(dst[k:end], x[k:end], b, n, a[i])
+			}
+		})
+		return
+	}
 	eachSegment(w, func(x []float32, i, j int) {
 		k, end := i*w.Cols+j, j+len(x)
 		kernel.RelativeImportance(dst[k:k+len(x)], x, b[j:end], n[j:end], a[i])

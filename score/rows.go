@@ -19,6 +19,10 @@ const panelCols = 1024
 // strips of this size, whatever the number of threads.
 const rowStrip = 64
 
+// rowsAhead is how many rows ahead weights and scores are fetched into the cache
+// where a panel is narrower than the processor's own fetching takes to begin.
+const rowsAhead = 2
+
 // segment returns elements lo to hi-1 of the row-major w as float32: in buf,
 // or in place where w is float32.
 func segment(buf []float32, w kernel.Source, lo, hi int) []float32 {
@@ -69,7 +73,12 @@ func absSums(w *tensor.Weight) (row, col []float64, err error) {
 		for j := 0; j < w.Cols; j += panelCols {
 			end := min(j+panelCols, w.Cols)
 			for i := lo; i < hi; i++ {
-				kernel.AbsSums(part[j:end], &lanes[i-lo], segment(buf[:], src, i*w.Cols+j, i*w.Cols+end))
+				from, to := i*w.Cols+j, i*w.Cols+end
+				if src.BF16 != nil {
+					kernel.AbsSumsBF16(part[j:end], &lanes[i-lo], src.BF16[from:to], rowsAhead*w.Cols)
+				} else {
+					kernel.AbsSums(part[j:end], &lanes[i-lo], segment(buf[:], src, from, to), rowsAhead*w.Cols)
+				}
 			}
 		}
 		for i := lo; i < hi; i++ {

@@ -10,43 +10,56 @@ import "github.com/crepe-llm/crepe/internal/cpu"
 // first n elements, and returns n: the greatest multiple of the assembly's step,
 // 0 if there is no assembly.
 
-func absSumsBlocks(col []float64, lanes *[AbsSumLanes]float64, x []float32) int {
+func absSumsBlocks(col []float64, lanes *[AbsSumLanes]float64, x []float32, ahead int) int {
 	n := len(x) &^ 15
 	switch {
 	case cpu.AVX512 && n > 0:
-		absSumsAVX512(&col[0], &lanes[0], &x[0], n)
+		absSumsAVX512(&col[0], &lanes[0], &x[0], ahead, n)
 	case cpu.AVX2 && n > 0:
-		absSumsAVX2(&col[0], &lanes[0], &x[0], n)
+		absSumsAVX2(&col[0], &lanes[0], &x[0], ahead, n)
 	default:
 		return 0
 	}
 	return n
 }
 
-func absBlocks(dst, x []float32) int {
-	n := len(x)
+func absSumsBF16Blocks(col []float64, lanes *[AbsSumLanes]float64, x []uint16, ahead int) int {
+	n := len(x) &^ 15
 	switch {
-	case cpu.AVX512 && n >= 16:
-		n &^= 15
-		absAVX512(&dst[0], &x[0], n)
-	case cpu.AVX2 && n >= 8:
-		n &^= 7
-		absAVX2(&dst[0], &x[0], n)
+	case cpu.AVX512 && n > 0:
+		absSumsBF16AVX512(&col[0], &lanes[0], &x[0], ahead, n)
+	case cpu.AVX2 && n > 0:
+		absSumsBF16AVX2(&col[0], &lanes[0], &x[0], ahead, n)
 	default:
 		return 0
 	}
 	return n
 }
 
-func absBF16Blocks(dst []float32, x []uint16) int {
+func absBlocks(dst, x []float32, ahead int) int {
 	n := len(x)
 	switch {
 	case cpu.AVX512 && n >= 16:
 		n &^= 15
-		absBF16AVX512(&dst[0], &x[0], n)
+		absAVX512(&dst[0], &x[0], ahead, n)
 	case cpu.AVX2 && n >= 8:
 		n &^= 7
-		absBF16AVX2(&dst[0], &x[0], n)
+		absAVX2(&dst[0], &x[0], ahead, n)
+	default:
+		return 0
+	}
+	return n
+}
+
+func absBF16Blocks(dst []float32, x []uint16, ahead int) int {
+	n := len(x)
+	switch {
+	case cpu.AVX512 && n >= 16:
+		n &^= 15
+		absBF16AVX512(&dst[0], &x[0], ahead, n)
+	case cpu.AVX2 && n >= 8:
+		n &^= 7
+		absBF16AVX2(&dst[0], &x[0], ahead, n)
 	default:
 		return 0
 	}
@@ -81,43 +94,58 @@ func relativeImportanceBlocks(dst, x, b, s []float32, a float32) int {
 	return n
 }
 
+func relativeImportanceBF16Blocks(dst []float32, x []uint16, b, s []float32, a float32) int {
+	n := len(x)
+	switch {
+	case cpu.AVX512 && n >= 16:
+		n &^= 15
+		relativeImportanceBF16AVX512(&dst[0], &x[0], &b[0], &s[0], a, n)
+	case cpu.AVX2 && n >= 8:
+		n &^= 7
+		relativeImportanceBF16AVX2(&dst[0], &x[0], &b[0], &s[0], a, n)
+	default:
+		return 0
+	}
+	return n
+}
+
 // crossBlocks does what crossGeneric does, or returns false.
 func crossBlocks(dst []float32, c *Cross, r int) bool {
 	if !cpu.AVX2 && !cpu.AVX512 {
 		return false
 	}
-	var below [MaxRadius]*float32
+	var q [MaxRadius]*float32
 	for p, b := range c.Below[:r] {
-		below[p] = &b[0]
+		q[p] = &b[0]
 	}
-	d, row, above, under, b, s := &dst[0], &c.Row[0], &c.Above[0], &c.Under[0], &c.B[0], &c.S[0]
+	d, sides, row, above, under, b, s := &dst[0], &c.Sides[0], &c.Row[0], &c.Above[0], &c.Under[0], &c.B[0], &c.S[0]
 	n := len(dst)
 	if cpu.AVX512 {
 		switch r {
 		case 1:
-			cross1AVX512(d, row, above, under, b, s, below[0], c.A, c.Gamma, n)
+			cross1AVX512(d, sides, row, above, under, b, s, q[0], c.A, c.Gamma, c.Ahead, n)
 		case 2:
-			cross2AVX512(d, row, above, under, b, s, below[0], below[1], c.A, c.Gamma, n)
+			cross2AVX512(d, sides, row, above, under, b, s, q[0], q[1], c.A, c.Gamma, c.Ahead, n)
 		case 3:
-			cross3AVX512(d, row, above, under, b, s, below[0], below[1], below[2], c.A, c.Gamma, n)
+			cross3AVX512(d, sides, row, above, under, b, s, q[0], q[1], q[2], c.A, c.Gamma, c.Ahead, n)
 		case 4:
-			cross4AVX512(d, row, above, under, b, s, below[0], below[1], below[2], below[3], c.A, c.Gamma, n)
+			cross4AVX512(d, sides, row, above, under, b, s, q[0], q[1], q[2], q[3], c.A, c.Gamma, c.Ahead, n)
 		case 5:
-			cross5AVX512(d, row, above, under, b, s, below[0], below[1], below[2], below[3], below[4], c.A, c.Gamma, n)
+			cross5AVX512(d, sides, row, above, under, b, s, q[0], q[1], q[2], q[3], q[4], c.A, c.Gamma, c.Ahead, n)
 		}
 		return true
 	}
 	switch r {
 	case 1:
-		cross1AVX2(d, row, above, under, b, s, below[0], c.A, c.Gamma, n)
+		cross1AVX2(d, sides, row, above, under, b, s, q[0], c.A, c.Gamma, c.Ahead, n)
 	case 2:
-		cross2AVX2(d, row, above, under, b, s, below[0], below[1], c.A, c.Gamma, n)
+		cross2AVX2(d, sides, row, above, under, b, s, q[0], q[1], c.A, c.Gamma, c.Ahead, n)
 	case 3:
-		cross3AVX2(d, row, above, under, b, s, below[0], below[1], below[2], c.A, c.Gamma, n)
+		cross3AVX2(d, sides, row, above, under, b, s, q[0], q[1], q[2], c.A, c.Gamma, c.Ahead, n)
 	case 4:
-		cross4AVX2(d, row, above, under, b, s, below[0], below[1], below[2], below[3], c.A, c.Gamma, n)
+		cross4AVX2(d, sides, row, above, under, b, s, q[0], q[1], q[2], q[3], c.A, c.Gamma, c.Ahead, n)
 	case 5:
-		cross5AVX2(d, row, above, under, b, s, below[0], below[1], below[2], below[3], below[4], c.A, c.Gamma, n)
+		cross5AVX2(d, sides, row, above, under, b, s, q[0], q[1], q[2], q[3], q[4], c.A, c.Gamma, c.Ahead, n)
 	}
 	return true
 }

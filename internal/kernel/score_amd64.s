@@ -4,78 +4,176 @@
 
 #include "textflag.h"
 
-// func absSumsAVX512(col *float64, lanes *float64, x *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·absSumsAVX512(SB), NOSPLIT, $0-32
+// func absSumsAVX512(col *float64, lanes *float64, x *float32, ahead int, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·absSumsAVX512(SB), NOSPLIT, $0-40
 	MOVQ         col+0(FP), AX
 	MOVQ         lanes+8(FP), CX
 	MOVQ         x+16(FP), DX
+	MOVQ         ahead+24(FP), BX
+	LEAQ         (DX)(BX*4), BX
 	VMOVUPS      (CX), Z0
 	VMOVUPS      64(CX), Z1
-	VPBROADCASTQ score0<>+0(SB), Z2
+	VPBROADCASTD score0<>+0(SB), Z2
+	MOVQ         n+32(FP), SI
+	XORQ         DI, DI
+
+loop:
+	PREFETCHT0    (BX)(DI*4)
+	VPANDD        (DX)(DI*4), Z2, Z3
+	VCVTPS2PD     Y3, Z4
+	VEXTRACTF64X4 $0x01, Z3, Y3
+	VCVTPS2PD     Y3, Z3
+	VADDPD        Z4, Z0, Z0
+	VADDPD        (AX)(DI*8), Z4, Z4
+	VMOVUPD       Z4, (AX)(DI*8)
+	VADDPD        Z3, Z1, Z1
+	VADDPD        64(AX)(DI*8), Z3, Z3
+	VMOVUPD       Z3, 64(AX)(DI*8)
+	ADDQ          $0x10, DI
+	CMPQ          DI, SI
+	JLT           loop
+	VMOVUPD       Z0, (CX)
+	VMOVUPD       Z1, 64(CX)
+	VZEROUPPER
+	RET
+
+DATA score0<>+0(SB)/4, $0x7fffffff
+GLOBL score0<>(SB), RODATA|NOPTR, $4
+
+// func absAVX512(dst *float32, x *float32, ahead int, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·absAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         ahead+16(FP), DX
+	LEAQ         (CX)(DX*4), DX
+	VPBROADCASTD score0<>+0(SB), Z0
 	MOVQ         n+24(FP), BX
 	XORQ         SI, SI
 
 loop:
-	VCVTPS2PD (DX)(SI*4), Z3
-	VPANDD    Z2, Z3, Z3
-	VADDPD    Z3, Z0, Z0
-	VADDPD    (AX)(SI*8), Z3, Z3
-	VMOVUPD   Z3, (AX)(SI*8)
-	VCVTPS2PD 32(DX)(SI*4), Z3
-	VPANDD    Z2, Z3, Z3
-	VADDPD    Z3, Z1, Z1
-	VADDPD    64(AX)(SI*8), Z3, Z3
-	VMOVUPD   Z3, 64(AX)(SI*8)
-	ADDQ      $0x10, SI
-	CMPQ      SI, BX
-	JLT       loop
-	VMOVUPD   Z0, (CX)
-	VMOVUPD   Z1, 64(CX)
+	PREFETCHT0 (DX)(SI*4)
+	VPANDD     (CX)(SI*4), Z0, Z1
+	VMOVUPS    Z1, (AX)(SI*4)
+	ADDQ       $0x10, SI
+	CMPQ       SI, BX
+	JLT        loop
 	VZEROUPPER
 	RET
 
-DATA score0<>+0(SB)/4, $0xffffffff
-DATA score0<>+4(SB)/4, $0x7fffffff
-GLOBL score0<>(SB), RODATA|NOPTR, $8
-
-// func absAVX512(dst *float32, x *float32, n int)
-// Requires: AVX, AVX512F
-TEXT ·absAVX512(SB), NOSPLIT, $0-24
+// func relativeImportanceAVX512(dst *float32, x *float32, b *float32, s *float32, a float32, n int)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·relativeImportanceAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
-	VPBROADCASTD score1<>+0(SB), Z0
-	MOVQ         n+16(FP), DX
-	XORQ         BX, BX
+	MOVQ         b+16(FP), DX
+	MOVQ         s+24(FP), BX
+	MOVSS        a+32(FP), X0
+	VBROADCASTSS X0, Z0
+	VPBROADCASTD score0<>+0(SB), Z1
+	MOVQ         n+40(FP), SI
+	XORQ         DI, DI
 
 loop:
-	VPANDD  (CX)(BX*4), Z0, Z1
-	VMOVUPS Z1, (AX)(BX*4)
-	ADDQ    $0x10, BX
-	CMPQ    BX, DX
-	JLT     loop
+	PREFETCHT0 2048(CX)(DI*4)
+	PREFETCHT0 1024(AX)(DI*4)
+	VPANDD     (CX)(DI*4), Z1, Z2
+	VADDPS     (DX)(DI*4), Z0, Z3
+	VMULPS     Z3, Z2, Z2
+	VMULPS     (BX)(DI*4), Z2, Z2
+	VMOVUPS    Z2, (AX)(DI*4)
+	ADDQ       $0x10, DI
+	CMPQ       DI, SI
+	JLT        loop
 	VZEROUPPER
 	RET
 
-DATA score1<>+0(SB)/4, $0x7fffffff
-GLOBL score1<>(SB), RODATA|NOPTR, $4
-
-// func absBF16AVX512(dst *float32, x *uint16, n int)
-// Requires: AVX, AVX512F
-TEXT ·absBF16AVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
+// func absSumsBF16AVX512(col *float64, lanes *float64, x *uint16, ahead int, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·absSumsBF16AVX512(SB), NOSPLIT, $0-40
+	MOVQ         col+0(FP), AX
+	MOVQ         lanes+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         ahead+24(FP), BX
+	LEAQ         (DX)(BX*2), BX
+	VMOVUPS      (CX), Z0
+	VMOVUPS      64(CX), Z1
+	VPBROADCASTD score0<>+0(SB), Z2
+	MOVQ         n+32(FP), SI
+	XORQ         DI, DI
 
 loop:
-	VPMOVZXWD (CX)(BX*2), Z0
-	VPSLLD    $0x11, Z0, Z0
-	VPSRLD    $0x01, Z0, Z0
-	VMOVUPS   Z0, (AX)(BX*4)
-	ADDQ      $0x10, BX
-	CMPQ      BX, DX
-	JLT       loop
+	PREFETCHT0    (BX)(DI*2)
+	VPMOVZXWD     (DX)(DI*2), Z3
+	VPSLLD        $0x10, Z3, Z3
+	VPANDD        Z2, Z3, Z3
+	VCVTPS2PD     Y3, Z4
+	VEXTRACTF64X4 $0x01, Z3, Y3
+	VCVTPS2PD     Y3, Z3
+	VADDPD        Z4, Z0, Z0
+	VADDPD        (AX)(DI*8), Z4, Z4
+	VMOVUPD       Z4, (AX)(DI*8)
+	VADDPD        Z3, Z1, Z1
+	VADDPD        64(AX)(DI*8), Z3, Z3
+	VMOVUPD       Z3, 64(AX)(DI*8)
+	ADDQ          $0x10, DI
+	CMPQ          DI, SI
+	JLT           loop
+	VMOVUPD       Z0, (CX)
+	VMOVUPD       Z1, 64(CX)
+	VZEROUPPER
+	RET
+
+// func absBF16AVX512(dst *float32, x *uint16, ahead int, n int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·absBF16AVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         ahead+16(FP), DX
+	LEAQ         (CX)(DX*2), DX
+	VPBROADCASTD score0<>+0(SB), Z0
+	MOVQ         n+24(FP), BX
+	XORQ         SI, SI
+
+loop:
+	PREFETCHT1 (DX)(SI*2)
+	VPMOVZXWD  (CX)(SI*2), Z1
+	VPSLLD     $0x10, Z1, Z1
+	VPANDD     Z0, Z1, Z1
+	VMOVUPS    Z1, (AX)(SI*4)
+	ADDQ       $0x10, SI
+	CMPQ       SI, BX
+	JLT        loop
+	VZEROUPPER
+	RET
+
+// func relativeImportanceBF16AVX512(dst *float32, x *uint16, b *float32, s *float32, a float32, n int)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·relativeImportanceBF16AVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         b+16(FP), DX
+	MOVQ         s+24(FP), BX
+	MOVSS        a+32(FP), X0
+	VBROADCASTSS X0, Z0
+	VPBROADCASTD score0<>+0(SB), Z1
+	MOVQ         n+40(FP), SI
+	XORQ         DI, DI
+
+loop:
+	PREFETCHT0 1024(CX)(DI*2)
+	PREFETCHT0 1024(AX)(DI*4)
+	VPMOVZXWD  (CX)(DI*2), Z2
+	VPSLLD     $0x10, Z2, Z2
+	VPANDD     Z1, Z2, Z2
+	VADDPS     (DX)(DI*4), Z0, Z3
+	VMULPS     Z3, Z2, Z2
+	VMULPS     (BX)(DI*4), Z2, Z2
+	VMOVUPS    Z2, (AX)(DI*4)
+	ADDQ       $0x10, DI
+	CMPQ       DI, SI
+	JLT        loop
 	VZEROUPPER
 	RET
 
@@ -85,7 +183,7 @@ TEXT ·scaleAbsAVX512(SB), NOSPLIT, $0-36
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         s+16(FP), DX
-	VPBROADCASTD score1<>+0(SB), Z0
+	VPBROADCASTD score0<>+0(SB), Z0
 	VPXORD       Z1, Z1, Z1
 	MOVQ         n+24(FP), BX
 	XORQ         SI, SI
@@ -111,555 +209,1000 @@ loop:
 	VZEROUPPER
 	RET
 
-// func relativeImportanceAVX512(dst *float32, x *float32, b *float32, s *float32, a float32, n int)
-// Requires: AVX, AVX512F, SSE
-TEXT ·relativeImportanceAVX512(SB), NOSPLIT, $0-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         x+8(FP), CX
-	MOVQ         b+16(FP), DX
-	MOVQ         s+24(FP), BX
-	MOVSS        a+32(FP), X0
-	VBROADCASTSS X0, Z0
-	VPBROADCASTD score1<>+0(SB), Z1
-	MOVQ         n+40(FP), SI
-	XORQ         DI, DI
-
-loop:
-	VPANDD  (CX)(DI*4), Z1, Z2
-	VADDPS  (DX)(DI*4), Z0, Z3
-	VMULPS  Z3, Z2, Z2
-	VMULPS  (BX)(DI*4), Z2, Z2
-	VMOVUPS Z2, (AX)(DI*4)
-	ADDQ    $0x10, DI
-	CMPQ    DI, SI
-	JLT     loop
-	VZEROUPPER
-	RET
-
-// func cross1AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, n int)
+// func cross1AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX512F, MMX+, SSE
-TEXT ·cross1AVX512(SB), NOSPLIT, $0-72
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
-	MOVSS        a+56(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        gamma+60(FP), X1
-	VBROADCASTSS X1, Z1
-	VPBROADCASTD score2<>+0(SB), Z2
-	MOVQ         below1+48(FP), R8
-	MOVQ         n+64(FP), R9
-	XORQ         R10, R10
-	VMOVUPS      (R8)(R10*4), Z3
-	VMOVUPS      Z3, (BX)(R10*4)
-	VADDPS       (DX)(R10*4), Z3, Z3
-	VMOVUPS      64(R8)(R10*4), Z4
-	VMOVUPS      Z4, 64(BX)(R10*4)
-	VADDPS       64(DX)(R10*4), Z4, Z4
-	VMOVAPS      Z3, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z6, Z5
-	VMOVUPS      128(R8)(R10*4), Z4
-	VMOVUPS      Z4, 128(BX)(R10*4)
-	VADDPS       128(DX)(R10*4), Z4, Z4
-	VMOVAPS      Z3, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z5, Z4
-	VMOVAPS      Z6, Z5
-	XORQ         R10, R10
-	SUBQ         $0x10, R9
-	JZ           last
-
-loop:
-	VMOVUPS    192(R8)(R10*4), Z7
-	VMOVUPS    Z7, 192(BX)(R10*4)
-	VADDPS     192(DX)(R10*4), Z7, Z7
-	VMOVAPS    Z3, Z6
-	VMOVAPS    Z7, Z3
-	PREFETCHT0 1024(AX)(R10*4)
-	VMOVUPS    64(CX)(R10*4), Z7
-	VALIGND    $0x01, Z5, Z6, Z8
-	VALIGND    $0x0f, Z4, Z5, Z4
-	VADDPS     Z4, Z8, Z4
-	VADDPS     Z7, Z4, Z4
-	VMAXPS     Z2, Z4, Z4
-	VDIVPS     Z4, Z7, Z4
-	VMULPS     Z1, Z4, Z4
-	VADDPS     (SI)(R10*4), Z0, Z8
-	VMULPS     Z7, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMULPS     (DI)(R10*4), Z8, Z8
-	VMOVUPS    Z8, (AX)(R10*4)
-	VMOVAPS    Z5, Z4
-	VMOVAPS    Z6, Z5
-	ADDQ       $0x10, R10
-	CMPQ       R10, R9
-	JLT        loop
-
-last:
-	VMOVAPS    Z3, Z6
-	PREFETCHT0 1024(AX)(R10*4)
-	VMOVUPS    64(CX)(R10*4), Z3
-	VALIGND    $0x01, Z5, Z6, Z6
-	VALIGND    $0x0f, Z4, Z5, Z4
-	VADDPS     Z4, Z6, Z4
-	VADDPS     Z3, Z4, Z4
-	VMAXPS     Z2, Z4, Z4
-	VDIVPS     Z4, Z3, Z2
-	VMULPS     Z1, Z2, Z2
-	VADDPS     (SI)(R10*4), Z0, Z0
-	VMULPS     Z3, Z0, Z0
-	VADDPS     Z2, Z0, Z0
-	VMULPS     (DI)(R10*4), Z0, Z0
-	VMOVUPS    Z0, (AX)(R10*4)
-	VZEROUPPER
-	RET
-
-DATA score2<>+0(SB)/4, $0x00000001
-GLOBL score2<>(SB), RODATA|NOPTR, $4
-
-// func cross2AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX512F, MMX+, SSE
-TEXT ·cross2AVX512(SB), NOSPLIT, $0-80
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross1AVX512(SB), NOSPLIT, $0-88
+	MOVQ         n+80(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+64(FP), X0
 	VBROADCASTSS X0, Z0
 	MOVSS        gamma+68(FP), X1
 	VBROADCASTSS X1, Z1
-	VPBROADCASTD score2<>+0(SB), Z2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         n+72(FP), R10
-	XORQ         R11, R11
-	VMOVUPS      (R8)(R11*4), Z3
-	VADDPS       (R9)(R11*4), Z3, Z3
-	VMOVUPS      Z3, (BX)(R11*4)
-	VADDPS       (DX)(R11*4), Z3, Z3
-	VMOVUPS      64(R8)(R11*4), Z4
-	VADDPS       64(R9)(R11*4), Z4, Z4
-	VMOVUPS      Z4, 64(BX)(R11*4)
-	VADDPS       64(DX)(R11*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z5
-	VADDPS       Z5, Z3, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z6, Z5
-	VMOVUPS      128(R8)(R11*4), Z4
-	VADDPS       128(R9)(R11*4), Z4, Z4
-	VMOVUPS      Z4, 128(BX)(R11*4)
-	VADDPS       128(DX)(R11*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z6
-	VADDPS       Z6, Z3, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z5, Z4
-	VMOVAPS      Z6, Z5
-	XORQ         R11, R11
-	SUBQ         $0x10, R10
+	VPBROADCASTD score1<>+0(SB), Z2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         ahead+72(FP), R11
+	LEAQ         (CX)(R11*4), R11
+	NEGQ         AX
+	VMOVUPS      -64(R10)(AX*4), Z3
+	VMOVUPS      Z3, -64(DI)(AX*4)
+	VADDPS       -64(SI)(AX*4), Z3, Z3
+	VMOVAPS      Z3, Z3
+	VMOVUPS      (R10)(AX*4), Z4
+	VMOVUPS      Z4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Z4, Z5
+	VALIGND      $0x01, Z3, Z5, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z5, Z3
+	VMOVAPS      Z4, Z5
+	VMOVUPS      64(R10)(AX*4), Z4
+	VMOVUPS      Z4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0e, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, (DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      128(R10)(AX*4), Z4
+	VMOVUPS      Z4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0e, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      192(R10)(AX*4), Z4
+	VMOVUPS      Z4, 192(DI)(AX*4)
+	VADDPS       192(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0e, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 128(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      256(R10)(AX*4), Z4
+	VMOVUPS      Z4, 256(DI)(AX*4)
+	VADDPS       256(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0e, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 192(DX)(AX*4)
+	ADDQ         $0x40, AX
 	JZ           last
 
 loop:
-	VMOVUPS    192(R8)(R11*4), Z7
-	VADDPS     192(R9)(R11*4), Z7, Z7
-	VMOVUPS    Z7, 192(BX)(R11*4)
-	VADDPS     192(DX)(R11*4), Z7, Z7
-	VALIGND    $0x01, Z3, Z7, Z6
-	VADDPS     Z6, Z3, Z6
-	VMOVAPS    Z7, Z3
-	PREFETCHT0 1024(AX)(R11*4)
-	VMOVUPS    64(CX)(R11*4), Z7
-	VALIGND    $0x01, Z5, Z6, Z8
-	VALIGND    $0x0e, Z4, Z5, Z4
-	VADDPS     Z4, Z8, Z4
-	VADDPS     Z7, Z4, Z4
-	VMAXPS     Z2, Z4, Z4
-	VDIVPS     Z4, Z7, Z4
-	VMULPS     Z1, Z4, Z4
-	VADDPS     (SI)(R11*4), Z0, Z8
-	VMULPS     Z7, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMULPS     (DI)(R11*4), Z8, Z8
-	VMOVUPS    Z8, (AX)(R11*4)
-	VMOVAPS    Z5, Z4
-	VMOVAPS    Z6, Z5
-	ADDQ       $0x10, R11
-	CMPQ       R11, R10
-	JLT        loop
+	VMOVAPS    Z4, Z5
+	VMOVUPS    64(R10)(AX*4), Z4
+	VMOVUPS    Z4, 64(DI)(AX*4)
+	VADDPS     64(SI)(AX*4), Z4, Z6
+	VALIGND    $0x01, Z3, Z6, Z3
+	VMOVAPS    Z3, Z4
+	VMOVAPS    Z6, Z3
+	VALIGND    $0x0e, Z5, Z4, Z5
+	VADDPS     Z5, Z4, Z5
+	VMOVUPS    Z5, (DX)(AX*4)
+	PREFETCHT1 -256(R11)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z5
+	VADDPS     -256(DX)(AX*4), Z5, Z6
+	VMAXPS     Z2, Z6, Z6
+	VDIVPS     Z6, Z5, Z6
+	VMULPS     Z1, Z6, Z6
+	VADDPS     -256(R8)(AX*4), Z0, Z7
+	VMULPS     Z5, Z7, Z7
+	VADDPS     Z6, Z7, Z7
+	VMULPS     -256(R9)(AX*4), Z7, Z7
+	VMOVUPS    Z7, -256(CX)(AX*4)
+	ADDQ       $0x10, AX
+	JNZ        loop
 
 last:
-	VALIGND    $0x01, Z3, Z3, Z6
-	VADDPS     Z6, Z3, Z6
-	PREFETCHT0 1024(AX)(R11*4)
-	VMOVUPS    64(CX)(R11*4), Z3
-	VALIGND    $0x01, Z5, Z6, Z6
-	VALIGND    $0x0e, Z4, Z5, Z4
-	VADDPS     Z4, Z6, Z4
-	VADDPS     Z3, Z4, Z4
+	PREFETCHT1 -256(R11)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z3
+	VADDPS     -256(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -256(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -256(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -256(CX)(AX*4)
+	PREFETCHT1 -192(R11)(AX*4)
+	VMOVUPS    -192(BX)(AX*4), Z3
+	VADDPS     -192(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -192(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -192(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -192(CX)(AX*4)
+	PREFETCHT1 -128(R11)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Z3
+	VADDPS     -128(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -128(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -128(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -128(CX)(AX*4)
+	PREFETCHT1 -64(R11)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Z3
+	VADDPS     -64(DX)(AX*4), Z3, Z4
 	VMAXPS     Z2, Z4, Z4
 	VDIVPS     Z4, Z3, Z2
 	VMULPS     Z1, Z2, Z2
-	VADDPS     (SI)(R11*4), Z0, Z0
+	VADDPS     -64(R8)(AX*4), Z0, Z0
 	VMULPS     Z3, Z0, Z0
 	VADDPS     Z2, Z0, Z0
-	VMULPS     (DI)(R11*4), Z0, Z0
-	VMOVUPS    Z0, (AX)(R11*4)
+	VMULPS     -64(R9)(AX*4), Z0, Z0
+	VMOVUPS    Z0, -64(CX)(AX*4)
 	VZEROUPPER
 	RET
 
-// func cross3AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, n int)
+DATA score1<>+0(SB)/4, $0x00000001
+GLOBL score1<>(SB), RODATA|NOPTR, $4
+
+// func cross2AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX512F, MMX+, SSE
-TEXT ·cross3AVX512(SB), NOSPLIT, $0-88
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross2AVX512(SB), NOSPLIT, $0-96
+	MOVQ         n+88(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+72(FP), X0
 	VBROADCASTSS X0, Z0
 	MOVSS        gamma+76(FP), X1
 	VBROADCASTSS X1, Z1
-	VPBROADCASTD score2<>+0(SB), Z2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         below3+64(FP), R10
-	MOVQ         n+80(FP), R11
-	XORQ         R12, R12
-	VMOVUPS      (R8)(R12*4), Z3
-	VADDPS       (R9)(R12*4), Z3, Z3
-	VADDPS       (R10)(R12*4), Z3, Z3
-	VMOVUPS      Z3, (BX)(R12*4)
-	VADDPS       (DX)(R12*4), Z3, Z3
-	VMOVUPS      64(R8)(R12*4), Z4
-	VADDPS       64(R9)(R12*4), Z4, Z4
-	VADDPS       64(R10)(R12*4), Z4, Z4
-	VMOVUPS      Z4, 64(BX)(R12*4)
-	VADDPS       64(DX)(R12*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z5
-	VADDPS       Z5, Z3, Z6
-	VALIGND      $0x02, Z3, Z4, Z3
-	VADDPS       Z3, Z6, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z6, Z5
-	VMOVUPS      128(R8)(R12*4), Z4
-	VADDPS       128(R9)(R12*4), Z4, Z4
-	VADDPS       128(R10)(R12*4), Z4, Z4
-	VMOVUPS      Z4, 128(BX)(R12*4)
-	VADDPS       128(DX)(R12*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z6
-	VADDPS       Z6, Z3, Z6
-	VALIGND      $0x02, Z3, Z4, Z3
-	VADDPS       Z3, Z6, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z5, Z4
-	VMOVAPS      Z6, Z5
-	XORQ         R12, R12
-	SUBQ         $0x10, R11
+	VPBROADCASTD score1<>+0(SB), Z2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         ahead+80(FP), R12
+	LEAQ         (CX)(R12*4), R12
+	NEGQ         AX
+	VMOVUPS      -64(R10)(AX*4), Z3
+	VADDPS       -64(R11)(AX*4), Z3, Z3
+	VMOVUPS      Z3, -64(DI)(AX*4)
+	VADDPS       -64(SI)(AX*4), Z3, Z3
+	VMOVAPS      Z3, Z3
+	VMOVUPS      (R10)(AX*4), Z4
+	VADDPS       (R11)(AX*4), Z4, Z4
+	VMOVUPS      Z4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Z4, Z5
+	VALIGND      $0x01, Z3, Z5, Z4
+	VALIGND      $0x02, Z3, Z5, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z5, Z3
+	VMOVAPS      Z4, Z5
+	VMOVUPS      64(R10)(AX*4), Z4
+	VADDPS       64(R11)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0d, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, (DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      128(R10)(AX*4), Z4
+	VADDPS       128(R11)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0d, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      192(R10)(AX*4), Z4
+	VADDPS       192(R11)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 192(DI)(AX*4)
+	VADDPS       192(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0d, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 128(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      256(R10)(AX*4), Z4
+	VADDPS       256(R11)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 256(DI)(AX*4)
+	VADDPS       256(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0d, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 192(DX)(AX*4)
+	ADDQ         $0x40, AX
 	JZ           last
 
 loop:
-	VMOVUPS    192(R8)(R12*4), Z7
-	VADDPS     192(R9)(R12*4), Z7, Z7
-	VADDPS     192(R10)(R12*4), Z7, Z7
-	VMOVUPS    Z7, 192(BX)(R12*4)
-	VADDPS     192(DX)(R12*4), Z7, Z7
-	VALIGND    $0x01, Z3, Z7, Z6
-	VADDPS     Z6, Z3, Z6
-	VALIGND    $0x02, Z3, Z7, Z3
-	VADDPS     Z3, Z6, Z6
-	VMOVAPS    Z7, Z3
-	PREFETCHT0 1024(AX)(R12*4)
-	VMOVUPS    64(CX)(R12*4), Z7
-	VALIGND    $0x01, Z5, Z6, Z8
-	VALIGND    $0x0d, Z4, Z5, Z4
-	VADDPS     Z4, Z8, Z4
-	VADDPS     Z7, Z4, Z4
-	VMAXPS     Z2, Z4, Z4
-	VDIVPS     Z4, Z7, Z4
-	VMULPS     Z1, Z4, Z4
-	VADDPS     (SI)(R12*4), Z0, Z8
-	VMULPS     Z7, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMULPS     (DI)(R12*4), Z8, Z8
-	VMOVUPS    Z8, (AX)(R12*4)
-	VMOVAPS    Z5, Z4
-	VMOVAPS    Z6, Z5
-	ADDQ       $0x10, R12
-	CMPQ       R12, R11
-	JLT        loop
+	VMOVAPS    Z4, Z5
+	VMOVUPS    64(R10)(AX*4), Z4
+	VADDPS     64(R11)(AX*4), Z4, Z4
+	VMOVUPS    Z4, 64(DI)(AX*4)
+	VADDPS     64(SI)(AX*4), Z4, Z6
+	VALIGND    $0x01, Z3, Z6, Z4
+	VALIGND    $0x02, Z3, Z6, Z3
+	VADDPS     Z3, Z4, Z3
+	VMOVAPS    Z3, Z4
+	VMOVAPS    Z6, Z3
+	VALIGND    $0x0d, Z5, Z4, Z5
+	VADDPS     Z5, Z4, Z5
+	VMOVUPS    Z5, (DX)(AX*4)
+	PREFETCHT1 -256(R12)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z5
+	VADDPS     -256(DX)(AX*4), Z5, Z6
+	VMAXPS     Z2, Z6, Z6
+	VDIVPS     Z6, Z5, Z6
+	VMULPS     Z1, Z6, Z6
+	VADDPS     -256(R8)(AX*4), Z0, Z7
+	VMULPS     Z5, Z7, Z7
+	VADDPS     Z6, Z7, Z7
+	VMULPS     -256(R9)(AX*4), Z7, Z7
+	VMOVUPS    Z7, -256(CX)(AX*4)
+	ADDQ       $0x10, AX
+	JNZ        loop
 
 last:
-	VALIGND    $0x01, Z3, Z3, Z6
-	VADDPS     Z6, Z3, Z6
-	VALIGND    $0x02, Z3, Z3, Z3
-	VADDPS     Z3, Z6, Z6
-	PREFETCHT0 1024(AX)(R12*4)
-	VMOVUPS    64(CX)(R12*4), Z3
-	VALIGND    $0x01, Z5, Z6, Z6
-	VALIGND    $0x0d, Z4, Z5, Z4
-	VADDPS     Z4, Z6, Z4
-	VADDPS     Z3, Z4, Z4
+	PREFETCHT1 -256(R12)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z3
+	VADDPS     -256(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -256(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -256(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -256(CX)(AX*4)
+	PREFETCHT1 -192(R12)(AX*4)
+	VMOVUPS    -192(BX)(AX*4), Z3
+	VADDPS     -192(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -192(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -192(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -192(CX)(AX*4)
+	PREFETCHT1 -128(R12)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Z3
+	VADDPS     -128(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -128(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -128(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -128(CX)(AX*4)
+	PREFETCHT1 -64(R12)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Z3
+	VADDPS     -64(DX)(AX*4), Z3, Z4
 	VMAXPS     Z2, Z4, Z4
 	VDIVPS     Z4, Z3, Z2
 	VMULPS     Z1, Z2, Z2
-	VADDPS     (SI)(R12*4), Z0, Z0
+	VADDPS     -64(R8)(AX*4), Z0, Z0
 	VMULPS     Z3, Z0, Z0
 	VADDPS     Z2, Z0, Z0
-	VMULPS     (DI)(R12*4), Z0, Z0
-	VMOVUPS    Z0, (AX)(R12*4)
+	VMULPS     -64(R9)(AX*4), Z0, Z0
+	VMOVUPS    Z0, -64(CX)(AX*4)
 	VZEROUPPER
 	RET
 
-// func cross4AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, n int)
+// func cross3AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX512F, MMX+, SSE
-TEXT ·cross4AVX512(SB), NOSPLIT, $0-96
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross3AVX512(SB), NOSPLIT, $0-104
+	MOVQ         n+96(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+80(FP), X0
 	VBROADCASTSS X0, Z0
 	MOVSS        gamma+84(FP), X1
 	VBROADCASTSS X1, Z1
-	VPBROADCASTD score2<>+0(SB), Z2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         below3+64(FP), R10
-	MOVQ         below4+72(FP), R11
-	MOVQ         n+88(FP), R12
-	XORQ         R13, R13
-	VMOVUPS      (R8)(R13*4), Z3
-	VADDPS       (R9)(R13*4), Z3, Z3
-	VADDPS       (R10)(R13*4), Z3, Z3
-	VADDPS       (R11)(R13*4), Z3, Z3
-	VMOVUPS      Z3, (BX)(R13*4)
-	VADDPS       (DX)(R13*4), Z3, Z3
-	VMOVUPS      64(R8)(R13*4), Z4
-	VADDPS       64(R9)(R13*4), Z4, Z4
-	VADDPS       64(R10)(R13*4), Z4, Z4
-	VADDPS       64(R11)(R13*4), Z4, Z4
-	VMOVUPS      Z4, 64(BX)(R13*4)
-	VADDPS       64(DX)(R13*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z5
-	VADDPS       Z5, Z3, Z6
-	VALIGND      $0x03, Z3, Z4, Z5
-	VALIGND      $0x02, Z3, Z4, Z3
-	VADDPS       Z5, Z3, Z3
-	VADDPS       Z3, Z6, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z6, Z5
-	VMOVUPS      128(R8)(R13*4), Z4
-	VADDPS       128(R9)(R13*4), Z4, Z4
-	VADDPS       128(R10)(R13*4), Z4, Z4
-	VADDPS       128(R11)(R13*4), Z4, Z4
-	VMOVUPS      Z4, 128(BX)(R13*4)
-	VADDPS       128(DX)(R13*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z6
-	VADDPS       Z6, Z3, Z6
-	VALIGND      $0x03, Z3, Z4, Z7
-	VALIGND      $0x02, Z3, Z4, Z3
-	VADDPS       Z7, Z3, Z3
-	VADDPS       Z3, Z6, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z5, Z4
-	VMOVAPS      Z6, Z5
-	XORQ         R13, R13
-	SUBQ         $0x10, R12
+	VPBROADCASTD score1<>+0(SB), Z2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         below3+72(FP), R12
+	LEAQ         64(R12)(AX*4), R12
+	MOVQ         ahead+88(FP), R13
+	LEAQ         (CX)(R13*4), R13
+	NEGQ         AX
+	VMOVUPS      -64(R10)(AX*4), Z3
+	VADDPS       -64(R11)(AX*4), Z3, Z3
+	VADDPS       -64(R12)(AX*4), Z3, Z3
+	VMOVUPS      Z3, -64(DI)(AX*4)
+	VADDPS       -64(SI)(AX*4), Z3, Z3
+	VMOVAPS      Z3, Z3
+	VMOVUPS      (R10)(AX*4), Z4
+	VADDPS       (R11)(AX*4), Z4, Z4
+	VADDPS       (R12)(AX*4), Z4, Z4
+	VMOVUPS      Z4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Z4, Z5
+	VALIGND      $0x01, Z3, Z5, Z4
+	VALIGND      $0x02, Z3, Z5, Z6
+	VALIGND      $0x03, Z3, Z5, Z3
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z5, Z3
+	VMOVAPS      Z4, Z5
+	VMOVUPS      64(R10)(AX*4), Z4
+	VADDPS       64(R11)(AX*4), Z4, Z4
+	VADDPS       64(R12)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0c, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, (DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      128(R10)(AX*4), Z4
+	VADDPS       128(R11)(AX*4), Z4, Z4
+	VADDPS       128(R12)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0c, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      192(R10)(AX*4), Z4
+	VADDPS       192(R11)(AX*4), Z4, Z4
+	VADDPS       192(R12)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 192(DI)(AX*4)
+	VADDPS       192(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0c, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 128(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      256(R10)(AX*4), Z4
+	VADDPS       256(R11)(AX*4), Z4, Z4
+	VADDPS       256(R12)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 256(DI)(AX*4)
+	VADDPS       256(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0c, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 192(DX)(AX*4)
+	ADDQ         $0x40, AX
 	JZ           last
 
 loop:
-	VMOVUPS    192(R8)(R13*4), Z7
-	VADDPS     192(R9)(R13*4), Z7, Z7
-	VADDPS     192(R10)(R13*4), Z7, Z7
-	VADDPS     192(R11)(R13*4), Z7, Z7
-	VMOVUPS    Z7, 192(BX)(R13*4)
-	VADDPS     192(DX)(R13*4), Z7, Z7
-	VALIGND    $0x01, Z3, Z7, Z6
-	VADDPS     Z6, Z3, Z6
-	VALIGND    $0x03, Z3, Z7, Z8
-	VALIGND    $0x02, Z3, Z7, Z3
-	VADDPS     Z8, Z3, Z3
-	VADDPS     Z3, Z6, Z6
-	VMOVAPS    Z7, Z3
-	PREFETCHT0 1024(AX)(R13*4)
-	VMOVUPS    64(CX)(R13*4), Z7
-	VALIGND    $0x01, Z5, Z6, Z8
-	VALIGND    $0x0c, Z4, Z5, Z4
-	VADDPS     Z4, Z8, Z4
+	VMOVAPS    Z4, Z5
+	VMOVUPS    64(R10)(AX*4), Z4
+	VADDPS     64(R11)(AX*4), Z4, Z4
+	VADDPS     64(R12)(AX*4), Z4, Z4
+	VMOVUPS    Z4, 64(DI)(AX*4)
+	VADDPS     64(SI)(AX*4), Z4, Z6
+	VALIGND    $0x01, Z3, Z6, Z4
+	VALIGND    $0x02, Z3, Z6, Z7
+	VALIGND    $0x03, Z3, Z6, Z3
 	VADDPS     Z7, Z4, Z4
-	VMAXPS     Z2, Z4, Z4
-	VDIVPS     Z4, Z7, Z4
-	VMULPS     Z1, Z4, Z4
-	VADDPS     (SI)(R13*4), Z0, Z8
-	VMULPS     Z7, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMULPS     (DI)(R13*4), Z8, Z8
-	VMOVUPS    Z8, (AX)(R13*4)
-	VMOVAPS    Z5, Z4
-	VMOVAPS    Z6, Z5
-	ADDQ       $0x10, R13
-	CMPQ       R13, R12
-	JLT        loop
+	VADDPS     Z3, Z4, Z3
+	VMOVAPS    Z3, Z4
+	VMOVAPS    Z6, Z3
+	VALIGND    $0x0c, Z5, Z4, Z5
+	VADDPS     Z5, Z4, Z5
+	VMOVUPS    Z5, (DX)(AX*4)
+	PREFETCHT1 -256(R13)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z5
+	VADDPS     -256(DX)(AX*4), Z5, Z6
+	VMAXPS     Z2, Z6, Z6
+	VDIVPS     Z6, Z5, Z6
+	VMULPS     Z1, Z6, Z6
+	VADDPS     -256(R8)(AX*4), Z0, Z7
+	VMULPS     Z5, Z7, Z7
+	VADDPS     Z6, Z7, Z7
+	VMULPS     -256(R9)(AX*4), Z7, Z7
+	VMOVUPS    Z7, -256(CX)(AX*4)
+	ADDQ       $0x10, AX
+	JNZ        loop
 
 last:
-	VALIGND    $0x01, Z3, Z3, Z6
-	VADDPS     Z6, Z3, Z6
-	VALIGND    $0x03, Z3, Z3, Z7
-	VALIGND    $0x02, Z3, Z3, Z3
-	VADDPS     Z7, Z3, Z3
-	VADDPS     Z3, Z6, Z6
-	PREFETCHT0 1024(AX)(R13*4)
-	VMOVUPS    64(CX)(R13*4), Z3
-	VALIGND    $0x01, Z5, Z6, Z6
-	VALIGND    $0x0c, Z4, Z5, Z4
-	VADDPS     Z4, Z6, Z4
-	VADDPS     Z3, Z4, Z4
+	PREFETCHT1 -256(R13)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z3
+	VADDPS     -256(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -256(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -256(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -256(CX)(AX*4)
+	PREFETCHT1 -192(R13)(AX*4)
+	VMOVUPS    -192(BX)(AX*4), Z3
+	VADDPS     -192(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -192(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -192(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -192(CX)(AX*4)
+	PREFETCHT1 -128(R13)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Z3
+	VADDPS     -128(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -128(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -128(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -128(CX)(AX*4)
+	PREFETCHT1 -64(R13)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Z3
+	VADDPS     -64(DX)(AX*4), Z3, Z4
 	VMAXPS     Z2, Z4, Z4
 	VDIVPS     Z4, Z3, Z2
 	VMULPS     Z1, Z2, Z2
-	VADDPS     (SI)(R13*4), Z0, Z0
+	VADDPS     -64(R8)(AX*4), Z0, Z0
 	VMULPS     Z3, Z0, Z0
 	VADDPS     Z2, Z0, Z0
-	VMULPS     (DI)(R13*4), Z0, Z0
-	VMOVUPS    Z0, (AX)(R13*4)
+	VMULPS     -64(R9)(AX*4), Z0, Z0
+	VMOVUPS    Z0, -64(CX)(AX*4)
 	VZEROUPPER
 	RET
 
-// func cross5AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, n int)
+// func cross4AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX512F, MMX+, SSE
-TEXT ·cross5AVX512(SB), NOSPLIT, $0-104
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross4AVX512(SB), NOSPLIT, $0-112
+	MOVQ         n+104(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+88(FP), X0
 	VBROADCASTSS X0, Z0
 	MOVSS        gamma+92(FP), X1
 	VBROADCASTSS X1, Z1
-	VPBROADCASTD score2<>+0(SB), Z2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         below3+64(FP), R10
-	MOVQ         below4+72(FP), R11
-	MOVQ         below5+80(FP), R12
-	MOVQ         n+96(FP), R13
-	XORQ         R14, R14
-	VMOVUPS      (R8)(R14*4), Z3
-	VADDPS       (R9)(R14*4), Z3, Z3
-	VADDPS       (R10)(R14*4), Z3, Z3
-	VADDPS       (R11)(R14*4), Z3, Z3
-	VADDPS       (R12)(R14*4), Z3, Z3
-	VMOVUPS      Z3, (BX)(R14*4)
-	VADDPS       (DX)(R14*4), Z3, Z3
-	VMOVUPS      64(R8)(R14*4), Z4
-	VADDPS       64(R9)(R14*4), Z4, Z4
-	VADDPS       64(R10)(R14*4), Z4, Z4
-	VADDPS       64(R11)(R14*4), Z4, Z4
-	VADDPS       64(R12)(R14*4), Z4, Z4
-	VMOVUPS      Z4, 64(BX)(R14*4)
-	VADDPS       64(DX)(R14*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z5
-	VADDPS       Z5, Z3, Z6
-	VALIGND      $0x03, Z3, Z4, Z5
-	VALIGND      $0x02, Z3, Z4, Z7
-	VADDPS       Z5, Z7, Z5
-	VADDPS       Z5, Z6, Z6
-	VALIGND      $0x04, Z3, Z4, Z3
-	VADDPS       Z3, Z6, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z6, Z5
-	VMOVUPS      128(R8)(R14*4), Z4
-	VADDPS       128(R9)(R14*4), Z4, Z4
-	VADDPS       128(R10)(R14*4), Z4, Z4
-	VADDPS       128(R11)(R14*4), Z4, Z4
-	VADDPS       128(R12)(R14*4), Z4, Z4
-	VMOVUPS      Z4, 128(BX)(R14*4)
-	VADDPS       128(DX)(R14*4), Z4, Z4
-	VALIGND      $0x01, Z3, Z4, Z6
-	VADDPS       Z6, Z3, Z6
-	VALIGND      $0x03, Z3, Z4, Z7
-	VALIGND      $0x02, Z3, Z4, Z8
-	VADDPS       Z7, Z8, Z7
-	VADDPS       Z7, Z6, Z6
-	VALIGND      $0x04, Z3, Z4, Z3
-	VADDPS       Z3, Z6, Z6
-	VMOVAPS      Z4, Z3
-	VMOVAPS      Z5, Z4
-	VMOVAPS      Z6, Z5
-	XORQ         R14, R14
-	SUBQ         $0x10, R13
+	VPBROADCASTD score1<>+0(SB), Z2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         below3+72(FP), R12
+	LEAQ         64(R12)(AX*4), R12
+	MOVQ         below4+80(FP), R13
+	LEAQ         64(R13)(AX*4), R13
+	MOVQ         ahead+96(FP), R14
+	LEAQ         (CX)(R14*4), R14
+	NEGQ         AX
+	VMOVUPS      -64(R10)(AX*4), Z3
+	VADDPS       -64(R11)(AX*4), Z3, Z3
+	VMOVUPS      -64(R12)(AX*4), Z4
+	VADDPS       -64(R13)(AX*4), Z4, Z4
+	VADDPS       Z4, Z3, Z3
+	VMOVUPS      Z3, -64(DI)(AX*4)
+	VADDPS       -64(SI)(AX*4), Z3, Z3
+	VMOVAPS      Z3, Z3
+	VMOVUPS      (R10)(AX*4), Z4
+	VADDPS       (R11)(AX*4), Z4, Z4
+	VMOVUPS      (R12)(AX*4), Z5
+	VADDPS       (R13)(AX*4), Z5, Z5
+	VADDPS       Z5, Z4, Z4
+	VMOVUPS      Z4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Z4, Z5
+	VALIGND      $0x01, Z3, Z5, Z4
+	VALIGND      $0x02, Z3, Z5, Z6
+	VALIGND      $0x03, Z3, Z5, Z7
+	VALIGND      $0x04, Z3, Z5, Z3
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z3, Z7, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z5, Z3
+	VMOVAPS      Z4, Z5
+	VMOVUPS      64(R10)(AX*4), Z4
+	VADDPS       64(R11)(AX*4), Z4, Z4
+	VMOVUPS      64(R12)(AX*4), Z6
+	VADDPS       64(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS      Z4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z8, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0b, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, (DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      128(R10)(AX*4), Z4
+	VADDPS       128(R11)(AX*4), Z4, Z4
+	VMOVUPS      128(R12)(AX*4), Z6
+	VADDPS       128(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS      Z4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z8, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0b, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      192(R10)(AX*4), Z4
+	VADDPS       192(R11)(AX*4), Z4, Z4
+	VMOVUPS      192(R12)(AX*4), Z6
+	VADDPS       192(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS      Z4, 192(DI)(AX*4)
+	VADDPS       192(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z8, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0b, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 128(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      256(R10)(AX*4), Z4
+	VADDPS       256(R11)(AX*4), Z4, Z4
+	VMOVUPS      256(R12)(AX*4), Z6
+	VADDPS       256(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VMOVUPS      Z4, 256(DI)(AX*4)
+	VADDPS       256(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z8, Z3
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0b, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 192(DX)(AX*4)
+	ADDQ         $0x40, AX
 	JZ           last
 
 loop:
-	VMOVUPS    192(R8)(R14*4), Z7
-	VADDPS     192(R9)(R14*4), Z7, Z7
-	VADDPS     192(R10)(R14*4), Z7, Z7
-	VADDPS     192(R11)(R14*4), Z7, Z7
-	VADDPS     192(R12)(R14*4), Z7, Z7
-	VMOVUPS    Z7, 192(BX)(R14*4)
-	VADDPS     192(DX)(R14*4), Z7, Z7
-	VALIGND    $0x01, Z3, Z7, Z6
-	VADDPS     Z6, Z3, Z6
-	VALIGND    $0x03, Z3, Z7, Z8
-	VALIGND    $0x02, Z3, Z7, Z9
-	VADDPS     Z8, Z9, Z8
-	VADDPS     Z8, Z6, Z6
-	VALIGND    $0x04, Z3, Z7, Z3
-	VADDPS     Z3, Z6, Z6
-	VMOVAPS    Z7, Z3
-	PREFETCHT0 1024(AX)(R14*4)
-	VMOVUPS    64(CX)(R14*4), Z7
-	VALIGND    $0x01, Z5, Z6, Z8
-	VALIGND    $0x0b, Z4, Z5, Z4
-	VADDPS     Z4, Z8, Z4
+	VMOVAPS    Z4, Z5
+	VMOVUPS    64(R10)(AX*4), Z4
+	VADDPS     64(R11)(AX*4), Z4, Z4
+	VMOVUPS    64(R12)(AX*4), Z6
+	VADDPS     64(R13)(AX*4), Z6, Z6
+	VADDPS     Z6, Z4, Z4
+	VMOVUPS    Z4, 64(DI)(AX*4)
+	VADDPS     64(SI)(AX*4), Z4, Z6
+	VALIGND    $0x01, Z3, Z6, Z4
+	VALIGND    $0x02, Z3, Z6, Z7
+	VALIGND    $0x03, Z3, Z6, Z8
+	VALIGND    $0x04, Z3, Z6, Z3
 	VADDPS     Z7, Z4, Z4
-	VMAXPS     Z2, Z4, Z4
-	VDIVPS     Z4, Z7, Z4
-	VMULPS     Z1, Z4, Z4
-	VADDPS     (SI)(R14*4), Z0, Z8
-	VMULPS     Z7, Z8, Z8
-	VADDPS     Z4, Z8, Z8
-	VMULPS     (DI)(R14*4), Z8, Z8
-	VMOVUPS    Z8, (AX)(R14*4)
-	VMOVAPS    Z5, Z4
-	VMOVAPS    Z6, Z5
-	ADDQ       $0x10, R14
-	CMPQ       R14, R13
-	JLT        loop
+	VADDPS     Z3, Z8, Z3
+	VADDPS     Z3, Z4, Z3
+	VMOVAPS    Z3, Z4
+	VMOVAPS    Z6, Z3
+	VALIGND    $0x0b, Z5, Z4, Z5
+	VADDPS     Z5, Z4, Z5
+	VMOVUPS    Z5, (DX)(AX*4)
+	PREFETCHT1 -256(R14)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z5
+	VADDPS     -256(DX)(AX*4), Z5, Z6
+	VMAXPS     Z2, Z6, Z6
+	VDIVPS     Z6, Z5, Z6
+	VMULPS     Z1, Z6, Z6
+	VADDPS     -256(R8)(AX*4), Z0, Z7
+	VMULPS     Z5, Z7, Z7
+	VADDPS     Z6, Z7, Z7
+	VMULPS     -256(R9)(AX*4), Z7, Z7
+	VMOVUPS    Z7, -256(CX)(AX*4)
+	ADDQ       $0x10, AX
+	JNZ        loop
 
 last:
-	VALIGND    $0x01, Z3, Z3, Z6
-	VADDPS     Z6, Z3, Z6
-	VALIGND    $0x03, Z3, Z3, Z7
-	VALIGND    $0x02, Z3, Z3, Z8
-	VADDPS     Z7, Z8, Z7
-	VADDPS     Z7, Z6, Z6
-	VALIGND    $0x04, Z3, Z3, Z3
-	VADDPS     Z3, Z6, Z6
-	PREFETCHT0 1024(AX)(R14*4)
-	VMOVUPS    64(CX)(R14*4), Z3
-	VALIGND    $0x01, Z5, Z6, Z6
-	VALIGND    $0x0b, Z4, Z5, Z4
-	VADDPS     Z4, Z6, Z4
-	VADDPS     Z3, Z4, Z4
+	PREFETCHT1 -256(R14)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z3
+	VADDPS     -256(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -256(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -256(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -256(CX)(AX*4)
+	PREFETCHT1 -192(R14)(AX*4)
+	VMOVUPS    -192(BX)(AX*4), Z3
+	VADDPS     -192(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -192(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -192(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -192(CX)(AX*4)
+	PREFETCHT1 -128(R14)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Z3
+	VADDPS     -128(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -128(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -128(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -128(CX)(AX*4)
+	PREFETCHT1 -64(R14)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Z3
+	VADDPS     -64(DX)(AX*4), Z3, Z4
 	VMAXPS     Z2, Z4, Z4
 	VDIVPS     Z4, Z3, Z2
 	VMULPS     Z1, Z2, Z2
-	VADDPS     (SI)(R14*4), Z0, Z0
+	VADDPS     -64(R8)(AX*4), Z0, Z0
 	VMULPS     Z3, Z0, Z0
 	VADDPS     Z2, Z0, Z0
-	VMULPS     (DI)(R14*4), Z0, Z0
-	VMOVUPS    Z0, (AX)(R14*4)
+	VMULPS     -64(R9)(AX*4), Z0, Z0
+	VMOVUPS    Z0, -64(CX)(AX*4)
+	VZEROUPPER
+	RET
+
+// func cross5AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, ahead int, n int)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·cross5AVX512(SB), NOSPLIT, $0-120
+	MOVQ         n+112(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
+	MOVSS        a+96(FP), X0
+	VBROADCASTSS X0, Z0
+	MOVSS        gamma+100(FP), X1
+	VBROADCASTSS X1, Z1
+	VPBROADCASTD score1<>+0(SB), Z2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         below3+72(FP), R12
+	LEAQ         64(R12)(AX*4), R12
+	MOVQ         below4+80(FP), R13
+	LEAQ         64(R13)(AX*4), R13
+	MOVQ         below5+88(FP), R14
+	LEAQ         64(R14)(AX*4), R14
+	MOVQ         ahead+104(FP), R15
+	LEAQ         (CX)(R15*4), R15
+	NEGQ         AX
+	VMOVUPS      -64(R10)(AX*4), Z3
+	VADDPS       -64(R11)(AX*4), Z3, Z3
+	VMOVUPS      -64(R12)(AX*4), Z4
+	VADDPS       -64(R13)(AX*4), Z4, Z4
+	VADDPS       Z4, Z3, Z3
+	VADDPS       -64(R14)(AX*4), Z3, Z3
+	VMOVUPS      Z3, -64(DI)(AX*4)
+	VADDPS       -64(SI)(AX*4), Z3, Z3
+	VMOVAPS      Z3, Z3
+	VMOVUPS      (R10)(AX*4), Z4
+	VADDPS       (R11)(AX*4), Z4, Z4
+	VMOVUPS      (R12)(AX*4), Z5
+	VADDPS       (R13)(AX*4), Z5, Z5
+	VADDPS       Z5, Z4, Z4
+	VADDPS       (R14)(AX*4), Z4, Z4
+	VMOVUPS      Z4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Z4, Z5
+	VALIGND      $0x01, Z3, Z5, Z4
+	VALIGND      $0x02, Z3, Z5, Z6
+	VALIGND      $0x03, Z3, Z5, Z7
+	VALIGND      $0x04, Z3, Z5, Z8
+	VALIGND      $0x05, Z3, Z5, Z3
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z8, Z7, Z6
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z5, Z3
+	VMOVAPS      Z4, Z5
+	VMOVUPS      64(R10)(AX*4), Z4
+	VADDPS       64(R11)(AX*4), Z4, Z4
+	VMOVUPS      64(R12)(AX*4), Z6
+	VADDPS       64(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VADDPS       64(R14)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z9
+	VALIGND      $0x05, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z9, Z8, Z7
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0a, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, (DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      128(R10)(AX*4), Z4
+	VADDPS       128(R11)(AX*4), Z4, Z4
+	VMOVUPS      128(R12)(AX*4), Z6
+	VADDPS       128(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VADDPS       128(R14)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z9
+	VALIGND      $0x05, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z9, Z8, Z7
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0a, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 64(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      192(R10)(AX*4), Z4
+	VADDPS       192(R11)(AX*4), Z4, Z4
+	VMOVUPS      192(R12)(AX*4), Z6
+	VADDPS       192(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VADDPS       192(R14)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 192(DI)(AX*4)
+	VADDPS       192(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z9
+	VALIGND      $0x05, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z9, Z8, Z7
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0a, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 128(DX)(AX*4)
+	VMOVAPS      Z4, Z5
+	VMOVUPS      256(R10)(AX*4), Z4
+	VADDPS       256(R11)(AX*4), Z4, Z4
+	VMOVUPS      256(R12)(AX*4), Z6
+	VADDPS       256(R13)(AX*4), Z6, Z6
+	VADDPS       Z6, Z4, Z4
+	VADDPS       256(R14)(AX*4), Z4, Z4
+	VMOVUPS      Z4, 256(DI)(AX*4)
+	VADDPS       256(SI)(AX*4), Z4, Z6
+	VALIGND      $0x01, Z3, Z6, Z4
+	VALIGND      $0x02, Z3, Z6, Z7
+	VALIGND      $0x03, Z3, Z6, Z8
+	VALIGND      $0x04, Z3, Z6, Z9
+	VALIGND      $0x05, Z3, Z6, Z3
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z9, Z8, Z7
+	VADDPS       Z7, Z4, Z4
+	VADDPS       Z3, Z4, Z3
+	VMOVAPS      Z3, Z4
+	VMOVAPS      Z6, Z3
+	VALIGND      $0x0a, Z5, Z4, Z5
+	VADDPS       Z5, Z4, Z5
+	VMOVUPS      Z5, 192(DX)(AX*4)
+	ADDQ         $0x40, AX
+	JZ           last
+
+loop:
+	VMOVAPS    Z4, Z5
+	VMOVUPS    64(R10)(AX*4), Z4
+	VADDPS     64(R11)(AX*4), Z4, Z4
+	VMOVUPS    64(R12)(AX*4), Z6
+	VADDPS     64(R13)(AX*4), Z6, Z6
+	VADDPS     Z6, Z4, Z4
+	VADDPS     64(R14)(AX*4), Z4, Z4
+	VMOVUPS    Z4, 64(DI)(AX*4)
+	VADDPS     64(SI)(AX*4), Z4, Z6
+	VALIGND    $0x01, Z3, Z6, Z4
+	VALIGND    $0x02, Z3, Z6, Z7
+	VALIGND    $0x03, Z3, Z6, Z8
+	VALIGND    $0x04, Z3, Z6, Z9
+	VALIGND    $0x05, Z3, Z6, Z3
+	VADDPS     Z7, Z4, Z4
+	VADDPS     Z9, Z8, Z7
+	VADDPS     Z7, Z4, Z4
+	VADDPS     Z3, Z4, Z3
+	VMOVAPS    Z3, Z4
+	VMOVAPS    Z6, Z3
+	VALIGND    $0x0a, Z5, Z4, Z5
+	VADDPS     Z5, Z4, Z5
+	VMOVUPS    Z5, (DX)(AX*4)
+	PREFETCHT1 -256(R15)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z5
+	VADDPS     -256(DX)(AX*4), Z5, Z6
+	VMAXPS     Z2, Z6, Z6
+	VDIVPS     Z6, Z5, Z6
+	VMULPS     Z1, Z6, Z6
+	VADDPS     -256(R8)(AX*4), Z0, Z7
+	VMULPS     Z5, Z7, Z7
+	VADDPS     Z6, Z7, Z7
+	VMULPS     -256(R9)(AX*4), Z7, Z7
+	VMOVUPS    Z7, -256(CX)(AX*4)
+	ADDQ       $0x10, AX
+	JNZ        loop
+
+last:
+	PREFETCHT1 -256(R15)(AX*4)
+	VMOVUPS    -256(BX)(AX*4), Z3
+	VADDPS     -256(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -256(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -256(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -256(CX)(AX*4)
+	PREFETCHT1 -192(R15)(AX*4)
+	VMOVUPS    -192(BX)(AX*4), Z3
+	VADDPS     -192(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -192(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -192(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -192(CX)(AX*4)
+	PREFETCHT1 -128(R15)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Z3
+	VADDPS     -128(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z4
+	VMULPS     Z1, Z4, Z4
+	VADDPS     -128(R8)(AX*4), Z0, Z5
+	VMULPS     Z3, Z5, Z5
+	VADDPS     Z4, Z5, Z5
+	VMULPS     -128(R9)(AX*4), Z5, Z5
+	VMOVUPS    Z5, -128(CX)(AX*4)
+	PREFETCHT1 -64(R15)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Z3
+	VADDPS     -64(DX)(AX*4), Z3, Z4
+	VMAXPS     Z2, Z4, Z4
+	VDIVPS     Z4, Z3, Z2
+	VMULPS     Z1, Z2, Z2
+	VADDPS     -64(R8)(AX*4), Z0, Z0
+	VMULPS     Z3, Z0, Z0
+	VADDPS     Z2, Z0, Z0
+	VMULPS     -64(R9)(AX*4), Z0, Z0
+	VMOVUPS    Z0, -64(CX)(AX*4)
 	VZEROUPPER
 	RET
 
@@ -712,7 +1255,7 @@ TEXT ·countBelowAVX512(SB), NOSPLIT, $0-32
 	VPXORD       Z2, Z2, Z2
 	VPXORD       Z3, Z3, Z3
 	VPXORD       Z4, Z4, Z4
-	VPBROADCASTD score2<>+0(SB), Z5
+	VPBROADCASTD score1<>+0(SB), Z5
 	MOVQ         n+16(FP), CX
 	XORQ         DX, DX
 
@@ -787,8 +1330,8 @@ TEXT ·keepBestAVX512(SB), NOSPLIT, $0-56
 	MOVQ         minus+24(FP), BX
 	MOVQ         rotations+32(FP), SI
 	SHLQ         $0x04, SI
-	VPBROADCASTD score1<>+0(SB), Z1
-	VPBROADCASTD score2<>+0(SB), Z2
+	VPBROADCASTD score0<>+0(SB), Z1
+	VPBROADCASTD score1<>+0(SB), Z2
 	VPBROADCASTD dropped+40(FP), Z0
 	VPSUBD       Z2, Z0, Z0
 	MOVQ         n+48(FP), DI
@@ -971,85 +1514,203 @@ loop:
 	VZEROUPPER
 	RET
 
-// func absSumsAVX2(col *float64, lanes *float64, x *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·absSumsAVX2(SB), NOSPLIT, $0-32
+// func absSumsAVX2(col *float64, lanes *float64, x *float32, ahead int, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·absSumsAVX2(SB), NOSPLIT, $0-40
 	MOVQ         col+0(FP), AX
 	MOVQ         lanes+8(FP), CX
 	MOVQ         x+16(FP), DX
+	MOVQ         ahead+24(FP), BX
+	LEAQ         (DX)(BX*4), BX
 	VMOVUPS      (CX), Y0
 	VMOVUPS      32(CX), Y1
 	VMOVUPS      64(CX), Y2
 	VMOVUPS      96(CX), Y3
-	VPBROADCASTQ score0<>+0(SB), Y4
+	VPBROADCASTD score0<>+0(SB), Y4
+	MOVQ         n+32(FP), SI
+	XORQ         DI, DI
+
+loop:
+	PREFETCHT0   (BX)(DI*4)
+	VPAND        (DX)(DI*4), Y4, Y5
+	VCVTPS2PD    X5, Y6
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y5
+	VADDPD       Y6, Y0, Y0
+	VADDPD       (AX)(DI*8), Y6, Y6
+	VMOVUPD      Y6, (AX)(DI*8)
+	VADDPD       Y5, Y1, Y1
+	VADDPD       32(AX)(DI*8), Y5, Y5
+	VMOVUPD      Y5, 32(AX)(DI*8)
+	VPAND        32(DX)(DI*4), Y4, Y5
+	VCVTPS2PD    X5, Y6
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y5
+	VADDPD       Y6, Y2, Y2
+	VADDPD       64(AX)(DI*8), Y6, Y6
+	VMOVUPD      Y6, 64(AX)(DI*8)
+	VADDPD       Y5, Y3, Y3
+	VADDPD       96(AX)(DI*8), Y5, Y5
+	VMOVUPD      Y5, 96(AX)(DI*8)
+	ADDQ         $0x10, DI
+	CMPQ         DI, SI
+	JLT          loop
+	VMOVUPD      Y0, (CX)
+	VMOVUPD      Y1, 32(CX)
+	VMOVUPD      Y2, 64(CX)
+	VMOVUPD      Y3, 96(CX)
+	VZEROUPPER
+	RET
+
+// func absAVX2(dst *float32, x *float32, ahead int, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·absAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         ahead+16(FP), DX
+	LEAQ         (CX)(DX*4), DX
+	VPBROADCASTD score0<>+0(SB), Y0
 	MOVQ         n+24(FP), BX
 	XORQ         SI, SI
 
 loop:
-	VCVTPS2PD (DX)(SI*4), Y5
-	VPAND     Y4, Y5, Y5
-	VADDPD    Y5, Y0, Y0
-	VADDPD    (AX)(SI*8), Y5, Y5
-	VMOVUPD   Y5, (AX)(SI*8)
-	VCVTPS2PD 16(DX)(SI*4), Y5
-	VPAND     Y4, Y5, Y5
-	VADDPD    Y5, Y1, Y1
-	VADDPD    32(AX)(SI*8), Y5, Y5
-	VMOVUPD   Y5, 32(AX)(SI*8)
-	VCVTPS2PD 32(DX)(SI*4), Y5
-	VPAND     Y4, Y5, Y5
-	VADDPD    Y5, Y2, Y2
-	VADDPD    64(AX)(SI*8), Y5, Y5
-	VMOVUPD   Y5, 64(AX)(SI*8)
-	VCVTPS2PD 48(DX)(SI*4), Y5
-	VPAND     Y4, Y5, Y5
-	VADDPD    Y5, Y3, Y3
-	VADDPD    96(AX)(SI*8), Y5, Y5
-	VMOVUPD   Y5, 96(AX)(SI*8)
-	ADDQ      $0x10, SI
-	CMPQ      SI, BX
-	JLT       loop
-	VMOVUPD   Y0, (CX)
-	VMOVUPD   Y1, 32(CX)
-	VMOVUPD   Y2, 64(CX)
-	VMOVUPD   Y3, 96(CX)
+	PREFETCHT0 (DX)(SI*4)
+	VPAND      (CX)(SI*4), Y0, Y1
+	VMOVUPS    Y1, (AX)(SI*4)
+	ADDQ       $0x08, SI
+	CMPQ       SI, BX
+	JLT        loop
 	VZEROUPPER
 	RET
 
-// func absAVX2(dst *float32, x *float32, n int)
-// Requires: AVX, AVX2
-TEXT ·absAVX2(SB), NOSPLIT, $0-24
+// func relativeImportanceAVX2(dst *float32, x *float32, b *float32, s *float32, a float32, n int)
+// Requires: AVX, AVX2, MMX+, SSE
+TEXT ·relativeImportanceAVX2(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
-	VPBROADCASTD score1<>+0(SB), Y0
-	MOVQ         n+16(FP), DX
-	XORQ         BX, BX
+	MOVQ         b+16(FP), DX
+	MOVQ         s+24(FP), BX
+	MOVSS        a+32(FP), X0
+	VBROADCASTSS X0, Y0
+	VPBROADCASTD score0<>+0(SB), Y1
+	MOVQ         n+40(FP), SI
+	XORQ         DI, DI
 
 loop:
-	VPAND   (CX)(BX*4), Y0, Y1
-	VMOVUPS Y1, (AX)(BX*4)
-	ADDQ    $0x08, BX
-	CMPQ    BX, DX
-	JLT     loop
+	PREFETCHT0 2048(CX)(DI*4)
+	PREFETCHT0 1024(AX)(DI*4)
+	VPAND      (CX)(DI*4), Y1, Y2
+	VADDPS     (DX)(DI*4), Y0, Y3
+	VMULPS     Y3, Y2, Y2
+	VMULPS     (BX)(DI*4), Y2, Y2
+	VMOVUPS    Y2, (AX)(DI*4)
+	ADDQ       $0x08, DI
+	CMPQ       DI, SI
+	JLT        loop
 	VZEROUPPER
 	RET
 
-// func absBF16AVX2(dst *float32, x *uint16, n int)
-// Requires: AVX, AVX2
-TEXT ·absBF16AVX2(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
+// func absSumsBF16AVX2(col *float64, lanes *float64, x *uint16, ahead int, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·absSumsBF16AVX2(SB), NOSPLIT, $0-40
+	MOVQ         col+0(FP), AX
+	MOVQ         lanes+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         ahead+24(FP), BX
+	LEAQ         (DX)(BX*2), BX
+	VMOVUPS      (CX), Y0
+	VMOVUPS      32(CX), Y1
+	VMOVUPS      64(CX), Y2
+	VMOVUPS      96(CX), Y3
+	VPBROADCASTD score0<>+0(SB), Y4
+	MOVQ         n+32(FP), SI
+	XORQ         DI, DI
 
 loop:
-	VPMOVZXWD (CX)(BX*2), Y0
-	VPSLLD    $0x11, Y0, Y0
-	VPSRLD    $0x01, Y0, Y0
-	VMOVUPS   Y0, (AX)(BX*4)
-	ADDQ      $0x08, BX
-	CMPQ      BX, DX
-	JLT       loop
+	PREFETCHT0   (BX)(DI*2)
+	VPMOVZXWD    (DX)(DI*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPAND        Y4, Y5, Y5
+	VCVTPS2PD    X5, Y6
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y5
+	VADDPD       Y6, Y0, Y0
+	VADDPD       (AX)(DI*8), Y6, Y6
+	VMOVUPD      Y6, (AX)(DI*8)
+	VADDPD       Y5, Y1, Y1
+	VADDPD       32(AX)(DI*8), Y5, Y5
+	VMOVUPD      Y5, 32(AX)(DI*8)
+	VPMOVZXWD    16(DX)(DI*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPAND        Y4, Y5, Y5
+	VCVTPS2PD    X5, Y6
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y5
+	VADDPD       Y6, Y2, Y2
+	VADDPD       64(AX)(DI*8), Y6, Y6
+	VMOVUPD      Y6, 64(AX)(DI*8)
+	VADDPD       Y5, Y3, Y3
+	VADDPD       96(AX)(DI*8), Y5, Y5
+	VMOVUPD      Y5, 96(AX)(DI*8)
+	ADDQ         $0x10, DI
+	CMPQ         DI, SI
+	JLT          loop
+	VMOVUPD      Y0, (CX)
+	VMOVUPD      Y1, 32(CX)
+	VMOVUPD      Y2, 64(CX)
+	VMOVUPD      Y3, 96(CX)
+	VZEROUPPER
+	RET
+
+// func absBF16AVX2(dst *float32, x *uint16, ahead int, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·absBF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         ahead+16(FP), DX
+	LEAQ         (CX)(DX*2), DX
+	VPBROADCASTD score0<>+0(SB), Y0
+	MOVQ         n+24(FP), BX
+	XORQ         SI, SI
+
+loop:
+	PREFETCHT1 (DX)(SI*2)
+	VPMOVZXWD  (CX)(SI*2), Y1
+	VPSLLD     $0x10, Y1, Y1
+	VPAND      Y0, Y1, Y1
+	VMOVUPS    Y1, (AX)(SI*4)
+	ADDQ       $0x08, SI
+	CMPQ       SI, BX
+	JLT        loop
+	VZEROUPPER
+	RET
+
+// func relativeImportanceBF16AVX2(dst *float32, x *uint16, b *float32, s *float32, a float32, n int)
+// Requires: AVX, AVX2, MMX+, SSE
+TEXT ·relativeImportanceBF16AVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         b+16(FP), DX
+	MOVQ         s+24(FP), BX
+	MOVSS        a+32(FP), X0
+	VBROADCASTSS X0, Y0
+	VPBROADCASTD score0<>+0(SB), Y1
+	MOVQ         n+40(FP), SI
+	XORQ         DI, DI
+
+loop:
+	PREFETCHT0 1024(CX)(DI*2)
+	PREFETCHT0 1024(AX)(DI*4)
+	VPMOVZXWD  (CX)(DI*2), Y2
+	VPSLLD     $0x10, Y2, Y2
+	VPAND      Y1, Y2, Y2
+	VADDPS     (DX)(DI*4), Y0, Y3
+	VMULPS     Y3, Y2, Y2
+	VMULPS     (BX)(DI*4), Y2, Y2
+	VMOVUPS    Y2, (AX)(DI*4)
+	ADDQ       $0x08, DI
+	CMPQ       DI, SI
+	JLT        loop
 	VZEROUPPER
 	RET
 
@@ -1059,7 +1720,7 @@ TEXT ·scaleAbsAVX2(SB), NOSPLIT, $0-36
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         s+16(FP), DX
-	VPBROADCASTD score1<>+0(SB), Y0
+	VPBROADCASTD score0<>+0(SB), Y0
 	VPXOR        Y1, Y1, Y1
 	MOVQ         n+24(FP), BX
 	XORQ         SI, SI
@@ -1083,489 +1744,1035 @@ loop:
 	VZEROUPPER
 	RET
 
-// func relativeImportanceAVX2(dst *float32, x *float32, b *float32, s *float32, a float32, n int)
-// Requires: AVX, AVX2, SSE
-TEXT ·relativeImportanceAVX2(SB), NOSPLIT, $0-48
-	MOVQ         dst+0(FP), AX
-	MOVQ         x+8(FP), CX
-	MOVQ         b+16(FP), DX
-	MOVQ         s+24(FP), BX
-	MOVSS        a+32(FP), X0
-	VBROADCASTSS X0, Y0
-	VPBROADCASTD score1<>+0(SB), Y1
-	MOVQ         n+40(FP), SI
-	XORQ         DI, DI
-
-loop:
-	VPAND   (CX)(DI*4), Y1, Y2
-	VADDPS  (DX)(DI*4), Y0, Y3
-	VMULPS  Y3, Y2, Y2
-	VMULPS  (BX)(DI*4), Y2, Y2
-	VMOVUPS Y2, (AX)(DI*4)
-	ADDQ    $0x08, DI
-	CMPQ    DI, SI
-	JLT     loop
-	VZEROUPPER
-	RET
-
-// func cross1AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, n int)
+// func cross1AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX2, MMX+, SSE
-TEXT ·cross1AVX2(SB), NOSPLIT, $0-72
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
-	MOVSS        a+56(FP), X0
-	VBROADCASTSS X0, Y0
-	MOVSS        gamma+60(FP), X1
-	VBROADCASTSS X1, Y1
-	VPBROADCASTD score2<>+0(SB), Y2
-	MOVQ         below1+48(FP), R8
-	MOVQ         n+64(FP), R9
-	XORQ         R10, R10
-	VMOVUPS      (R8)(R10*4), Y3
-	VMOVUPS      Y3, (BX)(R10*4)
-	VADDPS       (DX)(R10*4), Y3, Y3
-	ADDQ         $0x08, R10
-	VMOVUPS      (R8)(R10*4), Y3
-	VMOVUPS      Y3, (BX)(R10*4)
-	VADDPS       (DX)(R10*4), Y3, Y3
-	VMOVUPS      32(R8)(R10*4), Y4
-	VMOVUPS      Y4, 32(BX)(R10*4)
-	VADDPS       32(DX)(R10*4), Y4, Y4
-	VMOVAPS      Y3, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y6, Y5
-	VMOVUPS      64(R8)(R10*4), Y4
-	VMOVUPS      Y4, 64(BX)(R10*4)
-	VADDPS       64(DX)(R10*4), Y4, Y4
-	VMOVAPS      Y3, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y5, Y4
-	VMOVAPS      Y6, Y5
-	XORQ         R10, R10
-
-loop:
-	VMOVUPS    128(R8)(R10*4), Y7
-	VMOVUPS    Y7, 128(BX)(R10*4)
-	VADDPS     128(DX)(R10*4), Y7, Y7
-	VMOVAPS    Y3, Y6
-	VMOVAPS    Y7, Y3
-	PREFETCHT0 1024(AX)(R10*4)
-	VMOVUPS    64(CX)(R10*4), Y7
-	VPERM2F128 $0x21, Y6, Y5, Y8
-	VPALIGNR   $0x04, Y5, Y8, Y8
-	VPERM2F128 $0x21, Y5, Y4, Y4
-	VPALIGNR   $0x0c, Y4, Y5, Y4
-	VADDPS     Y4, Y8, Y4
-	VADDPS     Y7, Y4, Y4
-	VMAXPS     Y2, Y4, Y4
-	VDIVPS     Y4, Y7, Y4
-	VMULPS     Y1, Y4, Y4
-	VADDPS     (SI)(R10*4), Y0, Y8
-	VMULPS     Y7, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMULPS     (DI)(R10*4), Y8, Y8
-	VMOVUPS    Y8, (AX)(R10*4)
-	VMOVAPS    Y5, Y4
-	VMOVAPS    Y6, Y5
-	ADDQ       $0x08, R10
-	CMPQ       R10, R9
-	JLT        loop
-	VZEROUPPER
-	RET
-
-// func cross2AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, n int)
-// Requires: AVX, AVX2, MMX+, SSE
-TEXT ·cross2AVX2(SB), NOSPLIT, $0-80
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross1AVX2(SB), NOSPLIT, $0-88
+	MOVQ         n+80(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+64(FP), X0
 	VBROADCASTSS X0, Y0
 	MOVSS        gamma+68(FP), X1
 	VBROADCASTSS X1, Y1
-	VPBROADCASTD score2<>+0(SB), Y2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         n+72(FP), R10
-	XORQ         R11, R11
-	VMOVUPS      (R8)(R11*4), Y3
-	VADDPS       (R9)(R11*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R11*4)
-	VADDPS       (DX)(R11*4), Y3, Y3
-	ADDQ         $0x08, R11
-	VMOVUPS      (R8)(R11*4), Y3
-	VADDPS       (R9)(R11*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R11*4)
-	VADDPS       (DX)(R11*4), Y3, Y3
-	VMOVUPS      32(R8)(R11*4), Y4
-	VADDPS       32(R9)(R11*4), Y4, Y4
-	VMOVUPS      Y4, 32(BX)(R11*4)
-	VADDPS       32(DX)(R11*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y5
-	VPALIGNR     $0x04, Y3, Y5, Y5
-	VADDPS       Y5, Y3, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y6, Y5
-	VMOVUPS      64(R8)(R11*4), Y4
-	VADDPS       64(R9)(R11*4), Y4, Y4
-	VMOVUPS      Y4, 64(BX)(R11*4)
-	VADDPS       64(DX)(R11*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y6
-	VPALIGNR     $0x04, Y3, Y6, Y6
-	VADDPS       Y6, Y3, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y5, Y4
-	VMOVAPS      Y6, Y5
-	XORQ         R11, R11
+	VPBROADCASTD score1<>+0(SB), Y2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         ahead+72(FP), R11
+	LEAQ         (CX)(R11*4), R11
+	NEGQ         AX
+	VMOVUPS      -32(R10)(AX*4), Y3
+	VMOVUPS      Y3, -32(DI)(AX*4)
+	VADDPS       -32(SI)(AX*4), Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      (R10)(AX*4), Y4
+	VMOVUPS      Y4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Y4, Y5
+	VPERM2F128   $0x21, Y5, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y5, Y3
+	VMOVAPS      Y4, Y5
+	VMOVUPS      32(R10)(AX*4), Y4
+	VMOVUPS      Y4, 32(DI)(AX*4)
+	VADDPS       32(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x08, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, (DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      64(R10)(AX*4), Y4
+	VMOVUPS      Y4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x08, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 32(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      96(R10)(AX*4), Y4
+	VMOVUPS      Y4, 96(DI)(AX*4)
+	VADDPS       96(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x08, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 64(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      128(R10)(AX*4), Y4
+	VMOVUPS      Y4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x08, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 96(DX)(AX*4)
+	ADDQ         $0x20, AX
+	JZ           last
 
 loop:
-	VMOVUPS    128(R8)(R11*4), Y7
-	VADDPS     128(R9)(R11*4), Y7, Y7
-	VMOVUPS    Y7, 128(BX)(R11*4)
-	VADDPS     128(DX)(R11*4), Y7, Y7
-	VPERM2F128 $0x21, Y7, Y3, Y6
-	VPALIGNR   $0x04, Y3, Y6, Y6
-	VADDPS     Y6, Y3, Y6
-	VMOVAPS    Y7, Y3
-	PREFETCHT0 1024(AX)(R11*4)
-	VMOVUPS    64(CX)(R11*4), Y7
-	VPERM2F128 $0x21, Y6, Y5, Y8
-	VPALIGNR   $0x04, Y5, Y8, Y8
-	VPERM2F128 $0x21, Y5, Y4, Y4
-	VPALIGNR   $0x08, Y4, Y5, Y4
-	VADDPS     Y4, Y8, Y4
-	VADDPS     Y7, Y4, Y4
+	VMOVAPS    Y4, Y5
+	VMOVUPS    32(R10)(AX*4), Y4
+	VMOVUPS    Y4, 32(DI)(AX*4)
+	VADDPS     32(SI)(AX*4), Y4, Y6
+	VPERM2F128 $0x21, Y6, Y3, Y4
+	VPALIGNR   $0x04, Y3, Y4, Y3
+	VMOVAPS    Y3, Y4
+	VMOVAPS    Y6, Y3
+	VPERM2F128 $0x21, Y4, Y5, Y5
+	VPALIGNR   $0x08, Y5, Y4, Y5
+	VADDPS     Y5, Y4, Y5
+	VMOVUPS    Y5, (DX)(AX*4)
+	PREFETCHT1 -128(R11)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y5
+	VADDPS     -128(DX)(AX*4), Y5, Y6
+	VMAXPS     Y2, Y6, Y6
+	VDIVPS     Y6, Y5, Y6
+	VMULPS     Y1, Y6, Y6
+	VADDPS     -128(R8)(AX*4), Y0, Y7
+	VMULPS     Y5, Y7, Y7
+	VADDPS     Y6, Y7, Y7
+	VMULPS     -128(R9)(AX*4), Y7, Y7
+	VMOVUPS    Y7, -128(CX)(AX*4)
+	ADDQ       $0x08, AX
+	JNZ        loop
+
+last:
+	PREFETCHT1 -128(R11)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y3
+	VADDPS     -128(DX)(AX*4), Y3, Y4
 	VMAXPS     Y2, Y4, Y4
-	VDIVPS     Y4, Y7, Y4
+	VDIVPS     Y4, Y3, Y4
 	VMULPS     Y1, Y4, Y4
-	VADDPS     (SI)(R11*4), Y0, Y8
-	VMULPS     Y7, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMULPS     (DI)(R11*4), Y8, Y8
-	VMOVUPS    Y8, (AX)(R11*4)
-	VMOVAPS    Y5, Y4
-	VMOVAPS    Y6, Y5
-	ADDQ       $0x08, R11
-	CMPQ       R11, R10
-	JLT        loop
+	VADDPS     -128(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -128(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -128(CX)(AX*4)
+	PREFETCHT1 -96(R11)(AX*4)
+	VMOVUPS    -96(BX)(AX*4), Y3
+	VADDPS     -96(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -96(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -96(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -96(CX)(AX*4)
+	PREFETCHT1 -64(R11)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Y3
+	VADDPS     -64(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -64(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -64(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -64(CX)(AX*4)
+	PREFETCHT1 -32(R11)(AX*4)
+	VMOVUPS    -32(BX)(AX*4), Y3
+	VADDPS     -32(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y2
+	VMULPS     Y1, Y2, Y2
+	VADDPS     -32(R8)(AX*4), Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VADDPS     Y2, Y0, Y0
+	VMULPS     -32(R9)(AX*4), Y0, Y0
+	VMOVUPS    Y0, -32(CX)(AX*4)
 	VZEROUPPER
 	RET
 
-// func cross3AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, n int)
+// func cross2AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX2, MMX+, SSE
-TEXT ·cross3AVX2(SB), NOSPLIT, $0-88
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross2AVX2(SB), NOSPLIT, $0-96
+	MOVQ         n+88(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+72(FP), X0
 	VBROADCASTSS X0, Y0
 	MOVSS        gamma+76(FP), X1
 	VBROADCASTSS X1, Y1
-	VPBROADCASTD score2<>+0(SB), Y2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         below3+64(FP), R10
-	MOVQ         n+80(FP), R11
-	XORQ         R12, R12
-	VMOVUPS      (R8)(R12*4), Y3
-	VADDPS       (R9)(R12*4), Y3, Y3
-	VADDPS       (R10)(R12*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R12*4)
-	VADDPS       (DX)(R12*4), Y3, Y3
-	ADDQ         $0x08, R12
-	VMOVUPS      (R8)(R12*4), Y3
-	VADDPS       (R9)(R12*4), Y3, Y3
-	VADDPS       (R10)(R12*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R12*4)
-	VADDPS       (DX)(R12*4), Y3, Y3
-	VMOVUPS      32(R8)(R12*4), Y4
-	VADDPS       32(R9)(R12*4), Y4, Y4
-	VADDPS       32(R10)(R12*4), Y4, Y4
-	VMOVUPS      Y4, 32(BX)(R12*4)
-	VADDPS       32(DX)(R12*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y5
-	VPALIGNR     $0x04, Y3, Y5, Y6
-	VADDPS       Y6, Y3, Y6
-	VPALIGNR     $0x08, Y3, Y5, Y3
-	VADDPS       Y3, Y6, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y6, Y5
-	VMOVUPS      64(R8)(R12*4), Y4
-	VADDPS       64(R9)(R12*4), Y4, Y4
-	VADDPS       64(R10)(R12*4), Y4, Y4
-	VMOVUPS      Y4, 64(BX)(R12*4)
-	VADDPS       64(DX)(R12*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y7
-	VPALIGNR     $0x04, Y3, Y7, Y6
-	VADDPS       Y6, Y3, Y6
-	VPALIGNR     $0x08, Y3, Y7, Y3
-	VADDPS       Y3, Y6, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y5, Y4
-	VMOVAPS      Y6, Y5
-	XORQ         R12, R12
+	VPBROADCASTD score1<>+0(SB), Y2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         ahead+80(FP), R12
+	LEAQ         (CX)(R12*4), R12
+	NEGQ         AX
+	VMOVUPS      -32(R10)(AX*4), Y3
+	VADDPS       -32(R11)(AX*4), Y3, Y3
+	VMOVUPS      Y3, -32(DI)(AX*4)
+	VADDPS       -32(SI)(AX*4), Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      (R10)(AX*4), Y4
+	VADDPS       (R11)(AX*4), Y4, Y4
+	VMOVUPS      Y4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Y4, Y5
+	VPERM2F128   $0x21, Y5, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y6
+	VPALIGNR     $0x08, Y3, Y4, Y3
+	VADDPS       Y3, Y6, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y5, Y3
+	VMOVAPS      Y4, Y5
+	VMOVUPS      32(R10)(AX*4), Y4
+	VADDPS       32(R11)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 32(DI)(AX*4)
+	VADDPS       32(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x04, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, (DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      64(R10)(AX*4), Y4
+	VADDPS       64(R11)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x04, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 32(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      96(R10)(AX*4), Y4
+	VADDPS       96(R11)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 96(DI)(AX*4)
+	VADDPS       96(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x04, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 64(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      128(R10)(AX*4), Y4
+	VADDPS       128(R11)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VPALIGNR     $0x04, Y5, Y4, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 96(DX)(AX*4)
+	ADDQ         $0x20, AX
+	JZ           last
 
 loop:
-	VMOVUPS    128(R8)(R12*4), Y7
-	VADDPS     128(R9)(R12*4), Y7, Y7
-	VADDPS     128(R10)(R12*4), Y7, Y7
-	VMOVUPS    Y7, 128(BX)(R12*4)
-	VADDPS     128(DX)(R12*4), Y7, Y7
-	VPERM2F128 $0x21, Y7, Y3, Y8
-	VPALIGNR   $0x04, Y3, Y8, Y6
-	VADDPS     Y6, Y3, Y6
-	VPALIGNR   $0x08, Y3, Y8, Y3
-	VADDPS     Y3, Y6, Y6
-	VMOVAPS    Y7, Y3
-	PREFETCHT0 1024(AX)(R12*4)
-	VMOVUPS    64(CX)(R12*4), Y7
-	VPERM2F128 $0x21, Y6, Y5, Y8
-	VPALIGNR   $0x04, Y5, Y8, Y8
-	VPERM2F128 $0x21, Y5, Y4, Y4
-	VPALIGNR   $0x04, Y4, Y5, Y4
-	VADDPS     Y4, Y8, Y4
-	VADDPS     Y7, Y4, Y4
+	VMOVAPS    Y4, Y5
+	VMOVUPS    32(R10)(AX*4), Y4
+	VADDPS     32(R11)(AX*4), Y4, Y4
+	VMOVUPS    Y4, 32(DI)(AX*4)
+	VADDPS     32(SI)(AX*4), Y4, Y6
+	VPERM2F128 $0x21, Y6, Y3, Y4
+	VPALIGNR   $0x04, Y3, Y4, Y7
+	VPALIGNR   $0x08, Y3, Y4, Y3
+	VADDPS     Y3, Y7, Y3
+	VMOVAPS    Y3, Y4
+	VMOVAPS    Y6, Y3
+	VPERM2F128 $0x21, Y4, Y5, Y5
+	VPALIGNR   $0x04, Y5, Y4, Y5
+	VADDPS     Y5, Y4, Y5
+	VMOVUPS    Y5, (DX)(AX*4)
+	PREFETCHT1 -128(R12)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y5
+	VADDPS     -128(DX)(AX*4), Y5, Y6
+	VMAXPS     Y2, Y6, Y6
+	VDIVPS     Y6, Y5, Y6
+	VMULPS     Y1, Y6, Y6
+	VADDPS     -128(R8)(AX*4), Y0, Y7
+	VMULPS     Y5, Y7, Y7
+	VADDPS     Y6, Y7, Y7
+	VMULPS     -128(R9)(AX*4), Y7, Y7
+	VMOVUPS    Y7, -128(CX)(AX*4)
+	ADDQ       $0x08, AX
+	JNZ        loop
+
+last:
+	PREFETCHT1 -128(R12)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y3
+	VADDPS     -128(DX)(AX*4), Y3, Y4
 	VMAXPS     Y2, Y4, Y4
-	VDIVPS     Y4, Y7, Y4
+	VDIVPS     Y4, Y3, Y4
 	VMULPS     Y1, Y4, Y4
-	VADDPS     (SI)(R12*4), Y0, Y8
-	VMULPS     Y7, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMULPS     (DI)(R12*4), Y8, Y8
-	VMOVUPS    Y8, (AX)(R12*4)
-	VMOVAPS    Y5, Y4
-	VMOVAPS    Y6, Y5
-	ADDQ       $0x08, R12
-	CMPQ       R12, R11
-	JLT        loop
+	VADDPS     -128(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -128(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -128(CX)(AX*4)
+	PREFETCHT1 -96(R12)(AX*4)
+	VMOVUPS    -96(BX)(AX*4), Y3
+	VADDPS     -96(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -96(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -96(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -96(CX)(AX*4)
+	PREFETCHT1 -64(R12)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Y3
+	VADDPS     -64(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -64(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -64(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -64(CX)(AX*4)
+	PREFETCHT1 -32(R12)(AX*4)
+	VMOVUPS    -32(BX)(AX*4), Y3
+	VADDPS     -32(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y2
+	VMULPS     Y1, Y2, Y2
+	VADDPS     -32(R8)(AX*4), Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VADDPS     Y2, Y0, Y0
+	VMULPS     -32(R9)(AX*4), Y0, Y0
+	VMOVUPS    Y0, -32(CX)(AX*4)
 	VZEROUPPER
 	RET
 
-// func cross4AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, n int)
+// func cross3AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX2, MMX+, SSE
-TEXT ·cross4AVX2(SB), NOSPLIT, $0-96
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross3AVX2(SB), NOSPLIT, $0-104
+	MOVQ         n+96(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+80(FP), X0
 	VBROADCASTSS X0, Y0
 	MOVSS        gamma+84(FP), X1
 	VBROADCASTSS X1, Y1
-	VPBROADCASTD score2<>+0(SB), Y2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         below3+64(FP), R10
-	MOVQ         below4+72(FP), R11
-	MOVQ         n+88(FP), R12
-	XORQ         R13, R13
-	VMOVUPS      (R8)(R13*4), Y3
-	VADDPS       (R9)(R13*4), Y3, Y3
-	VADDPS       (R10)(R13*4), Y3, Y3
-	VADDPS       (R11)(R13*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R13*4)
-	VADDPS       (DX)(R13*4), Y3, Y3
-	ADDQ         $0x08, R13
-	VMOVUPS      (R8)(R13*4), Y3
-	VADDPS       (R9)(R13*4), Y3, Y3
-	VADDPS       (R10)(R13*4), Y3, Y3
-	VADDPS       (R11)(R13*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R13*4)
-	VADDPS       (DX)(R13*4), Y3, Y3
-	VMOVUPS      32(R8)(R13*4), Y4
-	VADDPS       32(R9)(R13*4), Y4, Y4
-	VADDPS       32(R10)(R13*4), Y4, Y4
-	VADDPS       32(R11)(R13*4), Y4, Y4
-	VMOVUPS      Y4, 32(BX)(R13*4)
-	VADDPS       32(DX)(R13*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y5
-	VPALIGNR     $0x04, Y3, Y5, Y6
-	VADDPS       Y6, Y3, Y6
-	VPALIGNR     $0x0c, Y3, Y5, Y7
-	VPALIGNR     $0x08, Y3, Y5, Y3
-	VADDPS       Y7, Y3, Y3
-	VADDPS       Y3, Y6, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y6, Y5
-	VMOVUPS      64(R8)(R13*4), Y4
-	VADDPS       64(R9)(R13*4), Y4, Y4
-	VADDPS       64(R10)(R13*4), Y4, Y4
-	VADDPS       64(R11)(R13*4), Y4, Y4
-	VMOVUPS      Y4, 64(BX)(R13*4)
-	VADDPS       64(DX)(R13*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y7
-	VPALIGNR     $0x04, Y3, Y7, Y6
-	VADDPS       Y6, Y3, Y6
-	VPALIGNR     $0x0c, Y3, Y7, Y8
-	VPALIGNR     $0x08, Y3, Y7, Y3
-	VADDPS       Y8, Y3, Y3
-	VADDPS       Y3, Y6, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y5, Y4
-	VMOVAPS      Y6, Y5
-	XORQ         R13, R13
+	VPBROADCASTD score1<>+0(SB), Y2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         below3+72(FP), R12
+	LEAQ         64(R12)(AX*4), R12
+	MOVQ         ahead+88(FP), R13
+	LEAQ         (CX)(R13*4), R13
+	NEGQ         AX
+	VMOVUPS      -32(R10)(AX*4), Y3
+	VADDPS       -32(R11)(AX*4), Y3, Y3
+	VADDPS       -32(R12)(AX*4), Y3, Y3
+	VMOVUPS      Y3, -32(DI)(AX*4)
+	VADDPS       -32(SI)(AX*4), Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      (R10)(AX*4), Y4
+	VADDPS       (R11)(AX*4), Y4, Y4
+	VADDPS       (R12)(AX*4), Y4, Y4
+	VMOVUPS      Y4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Y4, Y5
+	VPERM2F128   $0x21, Y5, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y6
+	VPALIGNR     $0x08, Y3, Y4, Y7
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y7, Y6, Y4
+	VADDPS       Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y5, Y3
+	VMOVAPS      Y4, Y5
+	VMOVUPS      32(R10)(AX*4), Y4
+	VADDPS       32(R11)(AX*4), Y4, Y4
+	VADDPS       32(R12)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 32(DI)(AX*4)
+	VADDPS       32(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y4
+	VADDPS       Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, (DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      64(R10)(AX*4), Y4
+	VADDPS       64(R11)(AX*4), Y4, Y4
+	VADDPS       64(R12)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y4
+	VADDPS       Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 32(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      96(R10)(AX*4), Y4
+	VADDPS       96(R11)(AX*4), Y4, Y4
+	VADDPS       96(R12)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 96(DI)(AX*4)
+	VADDPS       96(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y4
+	VADDPS       Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 64(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      128(R10)(AX*4), Y4
+	VADDPS       128(R11)(AX*4), Y4, Y4
+	VADDPS       128(R12)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y4
+	VADDPS       Y3, Y4, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 96(DX)(AX*4)
+	ADDQ         $0x20, AX
+	JZ           last
 
 loop:
-	VMOVUPS    128(R8)(R13*4), Y7
-	VADDPS     128(R9)(R13*4), Y7, Y7
-	VADDPS     128(R10)(R13*4), Y7, Y7
-	VADDPS     128(R11)(R13*4), Y7, Y7
-	VMOVUPS    Y7, 128(BX)(R13*4)
-	VADDPS     128(DX)(R13*4), Y7, Y7
-	VPERM2F128 $0x21, Y7, Y3, Y8
-	VPALIGNR   $0x04, Y3, Y8, Y6
-	VADDPS     Y6, Y3, Y6
-	VPALIGNR   $0x0c, Y3, Y8, Y9
-	VPALIGNR   $0x08, Y3, Y8, Y3
-	VADDPS     Y9, Y3, Y3
-	VADDPS     Y3, Y6, Y6
-	VMOVAPS    Y7, Y3
-	PREFETCHT0 1024(AX)(R13*4)
-	VMOVUPS    64(CX)(R13*4), Y7
-	VPERM2F128 $0x21, Y6, Y5, Y8
-	VPALIGNR   $0x04, Y5, Y8, Y8
-	VPERM2F128 $0x21, Y5, Y4, Y4
-	VADDPS     Y4, Y8, Y4
-	VADDPS     Y7, Y4, Y4
+	VMOVAPS    Y4, Y5
+	VMOVUPS    32(R10)(AX*4), Y4
+	VADDPS     32(R11)(AX*4), Y4, Y4
+	VADDPS     32(R12)(AX*4), Y4, Y4
+	VMOVUPS    Y4, 32(DI)(AX*4)
+	VADDPS     32(SI)(AX*4), Y4, Y6
+	VPERM2F128 $0x21, Y6, Y3, Y4
+	VPALIGNR   $0x04, Y3, Y4, Y7
+	VPALIGNR   $0x08, Y3, Y4, Y8
+	VPALIGNR   $0x0c, Y3, Y4, Y3
+	VADDPS     Y8, Y7, Y4
+	VADDPS     Y3, Y4, Y3
+	VMOVAPS    Y3, Y4
+	VMOVAPS    Y6, Y3
+	VPERM2F128 $0x21, Y4, Y5, Y5
+	VADDPS     Y5, Y4, Y5
+	VMOVUPS    Y5, (DX)(AX*4)
+	PREFETCHT1 -128(R13)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y5
+	VADDPS     -128(DX)(AX*4), Y5, Y6
+	VMAXPS     Y2, Y6, Y6
+	VDIVPS     Y6, Y5, Y6
+	VMULPS     Y1, Y6, Y6
+	VADDPS     -128(R8)(AX*4), Y0, Y7
+	VMULPS     Y5, Y7, Y7
+	VADDPS     Y6, Y7, Y7
+	VMULPS     -128(R9)(AX*4), Y7, Y7
+	VMOVUPS    Y7, -128(CX)(AX*4)
+	ADDQ       $0x08, AX
+	JNZ        loop
+
+last:
+	PREFETCHT1 -128(R13)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y3
+	VADDPS     -128(DX)(AX*4), Y3, Y4
 	VMAXPS     Y2, Y4, Y4
-	VDIVPS     Y4, Y7, Y4
+	VDIVPS     Y4, Y3, Y4
 	VMULPS     Y1, Y4, Y4
-	VADDPS     (SI)(R13*4), Y0, Y8
-	VMULPS     Y7, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMULPS     (DI)(R13*4), Y8, Y8
-	VMOVUPS    Y8, (AX)(R13*4)
-	VMOVAPS    Y5, Y4
-	VMOVAPS    Y6, Y5
-	ADDQ       $0x08, R13
-	CMPQ       R13, R12
-	JLT        loop
+	VADDPS     -128(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -128(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -128(CX)(AX*4)
+	PREFETCHT1 -96(R13)(AX*4)
+	VMOVUPS    -96(BX)(AX*4), Y3
+	VADDPS     -96(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -96(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -96(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -96(CX)(AX*4)
+	PREFETCHT1 -64(R13)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Y3
+	VADDPS     -64(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -64(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -64(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -64(CX)(AX*4)
+	PREFETCHT1 -32(R13)(AX*4)
+	VMOVUPS    -32(BX)(AX*4), Y3
+	VADDPS     -32(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y2
+	VMULPS     Y1, Y2, Y2
+	VADDPS     -32(R8)(AX*4), Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VADDPS     Y2, Y0, Y0
+	VMULPS     -32(R9)(AX*4), Y0, Y0
+	VMOVUPS    Y0, -32(CX)(AX*4)
 	VZEROUPPER
 	RET
 
-// func cross5AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, n int)
+// func cross4AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, ahead int, n int)
 // Requires: AVX, AVX2, MMX+, SSE
-TEXT ·cross5AVX2(SB), NOSPLIT, $0-104
-	MOVQ         dst+0(FP), AX
-	MOVQ         row+8(FP), CX
-	MOVQ         above+16(FP), DX
-	MOVQ         under+24(FP), BX
-	MOVQ         b+32(FP), SI
-	MOVQ         s+40(FP), DI
+TEXT ·cross4AVX2(SB), NOSPLIT, $0-112
+	MOVQ         n+104(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
 	MOVSS        a+88(FP), X0
 	VBROADCASTSS X0, Y0
 	MOVSS        gamma+92(FP), X1
 	VBROADCASTSS X1, Y1
-	VPBROADCASTD score2<>+0(SB), Y2
-	MOVQ         below1+48(FP), R8
-	MOVQ         below2+56(FP), R9
-	MOVQ         below3+64(FP), R10
-	MOVQ         below4+72(FP), R11
-	MOVQ         below5+80(FP), R12
-	MOVQ         n+96(FP), R13
-	XORQ         R14, R14
-	VMOVUPS      (R8)(R14*4), Y3
-	VADDPS       (R9)(R14*4), Y3, Y3
-	VADDPS       (R10)(R14*4), Y3, Y3
-	VADDPS       (R11)(R14*4), Y3, Y3
-	VADDPS       (R12)(R14*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R14*4)
-	VADDPS       (DX)(R14*4), Y3, Y3
-	ADDQ         $0x08, R14
-	VMOVUPS      (R8)(R14*4), Y3
-	VADDPS       (R9)(R14*4), Y3, Y3
-	VADDPS       (R10)(R14*4), Y3, Y3
-	VADDPS       (R11)(R14*4), Y3, Y3
-	VADDPS       (R12)(R14*4), Y3, Y3
-	VMOVUPS      Y3, (BX)(R14*4)
-	VADDPS       (DX)(R14*4), Y3, Y3
-	VMOVUPS      32(R8)(R14*4), Y4
-	VADDPS       32(R9)(R14*4), Y4, Y4
-	VADDPS       32(R10)(R14*4), Y4, Y4
-	VADDPS       32(R11)(R14*4), Y4, Y4
-	VADDPS       32(R12)(R14*4), Y4, Y4
-	VMOVUPS      Y4, 32(BX)(R14*4)
-	VADDPS       32(DX)(R14*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y5
-	VPALIGNR     $0x04, Y3, Y5, Y6
-	VADDPS       Y6, Y3, Y6
-	VPALIGNR     $0x0c, Y3, Y5, Y7
-	VPALIGNR     $0x08, Y3, Y5, Y3
-	VADDPS       Y7, Y3, Y3
-	VADDPS       Y3, Y6, Y6
-	VADDPS       Y5, Y6, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y6, Y5
-	VMOVUPS      64(R8)(R14*4), Y4
-	VADDPS       64(R9)(R14*4), Y4, Y4
-	VADDPS       64(R10)(R14*4), Y4, Y4
-	VADDPS       64(R11)(R14*4), Y4, Y4
-	VADDPS       64(R12)(R14*4), Y4, Y4
-	VMOVUPS      Y4, 64(BX)(R14*4)
-	VADDPS       64(DX)(R14*4), Y4, Y4
-	VPERM2F128   $0x21, Y4, Y3, Y7
-	VPALIGNR     $0x04, Y3, Y7, Y6
-	VADDPS       Y6, Y3, Y6
-	VPALIGNR     $0x0c, Y3, Y7, Y8
-	VPALIGNR     $0x08, Y3, Y7, Y3
-	VADDPS       Y8, Y3, Y3
-	VADDPS       Y3, Y6, Y6
+	VPBROADCASTD score1<>+0(SB), Y2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         below3+72(FP), R12
+	LEAQ         64(R12)(AX*4), R12
+	MOVQ         below4+80(FP), R13
+	LEAQ         64(R13)(AX*4), R13
+	MOVQ         ahead+96(FP), R14
+	LEAQ         (CX)(R14*4), R14
+	NEGQ         AX
+	VMOVUPS      -32(R10)(AX*4), Y3
+	VADDPS       -32(R11)(AX*4), Y3, Y3
+	VMOVUPS      -32(R12)(AX*4), Y4
+	VADDPS       -32(R13)(AX*4), Y4, Y4
+	VADDPS       Y4, Y3, Y3
+	VMOVUPS      Y3, -32(DI)(AX*4)
+	VADDPS       -32(SI)(AX*4), Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      (R10)(AX*4), Y4
+	VADDPS       (R11)(AX*4), Y4, Y4
+	VMOVUPS      (R12)(AX*4), Y5
+	VADDPS       (R13)(AX*4), Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	VMOVUPS      Y4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Y4, Y5
+	VPERM2F128   $0x21, Y5, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y6
+	VPALIGNR     $0x08, Y3, Y4, Y7
+	VPALIGNR     $0x0c, Y3, Y4, Y3
 	VADDPS       Y7, Y6, Y6
-	VMOVAPS      Y4, Y3
-	VMOVAPS      Y5, Y4
-	VMOVAPS      Y6, Y5
-	XORQ         R14, R14
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y6, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y5, Y3
+	VMOVAPS      Y4, Y5
+	VMOVUPS      32(R10)(AX*4), Y4
+	VADDPS       32(R11)(AX*4), Y4, Y4
+	VMOVUPS      32(R12)(AX*4), Y6
+	VADDPS       32(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, 32(DI)(AX*4)
+	VADDPS       32(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x0c, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, (DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      64(R10)(AX*4), Y4
+	VADDPS       64(R11)(AX*4), Y4, Y4
+	VMOVUPS      64(R12)(AX*4), Y6
+	VADDPS       64(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x0c, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 32(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      96(R10)(AX*4), Y4
+	VADDPS       96(R11)(AX*4), Y4, Y4
+	VMOVUPS      96(R12)(AX*4), Y6
+	VADDPS       96(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, 96(DI)(AX*4)
+	VADDPS       96(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x0c, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 64(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      128(R10)(AX*4), Y4
+	VADDPS       128(R11)(AX*4), Y4, Y4
+	VMOVUPS      128(R12)(AX*4), Y6
+	VADDPS       128(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x0c, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 96(DX)(AX*4)
+	ADDQ         $0x20, AX
+	JZ           last
 
 loop:
-	VMOVUPS    128(R8)(R14*4), Y7
-	VADDPS     128(R9)(R14*4), Y7, Y7
-	VADDPS     128(R10)(R14*4), Y7, Y7
-	VADDPS     128(R11)(R14*4), Y7, Y7
-	VADDPS     128(R12)(R14*4), Y7, Y7
-	VMOVUPS    Y7, 128(BX)(R14*4)
-	VADDPS     128(DX)(R14*4), Y7, Y7
-	VPERM2F128 $0x21, Y7, Y3, Y8
-	VPALIGNR   $0x04, Y3, Y8, Y6
-	VADDPS     Y6, Y3, Y6
-	VPALIGNR   $0x0c, Y3, Y8, Y9
-	VPALIGNR   $0x08, Y3, Y8, Y3
-	VADDPS     Y9, Y3, Y3
-	VADDPS     Y3, Y6, Y6
-	VADDPS     Y8, Y6, Y6
-	VMOVAPS    Y7, Y3
-	PREFETCHT0 1024(AX)(R14*4)
-	VMOVUPS    64(CX)(R14*4), Y7
-	VPERM2F128 $0x21, Y6, Y5, Y8
-	VPALIGNR   $0x04, Y5, Y8, Y8
-	VPERM2F128 $0x21, Y5, Y4, Y9
-	VPALIGNR   $0x0c, Y4, Y9, Y4
-	VADDPS     Y4, Y8, Y4
-	VADDPS     Y7, Y4, Y4
+	VMOVAPS    Y4, Y5
+	VMOVUPS    32(R10)(AX*4), Y4
+	VADDPS     32(R11)(AX*4), Y4, Y4
+	VMOVUPS    32(R12)(AX*4), Y6
+	VADDPS     32(R13)(AX*4), Y6, Y6
+	VADDPS     Y6, Y4, Y4
+	VMOVUPS    Y4, 32(DI)(AX*4)
+	VADDPS     32(SI)(AX*4), Y4, Y6
+	VPERM2F128 $0x21, Y6, Y3, Y4
+	VPALIGNR   $0x04, Y3, Y4, Y7
+	VPALIGNR   $0x08, Y3, Y4, Y8
+	VPALIGNR   $0x0c, Y3, Y4, Y3
+	VADDPS     Y8, Y7, Y7
+	VADDPS     Y4, Y3, Y3
+	VADDPS     Y3, Y7, Y3
+	VMOVAPS    Y3, Y4
+	VMOVAPS    Y6, Y3
+	VPERM2F128 $0x21, Y4, Y5, Y6
+	VPALIGNR   $0x0c, Y5, Y6, Y5
+	VADDPS     Y5, Y4, Y5
+	VMOVUPS    Y5, (DX)(AX*4)
+	PREFETCHT1 -128(R14)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y5
+	VADDPS     -128(DX)(AX*4), Y5, Y6
+	VMAXPS     Y2, Y6, Y6
+	VDIVPS     Y6, Y5, Y6
+	VMULPS     Y1, Y6, Y6
+	VADDPS     -128(R8)(AX*4), Y0, Y7
+	VMULPS     Y5, Y7, Y7
+	VADDPS     Y6, Y7, Y7
+	VMULPS     -128(R9)(AX*4), Y7, Y7
+	VMOVUPS    Y7, -128(CX)(AX*4)
+	ADDQ       $0x08, AX
+	JNZ        loop
+
+last:
+	PREFETCHT1 -128(R14)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y3
+	VADDPS     -128(DX)(AX*4), Y3, Y4
 	VMAXPS     Y2, Y4, Y4
-	VDIVPS     Y4, Y7, Y4
+	VDIVPS     Y4, Y3, Y4
 	VMULPS     Y1, Y4, Y4
-	VADDPS     (SI)(R14*4), Y0, Y8
-	VMULPS     Y7, Y8, Y8
-	VADDPS     Y4, Y8, Y8
-	VMULPS     (DI)(R14*4), Y8, Y8
-	VMOVUPS    Y8, (AX)(R14*4)
-	VMOVAPS    Y5, Y4
-	VMOVAPS    Y6, Y5
-	ADDQ       $0x08, R14
-	CMPQ       R14, R13
-	JLT        loop
+	VADDPS     -128(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -128(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -128(CX)(AX*4)
+	PREFETCHT1 -96(R14)(AX*4)
+	VMOVUPS    -96(BX)(AX*4), Y3
+	VADDPS     -96(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -96(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -96(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -96(CX)(AX*4)
+	PREFETCHT1 -64(R14)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Y3
+	VADDPS     -64(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -64(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -64(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -64(CX)(AX*4)
+	PREFETCHT1 -32(R14)(AX*4)
+	VMOVUPS    -32(BX)(AX*4), Y3
+	VADDPS     -32(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y2
+	VMULPS     Y1, Y2, Y2
+	VADDPS     -32(R8)(AX*4), Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VADDPS     Y2, Y0, Y0
+	VMULPS     -32(R9)(AX*4), Y0, Y0
+	VMOVUPS    Y0, -32(CX)(AX*4)
+	VZEROUPPER
+	RET
+
+// func cross5AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, ahead int, n int)
+// Requires: AVX, AVX2, MMX+, SSE
+TEXT ·cross5AVX2(SB), NOSPLIT, $0-120
+	MOVQ         n+112(FP), AX
+	MOVQ         dst+0(FP), CX
+	LEAQ         (CX)(AX*4), CX
+	MOVQ         sides+8(FP), DX
+	LEAQ         (DX)(AX*4), DX
+	MOVQ         row+16(FP), BX
+	LEAQ         64(BX)(AX*4), BX
+	MOVQ         above+24(FP), SI
+	LEAQ         64(SI)(AX*4), SI
+	MOVQ         under+32(FP), DI
+	LEAQ         64(DI)(AX*4), DI
+	MOVQ         b+40(FP), R8
+	LEAQ         (R8)(AX*4), R8
+	MOVQ         s+48(FP), R9
+	LEAQ         (R9)(AX*4), R9
+	MOVSS        a+96(FP), X0
+	VBROADCASTSS X0, Y0
+	MOVSS        gamma+100(FP), X1
+	VBROADCASTSS X1, Y1
+	VPBROADCASTD score1<>+0(SB), Y2
+	MOVQ         below1+56(FP), R10
+	LEAQ         64(R10)(AX*4), R10
+	MOVQ         below2+64(FP), R11
+	LEAQ         64(R11)(AX*4), R11
+	MOVQ         below3+72(FP), R12
+	LEAQ         64(R12)(AX*4), R12
+	MOVQ         below4+80(FP), R13
+	LEAQ         64(R13)(AX*4), R13
+	MOVQ         below5+88(FP), R14
+	LEAQ         64(R14)(AX*4), R14
+	MOVQ         ahead+104(FP), R15
+	LEAQ         (CX)(R15*4), R15
+	NEGQ         AX
+	VMOVUPS      -32(R10)(AX*4), Y3
+	VADDPS       -32(R11)(AX*4), Y3, Y3
+	VMOVUPS      -32(R12)(AX*4), Y4
+	VADDPS       -32(R13)(AX*4), Y4, Y4
+	VADDPS       Y4, Y3, Y3
+	VADDPS       -32(R14)(AX*4), Y3, Y3
+	VMOVUPS      Y3, -32(DI)(AX*4)
+	VADDPS       -32(SI)(AX*4), Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVUPS      (R10)(AX*4), Y4
+	VADDPS       (R11)(AX*4), Y4, Y4
+	VMOVUPS      (R12)(AX*4), Y5
+	VADDPS       (R13)(AX*4), Y5, Y5
+	VADDPS       Y5, Y4, Y4
+	VADDPS       (R14)(AX*4), Y4, Y4
+	VMOVUPS      Y4, (DI)(AX*4)
+	VADDPS       (SI)(AX*4), Y4, Y5
+	VPERM2F128   $0x21, Y5, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y6
+	VPALIGNR     $0x08, Y3, Y4, Y7
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VPALIGNR     $0x04, Y4, Y5, Y8
+	VADDPS       Y7, Y6, Y6
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y6, Y3
+	VADDPS       Y8, Y3, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y5, Y3
+	VMOVAPS      Y4, Y5
+	VMOVUPS      32(R10)(AX*4), Y4
+	VADDPS       32(R11)(AX*4), Y4, Y4
+	VMOVUPS      32(R12)(AX*4), Y6
+	VADDPS       32(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       32(R14)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 32(DI)(AX*4)
+	VADDPS       32(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VPALIGNR     $0x04, Y4, Y6, Y9
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VADDPS       Y9, Y3, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x08, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, (DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      64(R10)(AX*4), Y4
+	VADDPS       64(R11)(AX*4), Y4, Y4
+	VMOVUPS      64(R12)(AX*4), Y6
+	VADDPS       64(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       64(R14)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 64(DI)(AX*4)
+	VADDPS       64(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VPALIGNR     $0x04, Y4, Y6, Y9
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VADDPS       Y9, Y3, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x08, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 32(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      96(R10)(AX*4), Y4
+	VADDPS       96(R11)(AX*4), Y4, Y4
+	VMOVUPS      96(R12)(AX*4), Y6
+	VADDPS       96(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       96(R14)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 96(DI)(AX*4)
+	VADDPS       96(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VPALIGNR     $0x04, Y4, Y6, Y9
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VADDPS       Y9, Y3, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x08, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 64(DX)(AX*4)
+	VMOVAPS      Y4, Y5
+	VMOVUPS      128(R10)(AX*4), Y4
+	VADDPS       128(R11)(AX*4), Y4, Y4
+	VMOVUPS      128(R12)(AX*4), Y6
+	VADDPS       128(R13)(AX*4), Y6, Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       128(R14)(AX*4), Y4, Y4
+	VMOVUPS      Y4, 128(DI)(AX*4)
+	VADDPS       128(SI)(AX*4), Y4, Y6
+	VPERM2F128   $0x21, Y6, Y3, Y4
+	VPALIGNR     $0x04, Y3, Y4, Y7
+	VPALIGNR     $0x08, Y3, Y4, Y8
+	VPALIGNR     $0x0c, Y3, Y4, Y3
+	VPALIGNR     $0x04, Y4, Y6, Y9
+	VADDPS       Y8, Y7, Y7
+	VADDPS       Y4, Y3, Y3
+	VADDPS       Y3, Y7, Y3
+	VADDPS       Y9, Y3, Y3
+	VMOVAPS      Y3, Y4
+	VMOVAPS      Y6, Y3
+	VPERM2F128   $0x21, Y4, Y5, Y6
+	VPALIGNR     $0x08, Y5, Y6, Y5
+	VADDPS       Y5, Y4, Y5
+	VMOVUPS      Y5, 96(DX)(AX*4)
+	ADDQ         $0x20, AX
+	JZ           last
+
+loop:
+	VMOVAPS    Y4, Y5
+	VMOVUPS    32(R10)(AX*4), Y4
+	VADDPS     32(R11)(AX*4), Y4, Y4
+	VMOVUPS    32(R12)(AX*4), Y6
+	VADDPS     32(R13)(AX*4), Y6, Y6
+	VADDPS     Y6, Y4, Y4
+	VADDPS     32(R14)(AX*4), Y4, Y4
+	VMOVUPS    Y4, 32(DI)(AX*4)
+	VADDPS     32(SI)(AX*4), Y4, Y6
+	VPERM2F128 $0x21, Y6, Y3, Y4
+	VPALIGNR   $0x04, Y3, Y4, Y7
+	VPALIGNR   $0x08, Y3, Y4, Y8
+	VPALIGNR   $0x0c, Y3, Y4, Y3
+	VPALIGNR   $0x04, Y4, Y6, Y9
+	VADDPS     Y8, Y7, Y7
+	VADDPS     Y4, Y3, Y3
+	VADDPS     Y3, Y7, Y3
+	VADDPS     Y9, Y3, Y3
+	VMOVAPS    Y3, Y4
+	VMOVAPS    Y6, Y3
+	VPERM2F128 $0x21, Y4, Y5, Y6
+	VPALIGNR   $0x08, Y5, Y6, Y5
+	VADDPS     Y5, Y4, Y5
+	VMOVUPS    Y5, (DX)(AX*4)
+	PREFETCHT1 -128(R15)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y5
+	VADDPS     -128(DX)(AX*4), Y5, Y6
+	VMAXPS     Y2, Y6, Y6
+	VDIVPS     Y6, Y5, Y6
+	VMULPS     Y1, Y6, Y6
+	VADDPS     -128(R8)(AX*4), Y0, Y7
+	VMULPS     Y5, Y7, Y7
+	VADDPS     Y6, Y7, Y7
+	VMULPS     -128(R9)(AX*4), Y7, Y7
+	VMOVUPS    Y7, -128(CX)(AX*4)
+	ADDQ       $0x08, AX
+	JNZ        loop
+
+last:
+	PREFETCHT1 -128(R15)(AX*4)
+	VMOVUPS    -128(BX)(AX*4), Y3
+	VADDPS     -128(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -128(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -128(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -128(CX)(AX*4)
+	PREFETCHT1 -96(R15)(AX*4)
+	VMOVUPS    -96(BX)(AX*4), Y3
+	VADDPS     -96(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -96(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -96(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -96(CX)(AX*4)
+	PREFETCHT1 -64(R15)(AX*4)
+	VMOVUPS    -64(BX)(AX*4), Y3
+	VADDPS     -64(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y4
+	VMULPS     Y1, Y4, Y4
+	VADDPS     -64(R8)(AX*4), Y0, Y5
+	VMULPS     Y3, Y5, Y5
+	VADDPS     Y4, Y5, Y5
+	VMULPS     -64(R9)(AX*4), Y5, Y5
+	VMOVUPS    Y5, -64(CX)(AX*4)
+	PREFETCHT1 -32(R15)(AX*4)
+	VMOVUPS    -32(BX)(AX*4), Y3
+	VADDPS     -32(DX)(AX*4), Y3, Y4
+	VMAXPS     Y2, Y4, Y4
+	VDIVPS     Y4, Y3, Y2
+	VMULPS     Y1, Y2, Y2
+	VADDPS     -32(R8)(AX*4), Y0, Y0
+	VMULPS     Y3, Y0, Y0
+	VADDPS     Y2, Y0, Y0
+	VMULPS     -32(R9)(AX*4), Y0, Y0
+	VMOVUPS    Y0, -32(CX)(AX*4)
 	VZEROUPPER
 	RET
 
@@ -1634,7 +2841,7 @@ TEXT ·countBelowAVX2(SB), NOSPLIT, $0-32
 	VPXOR        Y2, Y2, Y2
 	VPXOR        Y3, Y3, Y3
 	VPXOR        Y4, Y4, Y4
-	VPBROADCASTD score2<>+0(SB), Y5
+	VPBROADCASTD score1<>+0(SB), Y5
 	MOVQ         n+16(FP), CX
 	XORQ         DX, DX
 
@@ -1705,8 +2912,8 @@ TEXT ·keepBestAVX2(SB), NOSPLIT, $0-56
 	MOVQ         minus+24(FP), BX
 	MOVQ         rotations+32(FP), SI
 	SHLQ         $0x04, SI
-	VPBROADCASTD score1<>+0(SB), Y1
-	VPBROADCASTD score2<>+0(SB), Y2
+	VPBROADCASTD score0<>+0(SB), Y1
+	VPBROADCASTD score1<>+0(SB), Y2
 	VPBROADCASTD dropped+40(FP), Y0
 	VPSUBD       Y2, Y0, Y0
 	MOVQ         n+48(FP), DI
@@ -1769,7 +2976,7 @@ rotate:
 TEXT ·zeroUnset32AVX2(SB), NOSPLIT, $0-24
 	MOVQ    x+0(FP), AX
 	MOVQ    bits+8(FP), CX
-	VMOVUPS score3<>+0(SB), Y0
+	VMOVUPS score2<>+0(SB), Y0
 	MOVQ    n+16(FP), DX
 	XORQ    BX, BX
 
@@ -1822,22 +3029,22 @@ loop:
 	VZEROUPPER
 	RET
 
-DATA score3<>+0(SB)/4, $0x00000001
-DATA score3<>+4(SB)/4, $0x00000002
-DATA score3<>+8(SB)/4, $0x00000004
-DATA score3<>+12(SB)/4, $0x00000008
-DATA score3<>+16(SB)/4, $0x00000010
-DATA score3<>+20(SB)/4, $0x00000020
-DATA score3<>+24(SB)/4, $0x00000040
-DATA score3<>+28(SB)/4, $0x00000080
-GLOBL score3<>(SB), RODATA|NOPTR, $32
+DATA score2<>+0(SB)/4, $0x00000001
+DATA score2<>+4(SB)/4, $0x00000002
+DATA score2<>+8(SB)/4, $0x00000004
+DATA score2<>+12(SB)/4, $0x00000008
+DATA score2<>+16(SB)/4, $0x00000010
+DATA score2<>+20(SB)/4, $0x00000020
+DATA score2<>+24(SB)/4, $0x00000040
+DATA score2<>+28(SB)/4, $0x00000080
+GLOBL score2<>(SB), RODATA|NOPTR, $32
 
 // func zeroUnset16AVX2(x *uint16, bits *uint64, n int)
 // Requires: AVX, AVX2
 TEXT ·zeroUnset16AVX2(SB), NOSPLIT, $0-24
 	MOVQ    x+0(FP), AX
 	MOVQ    bits+8(FP), CX
-	VMOVUPS score4<>+0(SB), Y0
+	VMOVUPS score3<>+0(SB), Y0
 	MOVQ    n+16(FP), DX
 	XORQ    BX, BX
 
@@ -1870,15 +3077,15 @@ loop:
 	VZEROUPPER
 	RET
 
-DATA score4<>+0(SB)/4, $0x00020001
-DATA score4<>+4(SB)/4, $0x00080004
-DATA score4<>+8(SB)/4, $0x00200010
-DATA score4<>+12(SB)/4, $0x00800040
-DATA score4<>+16(SB)/4, $0x02000100
-DATA score4<>+20(SB)/4, $0x08000400
-DATA score4<>+24(SB)/4, $0x20001000
-DATA score4<>+28(SB)/4, $0x80004000
-GLOBL score4<>(SB), RODATA|NOPTR, $32
+DATA score3<>+0(SB)/4, $0x00020001
+DATA score3<>+4(SB)/4, $0x00080004
+DATA score3<>+8(SB)/4, $0x00200010
+DATA score3<>+12(SB)/4, $0x00800040
+DATA score3<>+16(SB)/4, $0x02000100
+DATA score3<>+20(SB)/4, $0x08000400
+DATA score3<>+24(SB)/4, $0x20001000
+DATA score3<>+28(SB)/4, $0x80004000
+GLOBL score3<>(SB), RODATA|NOPTR, $32
 
 // func excessAVX2(lanes *float32, t *float32, x *float32, stride int, n int)
 // Requires: AVX, AVX2

@@ -8,17 +8,16 @@ import (
 	"github.com/crepe-llm/crepe/internal/cpu"
 )
 
-// A row of a panel that stays in the first- or second-level cache; bytes are
-// those of the scores.
+// A row of a panel; bytes are those of the scores.
 func BenchmarkCrossImportance(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 0))
-	for _, n := range []int{512, 4096} {
+	for _, n := range []int{256, 512, 1024} {
 		row := func() []float32 {
 			x := normal(rng, n+2*Halo)
 			absGeneric(x, x)
 			return x
 		}
-		c := Cross{Row: row(), Above: row(), Under: row(), B: row()[:n], S: row()[:n], A: 1, Gamma: 1}
+		c := Cross{Sides: row()[:n], Row: row(), Above: row(), Under: row(), B: row()[:n], S: row()[:n], A: 1, Gamma: 1}
 		for p := range c.Below {
 			c.Below[p] = row()
 		}

@@ -9,9 +9,19 @@ func abs32(v float32) float32 {
 	return math.Float32frombits(math.Float32bits(v) &^ (1 << 31))
 }
 
+func absBF16(v uint16) float32 { return math.Float32frombits(uint32(v&0x7fff) << 16) }
+
 func absSumsGeneric(col []float64, lanes *[AbsSumLanes]float64, x []float32) {
 	for j, v := range x {
 		a := float64(abs32(v))
+		col[j] += a
+		lanes[j%AbsSumLanes] += a
+	}
+}
+
+func absSumsBF16Generic(col []float64, lanes *[AbsSumLanes]float64, x []uint16) {
+	for j, v := range x {
+		a := float64(absBF16(v))
 		col[j] += a
 		lanes[j%AbsSumLanes] += a
 	}
@@ -25,7 +35,7 @@ func absGeneric(dst, x []float32) {
 
 func absBF16Generic(dst []float32, x []uint16) {
 	for j, v := range x {
-		dst[j] = math.Float32frombits(uint32(v&0x7fff) << 16)
+		dst[j] = absBF16(v)
 	}
 }
 
@@ -44,21 +54,27 @@ func relativeImportanceGeneric(dst, x, b, s []float32, a float32) {
 	}
 }
 
+func relativeImportanceBF16Generic(dst []float32, x []uint16, b, s []float32, a float32) {
+	for j, v := range x {
+		dst[j] = float32(absBF16(v)*(a+b[j])) * s[j]
+	}
+}
+
 func crossGeneric(dst []float32, c *Cross, r int) {
 	u := make([]float32, len(c.Row))
 	for j := range u {
-		sum := c.Below[0][j]
-		for _, b := range c.Below[1:r] {
-			sum += b[j]
+		var column [MaxRadius]float32
+		for p, b := range c.Below[:r] {
+			column[p] = b[j]
 		}
-		c.Under[j] = sum
-		u[j] = sum + c.Above[j]
+		c.Under[j] = window(column[:], r)
+		u[j] = c.Under[j] + c.Above[j]
 	}
 	for j := range dst {
 		p := j + Halo
 		w := c.Row[p]
-		n := (window(u[p+1:], r) + window(u[p-r:], r)) + w
-		n = max(n, math.SmallestNonzeroFloat32)
+		c.Sides[j] = window(u[p+1:], r) + window(u[p-r:], r)
+		n := max(c.Sides[j]+w, math.SmallestNonzeroFloat32)
 		ri := float32(w * (c.A + c.B[j]))
 		dst[j] = (ri + float32(c.Gamma*(w/n))) * c.S[j]
 	}

@@ -5,34 +5,40 @@
 package kernel
 
 //go:noescape
-func absSumsAVX512(col *float64, lanes *float64, x *float32, n int)
+func absSumsAVX512(col *float64, lanes *float64, x *float32, ahead int, n int)
 
 //go:noescape
-func absAVX512(dst *float32, x *float32, n int)
-
-//go:noescape
-func absBF16AVX512(dst *float32, x *uint16, n int)
-
-//go:noescape
-func scaleAbsAVX512(dst *float32, x *float32, s *float32, n int) uint32
+func absAVX512(dst *float32, x *float32, ahead int, n int)
 
 //go:noescape
 func relativeImportanceAVX512(dst *float32, x *float32, b *float32, s *float32, a float32, n int)
 
 //go:noescape
-func cross1AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, n int)
+func absSumsBF16AVX512(col *float64, lanes *float64, x *uint16, ahead int, n int)
 
 //go:noescape
-func cross2AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, n int)
+func absBF16AVX512(dst *float32, x *uint16, ahead int, n int)
 
 //go:noescape
-func cross3AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, n int)
+func relativeImportanceBF16AVX512(dst *float32, x *uint16, b *float32, s *float32, a float32, n int)
 
 //go:noescape
-func cross4AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, n int)
+func scaleAbsAVX512(dst *float32, x *float32, s *float32, n int) uint32
 
 //go:noescape
-func cross5AVX512(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, n int)
+func cross1AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross2AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross3AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross4AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross5AVX512(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, ahead int, n int)
 
 //go:noescape
 func atLeastAVX512(dst *uint64, x *float32, t float32, n int) int
@@ -56,34 +62,40 @@ func zeroUnset16AVX512(x *uint16, bits *uint64, n int)
 func excessAVX512(lanes *float32, t *float32, x *float32, stride int, n int)
 
 //go:noescape
-func absSumsAVX2(col *float64, lanes *float64, x *float32, n int)
+func absSumsAVX2(col *float64, lanes *float64, x *float32, ahead int, n int)
 
 //go:noescape
-func absAVX2(dst *float32, x *float32, n int)
-
-//go:noescape
-func absBF16AVX2(dst *float32, x *uint16, n int)
-
-//go:noescape
-func scaleAbsAVX2(dst *float32, x *float32, s *float32, n int) uint32
+func absAVX2(dst *float32, x *float32, ahead int, n int)
 
 //go:noescape
 func relativeImportanceAVX2(dst *float32, x *float32, b *float32, s *float32, a float32, n int)
 
 //go:noescape
-func cross1AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, n int)
+func absSumsBF16AVX2(col *float64, lanes *float64, x *uint16, ahead int, n int)
 
 //go:noescape
-func cross2AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, n int)
+func absBF16AVX2(dst *float32, x *uint16, ahead int, n int)
 
 //go:noescape
-func cross3AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, n int)
+func relativeImportanceBF16AVX2(dst *float32, x *uint16, b *float32, s *float32, a float32, n int)
 
 //go:noescape
-func cross4AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, n int)
+func scaleAbsAVX2(dst *float32, x *float32, s *float32, n int) uint32
 
 //go:noescape
-func cross5AVX2(dst *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, n int)
+func cross1AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross2AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross3AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross4AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, a float32, gamma float32, ahead int, n int)
+
+//go:noescape
+func cross5AVX2(dst *float32, sides *float32, row *float32, above *float32, under *float32, b *float32, s *float32, below1 *float32, below2 *float32, below3 *float32, below4 *float32, below5 *float32, a float32, gamma float32, ahead int, n int)
 
 //go:noescape
 func atLeastAVX2(dst *uint64, x *float32, t float32, n int) int

@@ -49,10 +49,32 @@ func TestAbsSums(t *testing.T) {
 			col.values[j] = rng.Float64()
 		}
 		want := slices.Clone(col.values)
-		AbsSums(col.values, &lanes, x.values)
+		AbsSums(col.values, &lanes, x.values, 5000)
 		absSumsGeneric(want, &wantLanes, x.values)
 		if !slices.Equal(col.values, want) || lanes != wantLanes {
 			t.Error("differs from the Go code")
+		}
+		if !x.same() || !col.guarded() {
+			t.Error("wrote outside col")
+		}
+	})
+}
+
+func TestAbsSumsBF16(t *testing.T) {
+	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		finite := words(rng, n)
+		for j := range finite {
+			finite[j] &^= 0x4000
+		}
+		x := place(offset, finite, uint16(0x5555))
+		wide, col := make([]float32, n), place(offset, make([]float64, n), math.NaN())
+		widenBF16Generic(wide, x.values)
+		want := make([]float64, n)
+		var lanes, wantLanes [AbsSumLanes]float64
+		AbsSumsBF16(col.values, &lanes, x.values, 5000)
+		absSumsGeneric(want, &wantLanes, wide)
+		if !slices.Equal(col.values, want) || lanes != wantLanes {
+			t.Error("differs from AbsSums")
 		}
 		if !x.same() || !col.guarded() {
 			t.Error("wrote outside col")
@@ -64,7 +86,7 @@ func TestAbsIsExact(t *testing.T) {
 	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
 		x := place32(offset, special32(rng, n))
 		dst := place32(0, make([]float32, n))
-		Abs(dst.values, x.values)
+		Abs(dst.values, x.values, 5000)
 		for j, v := range x.values {
 			if want := float32(math.Abs(float64(v))); math.Float32bits(dst.values[j]) != math.Float32bits(want) {
 				t.Errorf("|%g| = %g", v, dst.values[j])
@@ -73,7 +95,7 @@ func TestAbsIsExact(t *testing.T) {
 		if !x.same() || !dst.guarded() {
 			t.Error("wrote outside dst")
 		}
-		Abs(x.values, x.values)
+		Abs(x.values, x.values, 0)
 		bitsEqual(t, "in place", x.values, dst.values)
 	})
 }
@@ -82,7 +104,7 @@ func TestAbsBF16(t *testing.T) {
 	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
 		x := place(offset, words(rng, n), uint16(0x5555))
 		dst := place32(1, make([]float32, n))
-		AbsBF16(dst.values, x.values)
+		AbsBF16(dst.values, x.values, 5000)
 		for j, v := range x.values {
 			if got, want := math.Float32bits(dst.values[j]), uint32(v&0x7fff)<<16; got != want {
 				t.Errorf("|%#x| = %#x, want %#x", v, got, want)
@@ -131,34 +153,55 @@ func TestRelativeImportance(t *testing.T) {
 	})
 }
 
-// TestCrossImportance compares with the Go code bit by bit; TestCrePEBySum
+func TestRelativeImportanceBF16(t *testing.T) {
+	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		x := place(offset, words(rng, n), uint16(0x5555))
+		s, b := place32(1, special32(rng, n)), place32(3, special32(rng, n))
+		dst, want, wide := place32(2, make([]float32, n)), make([]float32, n), make([]float32, n)
+		a := rng.Float32()
+		widenBF16Generic(wide, x.values)
+		relativeImportanceGeneric(want, wide, b.values, s.values, a)
+		RelativeImportanceBF16(dst.values, x.values, b.values, s.values, a)
+		for j := range want {
+			equal(t, "dst", dst.values[j], want[j])
+		}
+		if !x.same() || !s.same() || !b.same() || !dst.guarded() {
+			t.Error("wrote outside dst")
+		}
+	})
+}
+
+// TestCrossImportance compares with the Go code bit by bit; TestNeighbourhoodIsDirectSum
 // in package score compares that with the definition.
 func TestCrossImportance(t *testing.T) {
 	atEachLevel(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(7, 0))
 		for r := 1; r <= MaxRadius; r++ {
-			for n := 0; n <= 112; n += 16 {
+			for n := 0; n <= 3*PanelStep; n += PanelStep {
 				for offset := range 8 {
-					magnitudes := func() field[float32] {
+					var inputs []field[float32]
+					input := func(x []float32) []float32 {
+						f := place32(offset, x)
+						inputs = append(inputs, f)
+						return f.values
+					}
+					magnitudes := func() []float32 {
 						x := special32(rng, n+2*Halo)
 						absGeneric(x, x)
-						return place32(offset, x)
+						return x
 					}
-					row, above, under, wantUnder := magnitudes(), magnitudes(), magnitudes(), magnitudes()
-					inputs := []field[float32]{row, above, place32(offset, normal(rng, n)), place32(offset, normal(rng, n))}
-					c := Cross{Row: row.values, Above: above.values, Under: under.values,
-						B: inputs[2].values, S: inputs[3].values, A: rng.Float32(), Gamma: 2 * rng.Float32()}
+					under, wantUnder := place32(offset, magnitudes()), magnitudes()
+					c := Cross{Sides: make([]float32, n), Row: input(magnitudes()), Above: input(magnitudes()), Under: under.values,
+						B: input(normal(rng, n)), S: input(normal(rng, n)), A: rng.Float32(), Gamma: 2 * rng.Float32(), Ahead: 5000}
 					for p := range r {
-						below := magnitudes()
-						c.Below[p] = below.values
-						inputs = append(inputs, below)
+						c.Below[p] = input(magnitudes())
 					}
 					dst, want := place32(offset, make([]float32, n)), make([]float32, n)
 					CrossImportance(dst.values, &c, r)
 					if n > 0 {
-						c.Under = wantUnder.values
+						c.Under = wantUnder
 						crossGeneric(want, &c, r)
-						bitsEqual(t, "under", under.values, wantUnder.values)
+						bitsEqual(t, "under", under.values[Halo-r:Halo+n+r], wantUnder[Halo-r:Halo+n+r])
 					}
 					bitsEqual(t, "dst", dst.values, want)
 					for i, in := range inputs {

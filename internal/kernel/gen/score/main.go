@@ -19,11 +19,12 @@ import (
 func main() {
 	ConstraintExpr("amd64,!purego")
 	for _, v := range []isa{avx512, avx2} {
-		absSums(v)
-		abs(v)
-		absBF16(v)
+		for _, src := range []source{f32, bf16} {
+			absSums(v, src)
+			abs(v, src)
+			relativeImportance(v, src)
+		}
 		scaleAbs(v)
-		relativeImportance(v)
 		for r := 1; r <= 5; r++ {
 			cross(v, r)
 		}
