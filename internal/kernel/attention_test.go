@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -112,33 +111,29 @@ func testAttention(t *testing.T, bfloat bool) {
 	for name, c := range attentionCases() {
 		rng := rand.New(rand.NewPCG(3, uint64(c.tokens)))
 		off := c.tokens % 8
-		random := func(n int) []float32 {
-			s, _ := testSource(rng, "f32", n+off)
+		random := func(n int) field[float32] {
+			x := normal(rng, n)
 			if bfloat {
-				roundBF16(s.F32, slices.Clone(s.F32))
+				roundBF16(x, slices.Clone(x))
 			}
-			return s.F32[off:]
+			return place32(off, x)
 		}
-		q := random(c.tokens * c.Heads * c.HeadDim)
-		k := random(c.keys * c.KVHeads * c.HeadDim)
-		v := random(c.keys * c.KVHeads * c.HeadDim)
-		q0, k0, v0 := slices.Clone(q), slices.Clone(k), slices.Clone(v)
-		want, tol := naiveAttention(c.Attention, q, k, v, c.tokens, c.keys, bfloat)
+		width := c.KVHeads * c.HeadDim
+		q, k, v := random(c.tokens*c.Heads*c.HeadDim), random(c.keys*width), random(c.keys*width)
+		want, tol := naiveAttention(c.Attention, q.values, k.values, v.values, c.tokens, c.keys, bfloat)
 		kv := NewKeyValues(c.KVHeads, c.HeadDim, bfloat)
 		for _, piece := range []int{c.keys, 1, 33, 150} {
 			kv.Reset()
 			for i := 0; i < c.keys; i += piece {
 				n := min(piece, c.keys-i)
-				kv.Append(k[i*c.KVHeads*c.HeadDim:], v[i*c.KVHeads*c.HeadDim:], n)
+				kp, vp := place32(off, k.values[i*width:(i+n)*width]), place32(7-off, v.values[i*width:(i+n)*width])
+				kv.Append(kp.values, vp.values, n)
+				intact(t, "keys and values", kp.same() && vp.same())
 			}
-			dst, intact := guarded(len(q), off, guardNaN, sameFloat)
-			c.Run(dst, q, kv, c.tokens)
-			if err := intact(); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			if !slices.Equal(q, q0) || !slices.Equal(k, k0) || !slices.Equal(v, v0) {
-				t.Errorf("%s: an operand was changed", name)
-			}
+			out := place32(7-off, make([]float32, len(q.values)))
+			dst := out.values
+			c.Run(dst, q.values, kv, c.tokens)
+			intact(t, name, out.guarded() && q.same())
 			for i, w := range want {
 				if !(math.Abs(float64(dst[i])-w) <= tol[i]) {
 					t.Errorf("%s: bfloat %v, pieces of %d: dst[%d] = %g, want %g ± %g", name, bfloat, piece, i, dst[i], w, tol[i])
@@ -263,100 +258,75 @@ func TestExpBF16EqualsReference(t *testing.T) {
 		t.Skip("no AVX512_BF16 in this processor or build")
 	}
 	for n := 16; n <= 272; n += 16 {
-		rng := rand.New(rand.NewPCG(7, uint64(n)))
-		s := make([]float32, n)
-		for i := range s {
-			s[i] = float32(rng.Float64()*160-159) / 2
-		}
-		s[n/2] = float32(math.Inf(-1))
-		const scale, top = 2, 3
-		dst, intact := guarded(n, n%8, 0xbeef, func(a, b uint16) bool { return a == b })
-		sum := expBF16(dst, s, scale, top)
-		if err := intact(); err != nil {
-			t.Fatalf("n=%d: %v", n, err)
-		}
-		var want float64
-		got := make([]float32, n)
-		WidenBF16(got, dst)
-		for i, v := range s {
-			e := math.Exp(float64(scale*v - top))
-			want += e
-			// The argument, up to 163 in size, is rounded three times.
-			if tol := e * (1.0/(1<<8) + 1.0/(1<<13) + 3*163.0/(1<<24)); !(math.Abs(float64(got[i])-e) <= tol+0x1p-126) {
-				t.Fatalf("n=%d: exp(%g) = %g, want %g ± %g", n, scale*v-top, got[i], e, tol)
-			}
-		}
-		if tol := want * (1.0/(1<<13) + (3*163.0+float64(n))/(1<<24)); !(math.Abs(float64(sum)-want) <= tol) {
-			t.Fatalf("n=%d: sum %g, want %g ± %g", n, sum, want, tol)
+		for offset := range 8 {
+			testExpBF16(t, n, offset)
 		}
 	}
-	nan := slices.Repeat([]float32{float32(math.NaN())}, 16)
-	if sum := expBF16(make([]uint16, 16), nan, 1, 0); sum == sum {
+	if sum := expBF16(make([]uint16, 16), slices.Repeat([]float32{nan}, 16), 1, 0); sum == sum {
 		t.Errorf("sum of NaN = %g", sum)
 	}
 }
 
+func testExpBF16(t *testing.T, n, offset int) {
+	rng := rand.New(rand.NewPCG(7, uint64(n)))
+	values := make([]float32, n)
+	for i := range values {
+		values[i] = float32(rng.Float64()*160-159) / 2
+	}
+	values[n/2] = -inf
+	const scale, top = 2, 3
+	s, dst := place32(offset, values), place(7-offset, make([]uint16, n), bf16NaN)
+	sum := expBF16(dst.values, s.values, scale, top)
+	intact(t, "expBF16", dst.guarded() && s.same())
+	var want float64
+	got := make([]float32, n)
+	WidenBF16(got, dst.values)
+	for i, v := range values {
+		e := math.Exp(float64(scale*v - top))
+		want += e
+		// The argument, up to 163 in size, is rounded three times.
+		if tol := e * (1.0/(1<<8) + 1.0/(1<<13) + 3*163.0/(1<<24)); !(math.Abs(float64(got[i])-e) <= tol+0x1p-126) {
+			t.Fatalf("n=%d: exp(%g) = %g, want %g ± %g", n, scale*v-top, got[i], e, tol)
+		}
+	}
+	if tol := want * (1.0/(1<<13) + (3*163.0+float64(n))/(1<<24)); !(math.Abs(float64(sum)-want) <= tol) {
+		t.Fatalf("n=%d: sum %g, want %g ± %g", n, sum, want, tol)
+	}
+}
+
 func TestCapRowEqualsReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		const scale, limit = 0.3, 5
-		for _, n := range rowSizes() {
-			s, intact := guarded(n, n%8, guardNaN, sameFloat)
-			rng := rand.New(rand.NewPCG(9, uint64(n)))
-			for i := range s {
-				s[i] = float32(rng.NormFloat64() * math.Exp(8*rng.Float64()-4))
-			}
-			if n > 3 {
-				s[0], s[1], s[2] = float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN())
-			}
-			was := slices.Clone(s)
-			capRow(s, scale, limit)
-			if err := intact(); err != nil {
-				t.Fatalf("n=%d: %v", n, err)
-			}
-			for i, v := range was {
-				want := limit * math.Tanh(scale*float64(v)/limit)
-				if math.IsNaN(want) && s[i] != s[i] {
-					continue
-				}
-				if !(math.Abs(float64(s[i])-want) <= limit*0x1p-22) {
-					t.Fatalf("n=%d: cap of %g is %g, want %g", n, v, s[i], want)
-				}
-			}
+	const scale, limit = 0.3, 5
+	sweepProducts(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		values := make([]float32, n)
+		for i := range values {
+			values[i] = float32(rng.NormFloat64() * math.Exp(8*rng.Float64()-4))
+		}
+		if n > 3 {
+			values[0], values[1], values[2] = inf, -inf, nan
+		}
+		s := place32(offset, values)
+		capRow(s.values, scale, limit)
+		intact(t, "s", s.guarded())
+		for i, v := range values {
+			want := limit * math.Tanh(scale*float64(v)/limit)
+			near(t, fmt.Sprintf("cap of %g", v), s.values[i], want, limit*0x1p-22)
 		}
 	})
 }
 
 func TestScaledRowsEqualReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		for _, n := range rowSizes() {
-			for off := range 8 {
-				rng := rand.New(rand.NewPCG(10, uint64(n*8+off)))
-				x, _ := testSource(rng, "f32", n)
-				y, _ := testSource(rng, "f32", n)
-				x0 := slices.Clone(x.F32)
-				const f = 0.37
-				scaled, intact1 := guarded(n, off, guardNaN, sameFloat)
-				added, intact2 := guarded(n, off, guardNaN, sameFloat)
-				copy(added, y.F32)
-				scaleTo(scaled, x.F32, f)
-				AddScaled(added, x.F32, f)
-				if err := errors.Join(intact1(), intact2()); err != nil {
-					t.Fatalf("n=%d offset %d: %v", n, off, err)
-				}
-				if !slices.Equal(x.F32, x0) {
-					t.Fatalf("n=%d offset %d: the input was changed", n, off)
-				}
-				for i, v := range x0 {
-					if want := v * f; scaled[i] != want {
-						t.Fatalf("n=%d offset %d: scaled %g, want %g", n, off, scaled[i], want)
-					}
-					want := float64(y.F32[i]) + f*float64(v)
-					tol := (math.Abs(want) + math.Abs(f*float64(v))) * 0x1p-23
-					if !(math.Abs(float64(added[i])-want) <= tol) {
-						t.Fatalf("n=%d offset %d: added %g, want %g ± %g", n, off, added[i], want, tol)
-					}
-				}
-			}
+	sweepProducts(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		const f = 0.37
+		x, y := place32(offset, normal(rng, n)), normal(rng, n)
+		scaled, added := place32(7-offset, make([]float32, n)), place32(3, y)
+		scaleTo(scaled.values, x.values, f)
+		AddScaled(added.values, x.values, f)
+		intact(t, "outputs", scaled.guarded() && added.guarded())
+		intact(t, "x", x.same())
+		for i, v := range x.values {
+			equal(t, "scaled", scaled.values[i], v*f)
+			want := float64(y[i]) + f*float64(v)
+			near(t, "added", added.values[i], want, (math.Abs(want)+math.Abs(f*float64(v)))*0x1p-23)
 		}
 	})
 }

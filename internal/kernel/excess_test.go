@@ -3,39 +3,44 @@ package kernel
 import (
 	"math/rand/v2"
 	"testing"
-
-	"github.com/crepe-llm/crepe/internal/cpu"
 )
 
 // TestExcess holds every level to the definition, bit by bit, with the vectors
-// at any offset.
+// at any offset and NaN between them.
 func TestExcess(t *testing.T) {
-	rng := rand.New(rand.NewPCG(7, 0))
-	for _, level := range cpu.Levels() {
-		restore := cpu.Use(level)
+	atEachLevel(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(7, 0))
 		for n := 0; n <= 160; n += ExcessLanes {
 			for offset := range 8 {
 				stride := n + rng.IntN(9)
-				ts := special32(rng, offset+ExcessT*stride)[offset:]
-				xs := special32(rng, offset+ExcessX*stride)[offset:]
-				var got, want [ExcessT][ExcessX][ExcessLanes]float32
-				for a := range got {
-					for b := range got[a] {
-						for l := range got[a][b] {
-							got[a][b][l] = rng.Float32()
-							want[a][b][l] = got[a][b][l]
-							for r := l; r < n; r += ExcessLanes {
-								want[a][b][l] += max(xs[b*stride+r]-ts[a*stride+r], 0)
-							}
+				vectors := func(count int) field[float32] {
+					x := special32(rng, count*stride)
+					padNaN(x, nan, stride, n)
+					return place32(offset, x)
+				}
+				ts, xs := vectors(ExcessT), vectors(ExcessX)
+				var want [ExcessT][ExcessX][ExcessLanes]float32
+				for a := range want {
+					for b := range want[a] {
+						for l := range want[a][b] {
+							want[a][b][l] = rng.Float32()
 						}
 					}
 				}
-				Excess(&got, ts, xs, stride, n)
-				if got != want {
-					t.Fatalf("%v: %d rows, offset %d: got %v, want %v", level, n, offset, got, want)
+				got := place(0, []([ExcessT][ExcessX][ExcessLanes]float32){want}, want)
+				for a := range want {
+					for b := range want[a] {
+						for r := range n {
+							want[a][b][r%ExcessLanes] += max(xs.values[b*stride+r]-ts.values[a*stride+r], 0)
+						}
+					}
 				}
+				Excess(&got.values[0], ts.values, xs.values, stride, n)
+				if got.values[0] != want {
+					t.Fatalf("%d rows, offset %d: got %v, want %v", n, offset, got.values[0], want)
+				}
+				intact(t, "Excess", got.guarded() && ts.same() && xs.same())
 			}
 		}
-		restore()
-	}
+	})
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 )
 
@@ -23,35 +22,20 @@ func gateCases(rng *rand.Rand, n int) []float32 {
 }
 
 func TestGatesEqualReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		for _, n := range rowSizes() {
-			rng := rand.New(rand.NewPCG(11, uint64(n)))
-			gate := gateCases(rng, n)
-			up, _ := testSource(rng, "f32", n)
-			gate0, up0 := slices.Clone(gate), slices.Clone(up.F32)
-			sigmoid, intact1 := guarded(n, n%8, guardNaN, sameFloat)
-			gelu, intact2 := guarded(n, n%8, guardNaN, sameFloat)
-			added, intact3 := guarded(n, n%8, guardNaN, sameFloat)
-			copy(sigmoid, up.F32)
-			copy(added, up.F32)
-			SigmoidMul(sigmoid, gate)
-			GeluMul(gelu, gate, up.F32)
-			AddProduct(added, gate, up.F32)
-			for _, intact := range []func() error{intact1, intact2, intact3} {
-				if err := intact(); err != nil {
-					t.Fatalf("n=%d: %v", n, err)
-				}
-			}
-			if !slices.EqualFunc(gate, gate0, sameFloat) || !slices.Equal(up.F32, up0) {
-				t.Fatalf("n=%d: an operand was changed", n)
-			}
-			for i, v := range gate {
-				g, u := float64(v), float64(up.F32[i])
-				compareGate(t, "sigmoid", v, sigmoid[i], u/(1+math.Exp(-g)), 4+2*math.Abs(g))
-				z := math.Sqrt(2/math.Pi) * (g + 0.044715*g*g*g)
-				compareGate(t, "gelu", v, gelu[i], g*u/(1+math.Exp(-2*z)), 6+8*math.Abs(z))
-				compareGate(t, "sum", v, added[i], u+g*u, 4+4*math.Abs(g*u)/math.Abs(u+g*u))
-			}
+	sweepProducts(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		gate, up := place32(offset, gateCases(rng, n)), place32(7-offset, normal(rng, n))
+		sigmoid, added, gelu := place32(3, up.values), place32(1+offset, up.values), place32(5, make([]float32, n))
+		SigmoidMul(sigmoid.values, gate.values)
+		GeluMul(gelu.values, gate.values, up.values)
+		AddProduct(added.values, gate.values, up.values)
+		intact(t, "outputs", sigmoid.guarded() && gelu.guarded() && added.guarded())
+		intact(t, "operands", gate.same() && up.same())
+		for i, v := range gate.values {
+			g, u := float64(v), float64(up.values[i])
+			compareGate(t, "sigmoid", v, sigmoid.values[i], u/(1+math.Exp(-g)), 4+2*math.Abs(g))
+			z := math.Sqrt(2/math.Pi) * (g + 0.044715*g*g*g)
+			compareGate(t, "gelu", v, gelu.values[i], g*u/(1+math.Exp(-2*z)), 6+8*math.Abs(z))
+			compareGate(t, "sum", v, added.values[i], u+g*u, 4+4*math.Abs(g*u)/math.Abs(u+g*u))
 		}
 	})
 }

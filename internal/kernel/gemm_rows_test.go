@@ -4,45 +4,28 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/cpu"
 )
 
-// rowSizes are 0 … 130 and primes.
-func rowSizes() []int {
-	sizes := []int{257, 509, 1021}
-	for n := range 131 {
-		sizes = append(sizes, n)
-	}
-	return sizes
-}
-
 func TestExpRowEqualsReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		for _, n := range rowSizes() {
-			for off := range 8 {
-				rng := rand.New(rand.NewPCG(7, uint64(n*8+off)))
-				s, intact := guarded(n, off, guardNaN, sameFloat)
-				for i := range s {
-					s[i] = float32(rng.Float64()*160-100) / 2
-				}
-				const scale, top = 2, 3
-				was := slices.Clone(s)
-				sum := expRow(s, scale, top)
-				if err := intact(); err != nil {
-					t.Fatalf("n=%d offset %d: %v", n, off, err)
-				}
-				var want float64
-				for i, v := range was {
-					checkExp(t, s[i], float64(scale*v-top))
-					want += float64(s[i])
-				}
-				if tol := float64(n) * want / (1 << 24); !(math.Abs(float64(sum)-want) <= tol) {
-					t.Fatalf("n=%d offset %d: sum %g, want %g ± %g", n, off, sum, want, tol)
-				}
-			}
+	sweepProducts(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		values := make([]float32, n)
+		for i := range values {
+			values[i] = float32(rng.Float64()*160-100) / 2
+		}
+		const scale, top = 2, 3
+		s := place32(offset, values)
+		sum := expRow(s.values, scale, top)
+		intact(t, "s", s.guarded())
+		var want float64
+		for i, v := range values {
+			checkExp(t, s.values[i], float64(scale*v-top))
+			want += float64(s.values[i])
+		}
+		if tol := float64(n) * want / (1 << 24); !(math.Abs(float64(sum)-want) <= tol) {
+			t.Errorf("sum %g, want %g ± %g", sum, want, tol)
 		}
 	})
 }
@@ -102,45 +85,33 @@ func TestExpRowSpecialValues(t *testing.T) {
 }
 
 func TestMaxRowEqualsReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		for _, n := range rowSizes()[1:] {
-			if n == 0 {
-				continue
+	sweepProducts(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		values := normal(rng, n)
+		// The largest in each place in turn, in long rows in some.
+		for i := 0; i < n; i += 1 + n/131 {
+			s := place(offset, values, inf)
+			s.values[i] = 7
+			if got := maxRow(s.values); got != 7 {
+				t.Errorf("max at %d not found: %g", i, got)
 			}
-			rng := rand.New(rand.NewPCG(8, uint64(n)))
-			s := make([]float32, n+n%8)[n%8:]
-			for i := range s {
-				s[i] = float32(rng.NormFloat64()) - 5
-			}
-			// The largest in each place in turn.
-			for i := range s {
-				was := s[i]
-				s[i] = 7
-				if got := maxRow(s); got != 7 {
-					t.Fatalf("n=%d: max at %d not found: %g", n, i, got)
-				}
-				s[i] = was
-			}
+			s.values[i] = values[i]
+			intact(t, "s", s.same())
 		}
 	})
 }
 
 func TestDotEqualsReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		for _, n := range rowSizes() {
-			rng := rand.New(rand.NewPCG(9, uint64(n)))
-			x, xw := testSource(rng, "f32", n+n%8)
-			y, yw := testSource(rng, "f32", n+n%5)
-			got := dotGeneric(x.F32[n%8:], y.F32[n%5:])
-			var want, abs float64
-			for i := range n {
-				p := xw[n%8+i] * yw[n%5+i]
-				want += p
-				abs += math.Abs(p)
-			}
-			if tol := float64(n) * abs / (1 << 24); !(math.Abs(float64(got)-want) <= tol) {
-				t.Fatalf("n=%d: %g, want %g ± %g", n, got, want, tol)
-			}
+	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		x, y := place32(offset, normal(rng, n)), place32(7-offset, normal(rng, n))
+		got := dotGeneric(x.values, y.values)
+		var want, abs float64
+		for i, v := range x.values {
+			p := float64(v) * float64(y.values[i])
+			want += p
+			abs += math.Abs(p)
+		}
+		if tol := float64(n) * abs / (1 << 24); !(math.Abs(float64(got)-want) <= tol) {
+			t.Errorf("%g, want %g ± %g", got, want, tol)
 		}
 	})
 }

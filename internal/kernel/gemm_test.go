@@ -1,64 +1,14 @@
 package kernel
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"testing"
-
-	"github.com/crepe-llm/crepe/internal/cpu"
 )
 
-// eachProductLevel runs f with every set of instructions that the products
-// tell apart and this processor has.
-func eachProductLevel(t *testing.T, f func(t *testing.T)) {
-	for _, level := range []cpu.Level{cpu.LevelGeneric, cpu.LevelAVX2, cpu.LevelAVX512} {
-		t.Run(level.String(), func(t *testing.T) {
-			if !slices.Contains(cpu.Levels(), level) {
-				t.Skipf("no %s in this processor or build", level)
-			}
-			defer cpu.Use(level)()
-			cpu.AVX512BF16 = false
-			f(t)
-		})
-	}
-	t.Run("avx512bf16", func(t *testing.T) {
-		if !slices.Contains(cpu.Levels(), cpu.LevelAVX512) {
-			t.Skip("no avx512 in this processor or build")
-		}
-		defer cpu.Use(cpu.LevelAVX512)()
-		if !cpu.AVX512BF16 {
-			t.Skip("no AVX512_BF16 in this processor")
-		}
-		f(t)
-	})
-}
-
-// guarded returns n elements of a larger slice that holds canary elsewhere, at
-// an offset that no vector is aligned to, and a function that finds what was
-// written outside.
-func guarded[T comparable](n, offset int, canary T, same func(a, b T) bool) ([]T, func() error) {
-	const margin = 40
-	all := make([]T, margin+offset+n+margin)
-	for i := range all {
-		all[i] = canary
-	}
-	lo := margin + offset
-	return all[lo : lo+n : lo+n], func() error {
-		for i, v := range all {
-			if (i < lo || i >= lo+n) && !same(v, canary) {
-				return fmt.Errorf("element %d of %d overwritten with %v", i-lo, n, v)
-			}
-		}
-		return nil
-	}
-}
-
 func sameFloat(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
-
-var guardNaN = math.Float32frombits(0x7fc0beef)
 
 // testSource returns n values of one type and what they are as float64.
 func testSource(rng *rand.Rand, kind string, n int) (Source, []float64) {
@@ -135,26 +85,32 @@ func checkProductCase(t *testing.T, f func([]float32, int, []float32, int, Sourc
 	rng := rand.New(rand.NewPCG(1, uint64(seed)))
 	ldd, ldx, ldb := c.n+c.padD, c.k+c.padX, c.k+c.padB
 	off := seed % 8
-	x := make([]float32, off+c.m*ldx)[off:]
-	for i := range x {
-		x[i] = float32(rng.NormFloat64())
+	values, _ := testSource(rng, "f32", c.m*ldx)
+	weights, wide := testSource(rng, kind, c.n*ldb)
+	padNaN(values.F32, nan, ldx, c.k)
+	padNaN(weights.F32, nan, ldb, c.k)
+	padNaN(weights.BF16, bf16NaN, ldb, c.k)
+	padNaN(weights.F16, f16NaN, ldb, c.k)
+	placed := place32(off, values.F32)
+	x := placed.values
+	b, same := placeSource(7-off, weights)
+	out := place32(off, make([]float32, c.m*ldd))
+	dst := out.values
+	for i := range dst {
+		dst[i] = nan
 	}
-	b, wide := testSource(rng, kind, off+c.n*ldb)
-	b, wide = b.from(off), wide[off:]
-	dst, intact := guarded(c.m*ldd, off, guardNaN, sameFloat)
-	x0, b0 := slices.Clone(x), Source{F32: slices.Clone(b.F32), BF16: slices.Clone(b.BF16), F16: slices.Clone(b.F16)}
 	f(dst, ldd, x, ldx, b, ldb, c.m, c.n, c.k)
-	if err := intact(); err != nil {
-		t.Fatalf("%s %+v: %v", kind, c, err)
+	if !out.guarded() {
+		t.Fatalf("%s %+v: wrote outside dst", kind, c)
 	}
-	if !slices.Equal(x, x0) || !slices.Equal(b.F32, b0.F32) || !slices.Equal(b.BF16, b0.BF16) || !slices.Equal(b.F16, b0.F16) {
+	if !placed.same() || !same() {
 		t.Fatalf("%s %+v: an operand was changed", kind, c)
 	}
 	for i := range c.m {
 		for j := range ldd {
 			got := dst[i*ldd+j]
 			if j >= c.n {
-				if !sameFloat(got, guardNaN) {
+				if !sameFloat(got, nan) {
 					t.Fatalf("%s %+v: padding (%d, %d) overwritten with %g", kind, c, i, j, got)
 				}
 				continue
@@ -181,17 +137,13 @@ func checkProductCase(t *testing.T, f func([]float32, int, []float32, int, Sourc
 	}
 }
 
-// from returns s without its first n elements.
-func (s Source) from(n int) Source {
-	switch {
-	case s.F32 != nil:
-		s.F32 = s.F32[n:]
-	case s.BF16 != nil:
-		s.BF16 = s.BF16[n:]
-	default:
-		s.F16 = s.F16[n:]
+// padNaN sets what lies after the first k of each ld elements.
+func padNaN[T any](s []T, nan T, ld, k int) {
+	for i := range s {
+		if i%ld >= k {
+			s[i] = nan
+		}
 	}
-	return s
 }
 
 func TestMatMulTDoesNotDependOnWorkers(t *testing.T) {

@@ -3,7 +3,6 @@ package kernel
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/cpu"
@@ -28,24 +27,19 @@ func TestMulAddsDoesWhatItCounts(t *testing.T) {
 }
 
 func TestReadAllEqualsReference(t *testing.T) {
-	eachProductLevel(t, func(t *testing.T) {
-		for _, n := range rowSizes() {
-			rng := rand.New(rand.NewPCG(10, uint64(n)))
-			x, _ := guarded(n, n%8, guardNaN, sameFloat)
-			var want uint32
-			for i := range x {
-				bits := rng.Uint32()
-				x[i] = math.Float32frombits(bits)
-				want ^= bits
-			}
-			was := slices.Clone(x)
-			if got := ReadAll(x); got != want {
-				t.Errorf("n=%d: %#x, want %#x", n, got, want)
-			}
-			if !slices.EqualFunc(x, was, sameFloat) {
-				t.Errorf("n=%d: x was changed", n)
-			}
+	sweepProducts(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		values := make([]float32, n)
+		var want uint32
+		for i := range values {
+			bits := rng.Uint32()
+			values[i] = math.Float32frombits(bits)
+			want ^= bits
 		}
+		x := place32(offset, values)
+		if got := ReadAll(x.values); got != want {
+			t.Errorf("%#x, want %#x", got, want)
+		}
+		intact(t, "x", x.same())
 	})
 }
 

@@ -1,10 +1,10 @@
 package kernel
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sort"
 	"testing"
 )
 
@@ -62,6 +62,7 @@ func TestMaxBits(t *testing.T) {
 		if got := MaxBits(x.values); got != want {
 			t.Errorf("%#x, want %#x", got, want)
 		}
+		intact(t, "x", x.same())
 		absGeneric(x.values, x.values)
 		if n > 0 {
 			x.values[rng.IntN(n)] = float32(math.Inf(1))
@@ -74,50 +75,50 @@ func TestMaxBits(t *testing.T) {
 
 // TestKeepBest sorts each group.
 func TestKeepBest(t *testing.T) {
-	atEachLevel(t, func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(8, 0))
-		for _, m := range []int{1, 2, 3, 4, 5, 7, 8, 16, 64, 100} {
-			for _, groups := range []int{0, 1, 2, 7, 16, 33, 129} {
-				for keep := 0; keep <= m; keep += 1 + m/9 {
-					x := place32(groups%8, fewScores(rng, groups*m))
-					n := len(x.values)
-					bits := place(1, make([]uint64, (n+63)/64), 0x5555)
-					want := make([]uint64, (n+63)/64)
-					for g := range groups {
-						at := make([]int, m)
-						for i := range at {
-							at[i] = g*m + i
-						}
-						sort.SliceStable(at, func(a, b int) bool { return x.values[at[a]] < x.values[at[b]] })
-						for _, j := range at[m-keep:] {
-							want[j/64] |= 1 << (j % 64)
-						}
-					}
-					KeepBest(bits.values, x.values, keep, m)
-					if !slices.Equal(bits.values, want) {
-						t.Fatalf("%d:%d, %d groups: %x, want %x", keep, m, groups, bits.values, want)
-					}
-					if !bits.guarded() || !x.same() {
-						t.Fatalf("%d:%d, %d groups: wrote outside dst", keep, m, groups)
-					}
-				}
+	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
+		for _, m := range []int{1, 2, 3, 4, 7, 8, 16, 100} {
+			x := place32(offset, fewScores(rng, n/m*m))
+			for keep := 0; keep <= m; keep += 1 + m/4 {
+				checkKeepBest(t, x, keep, m)
 			}
 		}
 	})
 }
 
+func checkKeepBest(t *testing.T, x field[float32], keep, m int) {
+	t.Helper()
+	words := (len(x.values) + 63) / 64
+	bits, want := place(1, make([]uint64, words), 0x5555), make([]uint64, words)
+	at := make([]int, m)
+	for g := 0; g < len(x.values); g += m {
+		for i := range at {
+			at[i] = g + i
+		}
+		slices.SortStableFunc(at, func(a, b int) int { return cmp.Compare(x.values[a], x.values[b]) })
+		for _, j := range at[m-keep:] {
+			want[j/64] |= 1 << (j % 64)
+		}
+	}
+	KeepBest(bits.values, x.values, keep, m)
+	if !slices.Equal(bits.values, want) {
+		t.Errorf("%d:%d, %d groups: %x, want %x", keep, m, len(x.values)/m, bits.values, want)
+	}
+	intact(t, "KeepBest", bits.guarded() && x.same())
+}
+
 func TestZeroUnset(t *testing.T) {
 	sweep(t, func(t *testing.T, rng *rand.Rand, n, offset int) {
-		bits := make([]uint64, (n+63)/64)
-		for i := range bits {
-			bits[i] = rng.Uint64()
+		bits := place(offset, make([]uint64, (n+63)/64), 0)
+		for i := range bits.values {
+			bits.values[i] = rng.Uint64()
 		}
+		set := slices.Clone(bits.values)
 		x16, x32 := place(offset, words(rng, n), uint16(0x5555)), place32(offset, special32(rng, n))
-		ZeroUnset16(x16.values, bits)
-		ZeroUnset32(x32.values, bits)
+		ZeroUnset16(x16.values, bits.values)
+		ZeroUnset32(x32.values, bits.values)
 		for j := range n {
 			want16, want32 := x16.wasValues()[j], x32.wasValues()[j]
-			if bits[j/64]>>(j%64)&1 == 0 {
+			if set[j/64]>>(j%64)&1 == 0 {
 				want16, want32 = 0, 0
 			}
 			if x16.values[j] != want16 || math.Float32bits(x32.values[j]) != math.Float32bits(want32) {
@@ -127,6 +128,7 @@ func TestZeroUnset(t *testing.T) {
 		if !x16.guarded() || !x32.guarded() {
 			t.Error("wrote outside x")
 		}
+		intact(t, "bits", bits.guarded() && slices.Equal(bits.values, set))
 	})
 }
 

@@ -6,83 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"unsafe"
-
-	"github.com/crepe-llm/crepe/internal/cpu"
 )
-
-// field is a slice to test on: it lies at any offset in a larger one, between
-// guards, and knows what it was.
-type field[T any] struct {
-	values, whole, was []T
-}
-
-const guardElements = 32 // longer than any vector
-
-func place[T any](offset int, values []T, guard T) field[T] {
-	whole := make([]T, offset+len(values)+2*guardElements)
-	for i := range whole {
-		whole[i] = guard
-	}
-	lo, hi := offset+guardElements, offset+guardElements+len(values)
-	f := field[T]{values: whole[lo:hi:hi], whole: whole}
-	copy(f.values, values)
-	f.was = append(f.was, whole...)
-	return f
-}
-
-func place32(offset int, values []float32) field[float32] {
-	return place(offset, values, float32(math.NaN()))
-}
-
-func (f field[T]) lo() int { return len(f.whole) - guardElements - len(f.values) }
-
-// guarded reports whether all but the values is what it was.
-func (f field[T]) guarded() bool {
-	lo, hi := f.lo(), f.lo()+len(f.values)
-	return bytes.Equal(rawBytes(f.whole[:lo]), rawBytes(f.was[:lo])) &&
-		bytes.Equal(rawBytes(f.whole[hi:]), rawBytes(f.was[hi:]))
-}
-
-// same reports whether all is what it was.
-func (f field[T]) same() bool { return bytes.Equal(rawBytes(f.whole), rawBytes(f.was)) }
-
-func (f field[T]) wasValues() []T { return f.was[f.lo() : f.lo()+len(f.values)] }
-
-func rawBytes[T any](s []T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(*new(T))))
-}
-
-// atEachLevel runs f as a subtest at each level that this processor has.
-func atEachLevel(t *testing.T, f func(t *testing.T)) {
-	for _, level := range []cpu.Level{cpu.LevelGeneric, cpu.LevelAVX2, cpu.LevelAVX512} {
-		t.Run(level.String(), func(t *testing.T) {
-			if levels := cpu.Levels(); level > levels[len(levels)-1] {
-				t.Skipf("this processor or build has no %s", level)
-			}
-			defer cpu.Use(level)()
-			f(t)
-		})
-	}
-}
-
-// sweep runs f at each level for lengths 0 to 130 and some primes, at offsets 0 to 7.
-func sweep(t *testing.T, f func(t *testing.T, rng *rand.Rand, n, offset int)) {
-	atEachLevel(t, func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(17, 0))
-		for n := range 131 + 4 {
-			if n > 130 {
-				n = []int{251, 509, 1021, 4099}[n-131]
-			}
-			for offset := range 8 {
-				f(t, rng, n, offset)
-				if t.Failed() {
-					t.Fatalf("n = %d, offset %d", n, offset)
-				}
-			}
-		}
-	})
-}
 
 func normal(rng *rand.Rand, n int) []float32 {
 	s := make([]float32, n)
@@ -119,13 +43,6 @@ func equal(t *testing.T, what string, got, want float32) {
 	if math.Float32bits(got) != math.Float32bits(want) && (got == got || want == want) {
 		t.Errorf("%s = %g (%#08x), want %g (%#08x)", what,
 			got, math.Float32bits(got), want, math.Float32bits(want))
-	}
-}
-
-func intact(t *testing.T, what string, ok bool) {
-	t.Helper()
-	if !ok {
-		t.Errorf("%s: wrote where nothing was to be written", what)
 	}
 }
 
