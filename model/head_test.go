@@ -43,6 +43,29 @@ func TestNLL(t *testing.T) {
 	})
 }
 
+// Whatever the vocabulary and the number of tokens, memory holds the logits of
+// chunkTokens tokens over a part of the vocabulary.
+func TestNLLKeepsFewLogits(t *testing.T) {
+	forFixtures(t, func(t *testing.T, m *Model, _ map[string]golden.Tensor) {
+		rows, tokens := 7, 5*chunkTokens+3
+		h, err := m.loadHead(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := tensor.NewMatrix(tokens, m.Config.Width)
+		if err := h.NLL(x, make([]int32, tokens), make([]float64, tokens)); err != nil {
+			t.Fatal(err)
+		}
+		held := 0
+		for _, s := range h.st.scratch {
+			held += cap(s)
+		}
+		if most := chunkTokens * (rows + m.Config.Width); held > most {
+			t.Errorf("%d numbers in memory for %d tokens and a vocabulary of %d, want at most %d", held, tokens, m.Config.Vocab, most)
+		}
+	})
+}
+
 func nll(logits []float32, target int) float64 {
 	sum := 0.0
 	for _, v := range logits {
