@@ -4,6 +4,7 @@
     python tools/oracle/make_llama.py 7b OUT [--blocks 2]    # LLaMA-2-7B's shapes
     python tools/oracle/make_llama.py 1b OUT [--blocks 16]   # Llama-3.2-1B's
     python tools/oracle/make_llama.py 0.1b OUT               # 106 M, for the demo's tokenizer
+    python tools/oracle/make_llama.py 150k OUT               # narrow, with a vocabulary of 150 000
 
 bfloat16, in shards with an index as transformers writes them; no tokenizer:
 calibrate and evaluate on token ids (--ids writes some, random). A tensor at a
@@ -54,6 +55,19 @@ SHAPES = {
         "rope_theta": 10000.0,
         "tie_word_embeddings": True,
         "blocks": 8,
+    },
+    "150k": {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 150000,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "blocks": 2,
     },
     "1b": {
         "hidden_size": 2048,
