@@ -104,8 +104,8 @@ func readRefinement(t *testing.T, path string) goldenRefinement {
 
 // TestSwapsEqualNumPy refines Linears of the demo model by their Gram matrices
 // here, which differ from the goldens' in their last bits: of two exchanges that
-// are that close another may be made, and the row goes another way. The error
-// that is left, and nearly all rows, must be the same.
+// are that close another may be made, and the row goes another way. Nearly all
+// rows must be the same, and so must the error that is left, but for those.
 func TestSwapsEqualNumPy(t *testing.T) {
 	wants := map[string]goldenRefinement{}
 	for _, path := range refineGoldens(t, "swaps", 5) {
@@ -142,7 +142,9 @@ func TestSwapsEqualNumPy(t *testing.T) {
 			if rowsDiffer*50 > l.Rows {
 				t.Errorf("%s: %s: %d of %d rows differ", path, l.Name, rowsDiffer, l.Rows)
 			}
-			if !(math.Abs(r.Before-want.Before) <= 1e-5*want.Before) || !(math.Abs(r.After-want.After) <= 1e-4*want.After) {
+			// A row that goes another way ends elsewhere, by a fraction of its own error.
+			after := (1e-4 + 0.2*float64(rowsDiffer)/float64(l.Rows)) * want.After
+			if !(math.Abs(r.Before-want.Before) <= 1e-5*want.Before) || !(math.Abs(r.After-want.After) <= after) {
 				t.Errorf("%s: %s: error %v to %v, want %v to %v", path, l.Name, r.Before, r.After, want.Before, want.After)
 			}
 			if kept.Pruned() != want.Pruned || math.Abs(float64(r.Exchanges-want.Exchanges)) > 1e-2*float64(want.Exchanges) {
