@@ -77,10 +77,12 @@ func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) erro
 	if tap != nil {
 		tap(a.ins[0], h)
 	}
-	q, both := a.queries(st, h)
+	x := a.q.share(h)
+	q, both := a.queries(st, x)
 	k, v := st.alloc(h.Rows, a.k.n), st.alloc(h.Rows, a.v.n)
-	a.k.apply(k, h)
-	a.v.apply(v, h)
+	a.k.applyTo(k, x)
+	a.v.applyTo(v, x)
+	x.release()
 	mixed := h // no longer needed, and mostly as wide as the heads together
 	if h.Cols != q.Cols {
 		mixed = st.alloc(h.Rows, q.Cols)
@@ -120,14 +122,14 @@ func (a *attention) mix(st *State, dst, q, k, v tensor.Matrix) {
 
 // queries returns the queries and, where the output is gated, these and the
 // gates as q_proj gives them.
-func (a *attention) queries(st *State, h tensor.Matrix) (q, both tensor.Matrix) {
+func (a *attention) queries(st *State, h operand) (q, both tensor.Matrix) {
 	q = st.alloc(h.Rows, a.kernel.Heads*a.kernel.HeadDim)
 	if !a.gated {
-		a.q.apply(q, h)
+		a.q.applyTo(q, h)
 		return q, both
 	}
 	both = st.alloc(h.Rows, a.q.n)
-	a.q.apply(both, h)
+	a.q.applyTo(both, h)
 	a.splitGate(q, both)
 	return q, both
 }

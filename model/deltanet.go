@@ -130,10 +130,12 @@ func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) error
 	tokens := h.Rows
 	mixed, z := st.alloc(tokens, d.channels()), st.alloc(tokens, d.z.n)
 	beta, decay := st.alloc(tokens, d.valueHeads), st.alloc(tokens, d.valueHeads)
-	d.qkv.apply(mixed, h)
-	d.z.apply(z, h)
-	d.b.apply(beta, h)
-	d.a.apply(decay, h)
+	x := d.qkv.share(h)
+	d.qkv.applyTo(mixed, x)
+	d.z.applyTo(z, x)
+	d.b.applyTo(beta, x)
+	d.a.applyTo(decay, x)
+	x.release()
 	qkv := st.alloc(tokens, d.channels())
 	// One piece after another: each is spread over the cores.
 	pieces, starts := st.each(tokens)

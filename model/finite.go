@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/kernel"
@@ -71,10 +72,27 @@ func nonFinite32(x []float32) int {
 }
 
 func nonFinite16(x []uint16, exponent uint16) int {
-	for i, v := range x {
-		if v&exponent == exponent {
+	const run = 64
+	i := 0
+	for ; i+run <= len(x) && finite16((*[run / 4]uint64)(unsafe.Pointer(&x[i])), exponent); i += run {
+	}
+	for ; i < len(x); i++ {
+		if x[i]&exponent == exponent {
 			return i
 		}
 	}
 	return -1
+}
+
+// finite16 reports whether no element of x, four in each, has every bit of the
+// exponent set. Only then does its lowest bit, added, carry into the sign's.
+func finite16(x *[16]uint64, exponent uint16) bool {
+	const lanes = 0x0001000100010001
+	mask := uint64(exponent) * lanes
+	one := mask &^ (mask << 1)
+	carried := uint64(0)
+	for _, v := range x {
+		carried |= v&mask + one
+	}
+	return carried&(0x8000*lanes) == 0
 }

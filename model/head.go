@@ -143,11 +143,13 @@ func (h *Head) logits(part rows, x tensor.Matrix, f func(t, i int, y []float32))
 	defer h.st.release(h.st.mark())
 	normed := h.st.alloc(x.Rows, x.Cols)
 	normRows(normed, x, h.norm, h.m.Config.NormEps)
+	shared := part.share(normed)
+	defer shared.release()
 	all := h.st.alloc(x.Rows, min(part.n, headRun))
 	for i := 0; i < part.n; i += headRun {
 		n := min(headRun, part.n-i)
 		y := tensor.Matrix{Rows: x.Rows, Cols: n, Data: all.Data[:x.Rows*n]}
-		rows{Linear: part.Linear, lo: part.lo + i, n: n}.apply(y, normed)
+		rows{Linear: part.Linear, lo: part.lo + i, n: n}.applyTo(y, shared)
 		eachToken(x.Rows, func(t int) {
 			if limit := h.m.Config.logitCap; limit > 0 {
 				kernel.SoftCap(y.Row(t), limit)

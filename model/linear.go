@@ -162,9 +162,32 @@ type rows struct {
 // all returns every row of l.
 func (l *Linear) all() rows { return rows{Linear: l, n: l.Rows} }
 
-// apply writes tokens × n products into dst. All products of a model with its
+// operand is the x of products with weights.
+type operand struct {
+	tensor.Matrix
+	rounded *kernel.Rounded // nil: each product rounds by itself, if it does
+}
+
+// share returns x for several products like that of r; release follows them.
+func (r rows) share(x tensor.Matrix) operand {
+	if !r.rounds() {
+		return operand{Matrix: x}
+	}
+	return operand{x, kernel.RoundBF16(x.Data, x.Cols, x.Rows, x.Cols)}
+}
+
+func (x operand) release() {
+	if x.rounded != nil {
+		x.rounded.Release()
+	}
+}
+
+// apply writes tokens × n products into dst.
+func (r rows) apply(dst, x tensor.Matrix) { r.applyTo(dst, operand{Matrix: x}) }
+
+// applyTo is apply to what may be shared. All products of a model with its
 // weights pass here.
-func (r rows) apply(dst, x tensor.Matrix) {
+func (r rows) applyTo(dst tensor.Matrix, x operand) {
 	if x.Cols != r.Cols || dst.Cols != r.n || dst.Rows != x.Rows {
 		panic(fmt.Sprintf("model: %s: %d × %d from %d × %d, want %d from %d columns",
 			r.Name, dst.Rows, dst.Cols, x.Rows, x.Cols, r.n, r.Cols))
@@ -172,11 +195,15 @@ func (r rows) apply(dst, x tensor.Matrix) {
 	if x.Rows == 0 {
 		return
 	}
-	product, src := kernel.MatMulT, r.W.Slice(r.lo, r.lo+r.n).Source()
-	if r.rounds() {
-		product = kernel.MatMulTBF16
+	src := r.W.Slice(r.lo, r.lo+r.n).Source()
+	switch {
+	case !r.rounds():
+		kernel.MatMulT(dst.Data, dst.Cols, x.Data, x.Cols, src, r.Cols, x.Rows, r.n, r.Cols)
+	case x.rounded == nil:
+		kernel.MatMulTBF16(dst.Data, dst.Cols, x.Data, x.Cols, src, r.Cols, x.Rows, r.n, r.Cols)
+	default:
+		x.rounded.MatMulT(dst.Data, dst.Cols, src, r.Cols, r.n)
 	}
-	product(dst.Data, dst.Cols, x.Data, x.Cols, src, r.Cols, x.Rows, r.n, r.Cols)
 	if r.Bias == nil {
 		return
 	}

@@ -114,17 +114,19 @@ func (f *mlp) runChunks(st *State, h tensor.Matrix, out *residual) {
 // many tokens as there are share the packing of weights.
 func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
 	defer st.release(st.mark())
-	f.gate.apply(dst, h)
+	x := f.gate.share(h)
+	defer x.release()
+	f.gate.applyTo(dst, x)
 	act := kernel.SiluMul
 	if f.gelu {
 		act = kernel.GeluMul
 	}
-	width := min(f.up.n, max(f.up.n*chunkTokens/2/h.Rows, 1))
+	width := min(f.up.n, max(f.up.n*chunkTokens/4/h.Rows, 1))
 	up := st.alloc(h.Rows, width)
 	for lo := 0; lo < f.up.n; lo += width {
 		n := min(width, f.up.n-lo)
 		part := tensor.Matrix{Rows: h.Rows, Cols: n, Data: up.Data[:h.Rows*n]}
-		rows{Linear: f.up.Linear, lo: f.up.lo + lo, n: n}.apply(part, h)
+		rows{Linear: f.up.Linear, lo: f.up.lo + lo, n: n}.applyTo(part, x)
 		eachToken(h.Rows, func(t int) {
 			to := dst.Row(t)[lo : lo+n]
 			act(to, to, part.Row(t))

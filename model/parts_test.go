@@ -138,7 +138,14 @@ func TestFirstNonFinite(t *testing.T) {
 			t.Errorf("%v: zeros: got %d, want -1", dtype, got)
 		}
 		size := dtype.Size()
-		for _, at := range []int{899_999, 600_001, 262_144, 7} {
+		largest := map[tensor.DType][]byte{tensor.F32: {0xff, 0xff, 0x7f, 0xff}, tensor.F16: {0xff, 0xfb}, tensor.BF16: {0x7f, 0xff}}[dtype]
+		for i := range w.Bytes() {
+			w.Bytes()[i] = largest[i%size]
+		}
+		if got := firstNonFinite(w.Source()); got != -1 {
+			t.Errorf("%v: the largest negative number: got %d, want -1", dtype, got)
+		}
+		for _, at := range []int{899_999, 600_001, 262_146, 262_145, 262_144, 135, 70, 7} {
 			// All bits set is a NaN in each type.
 			data := w.Bytes()[at*size:][:size]
 			for i := range data {

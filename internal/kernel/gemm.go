@@ -132,34 +132,39 @@ func (p product) run(t *tile) {
 		p.runDots()
 		return
 	}
-	// Of even size: a short last block would read and write dst for little.
-	units := t.units(p.k)
-	units = min(roundUp(ceil(units, ceil(units, blockK)), transposed), blockK)
-	p.kBlock = units * t.perUnit
-	p.kBlocks = ceil(p.k, p.kBlock)
+	p.cutDepth(t)
 	if !p.round || p.n < roundOnce {
 		p.runTasks(t)
 		return
 	}
-	buf := roundBuffer.Swap(nil)
-	if buf == nil {
-		buf = new([]float32)
-	}
-	defer roundBuffer.Store(buf)
 	rows := roundUp(max(maxRounded/4/(p.kBlocks*blockK), slabRows), t.rows)
+	buf := takeRoundBuffer()
+	defer roundBuffer.Store(buf)
 	for i := 0; i < p.m; i += rows {
 		slab := p
 		slab.m = min(rows, p.m-i)
 		slab.dst, slab.x = p.dst[i*p.ldd:], p.x[i*p.ldx:]
-		*buf = grow(*buf, roundUp(slab.m, t.rows)*p.kBlocks*blockK)
-		slab.rounded = *buf
-		slab.roundRows(t)
+		slab.roundRows(t, buf)
 		slab.runTasks(t)
 	}
 }
 
-// roundRows fills rounded.
-func (p *product) roundRows(t *tile) {
+// cutDepth sets kBlock and kBlocks: blocks of even size, since a short last one
+// would read and write dst for little.
+func (p *product) cutDepth(t *tile) {
+	units := t.units(p.k)
+	units = min(roundUp(ceil(units, ceil(units, blockK)), transposed), blockK)
+	p.kBlock = units * t.perUnit
+	p.kBlocks = ceil(p.k, p.kBlock)
+}
+
+// roundedSize returns the length of rounded.
+func (p *product) roundedSize(t *tile) int { return roundUp(p.m, t.rows) * p.kBlocks * blockK }
+
+// roundRows makes rounded, in buf.
+func (p *product) roundRows(t *tile, buf *[]float32) {
+	*buf = grow(*buf, p.roundedSize(t))
+	p.rounded = *buf
 	size := t.rows * blockK
 	parallel.For(ceil(p.m, t.rows), max(1, roundGrain/(t.rows*p.k)), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -261,6 +266,13 @@ var packBuffers = sync.Pool{New: func() any { return new(packBuffer) }}
 // roundBuffer keeps the memory of product.rounded, at most maxRounded, from one
 // product to the next: fresh pages would cost a part of the product.
 var roundBuffer atomic.Pointer[[]float32]
+
+func takeRoundBuffer() *[]float32 {
+	if buf := roundBuffer.Swap(nil); buf != nil {
+		return buf
+	}
+	return new([]float32)
+}
 
 // roundBF16 rounds to bfloat16, to nearest even, and widens again.
 func roundBF16(dst, src []float32) {
