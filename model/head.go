@@ -145,9 +145,13 @@ func (h *Head) logits(part rows, x tensor.Matrix, f func(t, i int, y []float32))
 	normRows(normed, x, h.norm, h.m.Config.NormEps)
 	shared := part.share(normed)
 	defer shared.release()
-	all := h.st.alloc(x.Rows, min(part.n, headRun))
-	for i := 0; i < part.n; i += headRun {
-		n := min(headRun, part.n-i)
+	run := headRun
+	if x.Rows == 1 {
+		run = part.n // decoding: memory is read best in one go
+	}
+	all := h.st.alloc(x.Rows, min(part.n, run))
+	for i := 0; i < part.n; i += run {
+		n := min(run, part.n-i)
 		y := tensor.Matrix{Rows: x.Rows, Cols: n, Data: all.Data[:x.Rows*n]}
 		rows{Linear: part.Linear, lo: part.lo + i, n: n}.applyTo(y, shared)
 		eachToken(x.Rows, func(t int) {
