@@ -149,18 +149,14 @@ func (h *Head) logits(part rows, x tensor.Matrix, f func(t, i int, y []float32))
 	if x.Rows == 1 {
 		run = part.n // decoding: memory is read best in one go
 	}
-	all := h.st.alloc(x.Rows, min(part.n, run))
-	for i := 0; i < part.n; i += run {
-		n := min(run, part.n-i)
-		y := tensor.Matrix{Rows: x.Rows, Cols: n, Data: all.Data[:x.Rows*n]}
-		rows{Linear: part.Linear, lo: part.lo + i, n: n}.applyTo(y, shared)
+	part.eachRun(h.st, shared, run, func(i int, y tensor.Matrix) {
 		eachToken(x.Rows, func(t int) {
 			if limit := h.m.Config.logitCap; limit > 0 {
 				kernel.SoftCap(y.Row(t), limit)
 			}
 			f(t, i, y.Row(t))
 		})
-	}
+	})
 }
 
 // load returns the vocabulary rows from first on, reading them unless they are

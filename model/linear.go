@@ -182,6 +182,20 @@ func (x operand) release() {
 	}
 }
 
+// eachRun calls f with the products of x, the features from i on, one run of at
+// most width features after another. They share the memory y.
+func (r rows) eachRun(st *State, x operand, width int, f func(i int, y tensor.Matrix)) {
+	defer st.release(st.mark())
+	width = min(width, r.n)
+	all := st.alloc(x.Rows, width)
+	for i := 0; i < r.n; i += width {
+		n := min(width, r.n-i)
+		y := tensor.Matrix{Rows: x.Rows, Cols: n, Data: all.Data[:x.Rows*n]}
+		rows{Linear: r.Linear, lo: r.lo + i, n: n}.applyTo(y, x)
+		f(i, y)
+	}
+}
+
 // apply writes tokens × n products into dst.
 func (r rows) apply(dst, x tensor.Matrix) { r.applyTo(dst, operand{Matrix: x}) }
 

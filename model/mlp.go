@@ -113,7 +113,6 @@ func (f *mlp) runChunks(st *State, h tensor.Matrix, out *residual) {
 // activate writes act(Gate h) · Up h into dst, Up h in parts of its features: as
 // many tokens as there are share the packing of weights.
 func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
-	defer st.release(st.mark())
 	x := f.gate.share(h)
 	defer x.release()
 	f.gate.applyTo(dst, x)
@@ -121,15 +120,10 @@ func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
 	if f.gelu {
 		act = kernel.GeluMul
 	}
-	width := min(f.up.n, max(f.up.n*chunkTokens/4/h.Rows, 1))
-	up := st.alloc(h.Rows, width)
-	for lo := 0; lo < f.up.n; lo += width {
-		n := min(width, f.up.n-lo)
-		part := tensor.Matrix{Rows: h.Rows, Cols: n, Data: up.Data[:h.Rows*n]}
-		rows{Linear: f.up.Linear, lo: f.up.lo + lo, n: n}.applyTo(part, x)
+	f.up.eachRun(st, x, max(f.up.n*chunkTokens/4/h.Rows, 1), func(i int, up tensor.Matrix) {
 		eachToken(h.Rows, func(t int) {
-			to := dst.Row(t)[lo : lo+n]
-			act(to, to, part.Row(t))
+			to := dst.Row(t)[i : i+up.Cols]
+			act(to, to, up.Row(t))
 		})
-	}
+	})
 }
