@@ -6,6 +6,19 @@ import (
 	"github.com/crepe-llm/crepe/stats"
 )
 
+// readsGram reports whether the refinement and the update of a Linear, that is of
+// the attention or not, read its input's Gram matrix.
+func (p *Plan) readsGram(attention bool) (refines, updates bool) {
+	f, u := p.refinement(attention), p.resolved.Update
+	return f != nil && f.NeedsGram, u != nil && u.NeedsGram
+}
+
+// firstOfInput reports whether the i-th of a block's Linears is the first that reads
+// its input.
+func firstOfInput(linears []model.LinearInfo, i int) bool {
+	return i == 0 || linears[i-1].Input != linears[i].Input
+}
+
 // gramBytes returns what refinement and update of a block hold at most. All its
 // Gram matrices are gathered in one pass. Then, input by input, one is copied
 // for the refinement, one prepared for the update and let go of; the copy stays
@@ -15,13 +28,12 @@ func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 	later, most, scratch := int64(0), int64(0), int64(0)
 	for i := len(linears) - 1; i >= 0; i-- {
 		l := linears[i]
-		f := p.refinement(l.Attention)
-		refines, updates := f != nil && f.NeedsGram, u != nil && u.NeedsGram
+		refines, updates := p.readsGram(l.Attention)
 		if !refines && !updates {
 			continue
 		}
-		first := i == 0 || linears[i-1].Input != l.Input
-		last := i == len(linears)-1 || linears[i+1].Input != l.Input
+		first := firstOfInput(linears, i)
+		last := i == len(linears)-1 || firstOfInput(linears, i+1)
 		gram, copied := stats.GramBytes(l.Cols), int64(0)
 		scratch = max(scratch, stats.GramScratchBytes(l.Cols))
 		if refines {
@@ -52,9 +64,8 @@ func (p *Plan) gramFLOP(linears []model.LinearInfo, tokens float64) float64 {
 	u, selects := p.resolved.Update, p.resolved.Method.Score == nil
 	sum := 0.0
 	for i, l := range linears {
-		f := p.refinement(l.Attention)
-		refines, updates := f != nil && f.NeedsGram, u != nil && u.NeedsGram
-		first := i == 0 || linears[i-1].Input != l.Input
+		refines, updates := p.readsGram(l.Attention)
+		first := firstOfInput(linears, i)
 		if first && (refines || updates) {
 			sum += l.Share * tokens * float64(l.Cols) * float64(l.Cols)
 		}

@@ -171,10 +171,7 @@ func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Bl
 	}
 	seen, err := r.observe(ctx, block)
 	if err == nil && b == 0 {
-		p.first = slices.Grow(p.first[:0], len(seen))
-		for _, in := range block.Inputs() {
-			p.first = append(p.first, seen[in])
-		}
+		p.first = inOrder(block, seen)
 	}
 	return seen, err
 }

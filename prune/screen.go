@@ -21,13 +21,16 @@ const (
 type Reference struct {
 	p        *InMemory
 	few      [][]int32        // the sequences that screen
-	all, now [][]*stats.Input // by block and input: of all sequences, and of few
+	all, now [][]*stats.Input // by block after the first, and input: of all sequences, and of few
 }
 
 // Reference is Prune by rec, which must need no more of an input than its norms.
 func (p *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (*Reference, Masks, error) {
 	n := min(max(len(p.text.Tokens)/screenShare, minScreen), len(p.text.Tokens))
-	ref := &Reference{p: p, few: p.text.Tokens[:n]}
+	ref := &Reference{
+		p: p, few: p.text.Tokens[:n],
+		all: make([][]*stats.Input, p.m.Blocks()), now: make([][]*stats.Input, p.m.Blocks()),
+	}
 	masks, err := p.prune(ctx, name, rec, p.text.Tokens, ref.record, each)
 	if err != nil {
 		return nil, nil, err
@@ -42,7 +45,7 @@ func ReferenceBytes(m *model.Model) int64 {
 	for b := range m.Blocks() {
 		linears := m.Linears(b)
 		for i, l := range linears {
-			if i == 0 || linears[i-1].Input != l.Input {
+			if firstOfInput(linears, i) {
 				n += two * size * int64(l.Cols)
 			}
 		}
@@ -81,12 +84,7 @@ func (ref *Reference) record(ctx context.Context, r *runner, b int, block model.
 		return nil, err
 	}
 	if b == 0 {
-		seen, err := ref.p.observe(ctx, r, b, block)
-		if err != nil {
-			return nil, err
-		}
-		ref.all, ref.now = [][]*stats.Input{inOrder(block, seen)}, [][]*stats.Input{nil}
-		return seen, nil
+		return ref.p.observe(ctx, r, b, block)
 	}
 	acc := accumulators(block)
 	now, err := r.gather(ctx, block, acc, 0, len(ref.few))
@@ -97,10 +95,12 @@ func (ref *Reference) record(ctx context.Context, r *runner, b int, block model.
 	if err != nil {
 		return nil, err
 	}
-	ref.all, ref.now = append(ref.all, inOrder(block, seen)), append(ref.now, inOrder(block, now))
+	ref.all[b], ref.now[b] = inOrder(block, seen), inOrder(block, now)
 	return seen, nil
 }
 
+// inOrder returns what block's inputs saw in their order, which another load of the
+// block shares.
 func inOrder(block model.Block, seen map[*model.Input]*stats.Input) []*stats.Input {
 	var list []*stats.Input
 	for _, in := range block.Inputs() {
@@ -114,18 +114,14 @@ func (ref *Reference) estimate(ctx context.Context, r *runner, b int, block mode
 	if err := normsOnly(r, block); err != nil {
 		return nil, err
 	}
-	seen := map[*model.Input]*stats.Input{}
 	if b == 0 {
-		for i, in := range block.Inputs() {
-			seen[in] = ref.all[b][i]
-		}
-		r.bar.Add(int64(r.store.Len()))
-		return seen, nil
+		return ref.p.observe(ctx, r, b, block) // which has what the reference saw
 	}
 	few, err := r.observe(ctx, block)
 	if err != nil {
 		return nil, err
 	}
+	seen := map[*model.Input]*stats.Input{}
 	for i, in := range block.Inputs() {
 		all, was, is := ref.all[b][i], ref.now[b][i], few[in]
 		if in.Linears[0].Expert && min(was.Tokens, is.Tokens) < MinTokens {
