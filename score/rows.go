@@ -61,7 +61,7 @@ var buffers = sync.Pool{New: func() any { return new([panelCols]float32) }}
 // The relative error is below (in + out)·2⁻⁵³.
 func absSums(w *tensor.Weight) (row, col []float64, err error) {
 	src := w.Source()
-	strips := (w.Rows + rowStrip - 1) / rowStrip
+	strips := ceil(w.Rows, rowStrip)
 	row, col = make([]float64, w.Rows), make([]float64, w.Cols)
 	parts := make([]float64, strips*w.Cols)
 	parallel.For(strips, 1, func(s, _ int) {

@@ -48,11 +48,9 @@ func newCandidateReport(c pho.Candidate) candidateReport {
 func (r *searchReport) fill(res *pho.Result, c *candidates) {
 	r.Best, r.RIA, r.Trials, r.Verified = newCandidateReport(res.Best), newCandidateReport(res.RIA), res.Trials, len(res.Verified)
 	for _, v := range res.Verified {
-		if !v.GivenUp {
-			r.InFull++
-		}
 		r.Candidates = append(r.Candidates, newCandidateReport(v))
 	}
+	r.InFull = inFull(res.Verified)
 	r.Verification, r.Windows, r.Compute = c.opt.Verify.Source, len(c.opt.Verify.Tokens), c.m.Compute.String()
 }
 
@@ -96,6 +94,17 @@ func candidateRow(c pho.Candidate) string {
 	return fmt.Sprintf("%s\t%.4f\t%.4f\t%.4f\t%d\t%.6f\t%s", perplexity, n.Alpha, n.Beta, n.Gamma, c.Kernel, c.Gini, note)
 }
 
+// inFull returns how many of c were pruned in full.
+func inFull(c []pho.Candidate) int {
+	n := 0
+	for _, v := range c {
+		if v.Perplexity > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // board shows the leaders of a search: on a terminal a table in its place, in a
 // log a line for each measurement.
 type board struct {
@@ -119,13 +128,7 @@ func (a *app) startBoard(m *meter) *board {
 func (b *board) leaders(stage int, c []pho.Candidate) {
 	if !b.meter.live {
 		if stage == 2 {
-			full := 0
-			for _, v := range c {
-				if v.Perplexity > 0 {
-					full++
-				}
-			}
-			fmt.Fprintf(b.w, "crepe: verified %d, %d in full; best: perplexity %.4f at %s\n", len(c), full, c[0].Perplexity, c[0].Coefficients.Normalized())
+			fmt.Fprintf(b.w, "crepe: verified %d, %d in full; best: perplexity %.4f at %s\n", len(c), inFull(c), c[0].Perplexity, c[0].Coefficients.Normalized())
 		}
 		return
 	}

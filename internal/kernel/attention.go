@@ -45,7 +45,7 @@ func (a Attention) Run(dst, q []float32, kv *KeyValues, tokens int) {
 	group := a.Heads / a.KVHeads
 	rows := max(taskElements/a.HeadDim, kv.tile.rows)
 	step := max(1, min(rows, rowsBound)/group) // tokens of a task
-	tiles := (tokens + step - 1) / step
+	tiles := ceil(tokens, step)
 	parallel.For(tiles*a.KVHeads, 1, func(lo, hi int) {
 		w := attentionWorkers.Get().(*attentionWorker)
 		defer attentionWorkers.Put(w)
@@ -174,7 +174,7 @@ func (w *attentionWorker) queryAt(r, u, units int) int {
 	tile, in := r/w.tile.rows, r%w.tile.rows
 	block := w.tile.rows * blockK
 	if units > blockK {
-		parts := (units + blockK - 1) / blockK
+		parts := ceil(units, blockK)
 		return (tile*parts+u/blockK)*block + in*blockK + u%blockK
 	}
 	beside := blockK / units

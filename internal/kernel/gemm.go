@@ -27,7 +27,7 @@ const (
 	taskRows    = 2048 // rows that share a packed block, unless workers would idle
 	minTaskRows = 96   // packing b costs about 5/rows of the product
 	minTaskCols = 96
-	tasksAWork  = 2 // tasks a worker, to even out their ends
+	tasksAWork  = 2 // of what is left, so many to a worker, to even out their ends
 
 	roundOnce  = 1536    // columns from which rounding x once for all tasks pays
 	slabRows   = 1024    // at least so many rows are rounded at once
@@ -207,7 +207,7 @@ func (p *product) tasks(t *tile) []task {
 		for j := 0; j < panels; {
 			width := blockN / t.cols
 			if workers > 1 {
-				width = max(min(width, left/(2*workers)), minTaskCols/t.cols)
+				width = max(min(width, left/(tasksAWork*workers)), minTaskCols/t.cols)
 			}
 			width = min(width, panels-j)
 			tasks = append(tasks, task{

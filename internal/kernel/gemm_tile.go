@@ -40,7 +40,7 @@ type tile struct {
 }
 
 // units returns the depth units that k elements fill.
-func (t *tile) units(k int) int { return (k + t.perUnit - 1) / t.perUnit }
+func (t *tile) units(k int) int { return ceil(k, t.perUnit) }
 
 // packT packs n rows of k elements of b, from off on, rows ldb apart, as
 // columns: panel j holds rows j·cols and on.
