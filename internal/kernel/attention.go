@@ -206,8 +206,8 @@ func (w *attentionWorker) advance(a *attentionTask, keys, values []float32, r0, 
 	}
 	for j := from; j < visible; j += t.cols {
 		for u := 0; u < units; u += blockK {
-			x := &w.q[w.queryAt(r0, u, units)]
-			mul(&w.score[j], blockK, x, &keys[j*units+u*t.cols], min(blockK, units-u), u > 0, x)
+			x, to := &w.q[w.queryAt(r0, u, units)], &w.score[j]
+			mul(to, blockK, begunAt(to, u > 0), blockK, x, &keys[j*units+u*t.cols], min(blockK, units-u), x)
 		}
 	}
 	weight := &w.score
@@ -223,9 +223,17 @@ func (w *attentionWorker) advance(a *attentionTask, keys, values []float32, r0, 
 	// Before their first chunk no row has a result to add to.
 	begun, u := first < j0, from/t.perUnit
 	for c := 0; c < a.HeadDim; c += t.cols {
-		x := &weight[u]
-		mul(&w.out[r0*w.width+c], w.width, x, &values[c*t.units(keyTile)+u*t.cols], t.units(visible)-u, begun, x)
+		x, to := &weight[u], &w.out[r0*w.width+c]
+		mul(to, w.width, begunAt(to, begun), w.width, x, &values[c*t.units(keyTile)+u*t.cols], t.units(visible)-u, x)
 	}
+}
+
+// begunAt returns what tile.mul takes as from to add to what is at to, if begun.
+func begunAt(to *float32, begun bool) *float32 {
+	if begun {
+		return to
+	}
+	return nil
 }
 
 // softmaxRange says what of a row's scores counts: lo to hi-1 of from to end-1.

@@ -228,9 +228,13 @@ func (p *product) block(t *tile, a task) {
 	buf := packBuffers.Get().(*packBuffer)
 	defer packBuffers.Put(buf)
 	in := sweepInput{b: buf.b[:], tmp: buf.tmp[:], n: a.j1 - a.j0}
+	width := roundUp(in.n, t.cols) * t.rows // of the sums of a micro-tile's rows
+	if p.kBlocks > 1 {
+		buf.sums = grow(buf.sums, ceil(a.i1-a.i0, t.rows)*width)
+	}
 	for k0 := 0; k0 < p.k; k0 += p.kBlock {
 		k := min(p.kBlock, p.k-k0)
-		in.depth, in.accumulate = t.units(k), k0 > 0
+		in.depth, in.begun, in.last = t.units(k), k0 > 0, k0+k == p.k
 		t.packT(buf.b[:], p.b, a.j0*p.ldb+k0, p.ldb, a.j1-a.j0, k)
 		at, along := 0, 0 // of rounded
 		if p.rounded != nil {
@@ -249,6 +253,9 @@ func (p *product) block(t *tile, a task) {
 				in.a = buf.a[:]
 				in.next.x, in.next.ld = p.x[min((i+t.rows)*p.ldx+k0, len(p.x)):], p.ldx
 			}
+			if p.kBlocks > 1 {
+				in.sums = buf.sums[(i-a.i0)/t.rows*width:]
+			}
 			t.sweep(p.dst[i*p.ldd+a.j0:], p.ldd, &in)
 		}
 	}
@@ -259,6 +266,10 @@ type packBuffer struct {
 	a   [maxTileRows * blockK]float32
 	b   [blockN * blockK]float32
 	tmp [maxTileRows * maxTileCols]float32
+
+	// sums are a task's between blocks along the depth: micro-tiles in one piece,
+	// since rows of dst lie mostly a power of two apart, in one set of a cache.
+	sums []float32
 }
 
 var packBuffers = sync.Pool{New: func() any { return new(packBuffer) }}

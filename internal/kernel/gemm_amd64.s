@@ -4,16 +4,19 @@
 
 #include "textflag.h"
 
-// func mul12x32AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+// func mul12x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·mul12x32AVX512(SB), NOSPLIT, $0-56
+TEXT ·mul12x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ       dst+0(FP), DI
 	MOVQ       ldd+8(FP), SI
-	MOVQ       a+16(FP), AX
-	MOVQ       b+24(FP), BX
-	MOVQ       depth+32(FP), CX
-	MOVQ       next+48(FP), R10
+	MOVQ       a+32(FP), AX
+	MOVQ       b+40(FP), BX
+	MOVQ       depth+48(FP), CX
+	MOVQ       next+56(FP), R10
+	MOVQ       from+16(FP), R9
+	MOVQ       ldf+24(FP), R11
 	SHLQ       $0x02, SI
+	SHLQ       $0x02, R11
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -38,6 +41,48 @@ TEXT ·mul12x32AVX512(SB), NOSPLIT, $0-56
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	CMPQ       R9, DI
+	JEQ        begun
+
+begin:
 	MOVQ       DI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
@@ -74,10 +119,12 @@ TEXT ·mul12x32AVX512(SB), NOSPLIT, $0-56
 	ADDQ       SI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
-	MOVQ       CX, DX
-	ANDQ       $0x03, DX
-	SHRQ       $0x02, CX
-	JZ         tail
+
+begun:
+	MOVQ CX, DX
+	ANDQ $0x03, DX
+	SHRQ $0x02, CX
+	JZ   tail
 
 loop:
 	PREFETCHT1   (R10)
@@ -288,45 +335,43 @@ one:
 	JNZ          one
 
 store:
-	MOVB   accumulate+40(FP), R9
-	TESTB  R9, R9
+	TESTQ  R9, R9
 	JZ     write
-	MOVQ   DI, R8
-	VADDPS (R8), Z0, Z0
-	VADDPS 64(R8), Z1, Z1
-	ADDQ   SI, R8
-	VADDPS (R8), Z2, Z2
-	VADDPS 64(R8), Z3, Z3
-	ADDQ   SI, R8
-	VADDPS (R8), Z4, Z4
-	VADDPS 64(R8), Z5, Z5
-	ADDQ   SI, R8
-	VADDPS (R8), Z6, Z6
-	VADDPS 64(R8), Z7, Z7
-	ADDQ   SI, R8
-	VADDPS (R8), Z8, Z8
-	VADDPS 64(R8), Z9, Z9
-	ADDQ   SI, R8
-	VADDPS (R8), Z10, Z10
-	VADDPS 64(R8), Z11, Z11
-	ADDQ   SI, R8
-	VADDPS (R8), Z12, Z12
-	VADDPS 64(R8), Z13, Z13
-	ADDQ   SI, R8
-	VADDPS (R8), Z14, Z14
-	VADDPS 64(R8), Z15, Z15
-	ADDQ   SI, R8
-	VADDPS (R8), Z16, Z16
-	VADDPS 64(R8), Z17, Z17
-	ADDQ   SI, R8
-	VADDPS (R8), Z18, Z18
-	VADDPS 64(R8), Z19, Z19
-	ADDQ   SI, R8
-	VADDPS (R8), Z20, Z20
-	VADDPS 64(R8), Z21, Z21
-	ADDQ   SI, R8
-	VADDPS (R8), Z22, Z22
-	VADDPS 64(R8), Z23, Z23
+	VADDPS (R9), Z0, Z0
+	VADDPS 64(R9), Z1, Z1
+	ADDQ   R11, R9
+	VADDPS (R9), Z2, Z2
+	VADDPS 64(R9), Z3, Z3
+	ADDQ   R11, R9
+	VADDPS (R9), Z4, Z4
+	VADDPS 64(R9), Z5, Z5
+	ADDQ   R11, R9
+	VADDPS (R9), Z6, Z6
+	VADDPS 64(R9), Z7, Z7
+	ADDQ   R11, R9
+	VADDPS (R9), Z8, Z8
+	VADDPS 64(R9), Z9, Z9
+	ADDQ   R11, R9
+	VADDPS (R9), Z10, Z10
+	VADDPS 64(R9), Z11, Z11
+	ADDQ   R11, R9
+	VADDPS (R9), Z12, Z12
+	VADDPS 64(R9), Z13, Z13
+	ADDQ   R11, R9
+	VADDPS (R9), Z14, Z14
+	VADDPS 64(R9), Z15, Z15
+	ADDQ   R11, R9
+	VADDPS (R9), Z16, Z16
+	VADDPS 64(R9), Z17, Z17
+	ADDQ   R11, R9
+	VADDPS (R9), Z18, Z18
+	VADDPS 64(R9), Z19, Z19
+	ADDQ   R11, R9
+	VADDPS (R9), Z20, Z20
+	VADDPS 64(R9), Z21, Z21
+	ADDQ   R11, R9
+	VADDPS (R9), Z22, Z22
+	VADDPS 64(R9), Z23, Z23
 
 write:
 	VMOVUPS Z0, (DI)
@@ -367,16 +412,19 @@ write:
 	VZEROUPPER
 	RET
 
-// func mul12x32BF16AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+// func mul12x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·mul12x32BF16AVX512(SB), NOSPLIT, $0-56
+TEXT ·mul12x32BF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ       dst+0(FP), DI
 	MOVQ       ldd+8(FP), SI
-	MOVQ       a+16(FP), AX
-	MOVQ       b+24(FP), BX
-	MOVQ       depth+32(FP), CX
-	MOVQ       next+48(FP), R10
+	MOVQ       a+32(FP), AX
+	MOVQ       b+40(FP), BX
+	MOVQ       depth+48(FP), CX
+	MOVQ       next+56(FP), R10
+	MOVQ       from+16(FP), R9
+	MOVQ       ldf+24(FP), R11
 	SHLQ       $0x02, SI
+	SHLQ       $0x02, R11
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -401,6 +449,48 @@ TEXT ·mul12x32BF16AVX512(SB), NOSPLIT, $0-56
 	VPXORD     Z21, Z21, Z21
 	VPXORD     Z22, Z22, Z22
 	VPXORD     Z23, Z23, Z23
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	CMPQ       R9, DI
+	JEQ        begun
+
+begin:
 	MOVQ       DI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
@@ -437,10 +527,12 @@ TEXT ·mul12x32BF16AVX512(SB), NOSPLIT, $0-56
 	ADDQ       SI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
-	MOVQ       CX, DX
-	ANDQ       $0x03, DX
-	SHRQ       $0x02, CX
-	JZ         tail
+
+begun:
+	MOVQ CX, DX
+	ANDQ $0x03, DX
+	SHRQ $0x02, CX
+	JZ   tail
 
 loop:
 	PREFETCHT1   (R10)
@@ -1011,45 +1103,43 @@ one:
 	JNZ  one
 
 store:
-	MOVB   accumulate+40(FP), R9
-	TESTB  R9, R9
+	TESTQ  R9, R9
 	JZ     write
-	MOVQ   DI, R8
-	VADDPS (R8), Z0, Z0
-	VADDPS 64(R8), Z1, Z1
-	ADDQ   SI, R8
-	VADDPS (R8), Z2, Z2
-	VADDPS 64(R8), Z3, Z3
-	ADDQ   SI, R8
-	VADDPS (R8), Z4, Z4
-	VADDPS 64(R8), Z5, Z5
-	ADDQ   SI, R8
-	VADDPS (R8), Z6, Z6
-	VADDPS 64(R8), Z7, Z7
-	ADDQ   SI, R8
-	VADDPS (R8), Z8, Z8
-	VADDPS 64(R8), Z9, Z9
-	ADDQ   SI, R8
-	VADDPS (R8), Z10, Z10
-	VADDPS 64(R8), Z11, Z11
-	ADDQ   SI, R8
-	VADDPS (R8), Z12, Z12
-	VADDPS 64(R8), Z13, Z13
-	ADDQ   SI, R8
-	VADDPS (R8), Z14, Z14
-	VADDPS 64(R8), Z15, Z15
-	ADDQ   SI, R8
-	VADDPS (R8), Z16, Z16
-	VADDPS 64(R8), Z17, Z17
-	ADDQ   SI, R8
-	VADDPS (R8), Z18, Z18
-	VADDPS 64(R8), Z19, Z19
-	ADDQ   SI, R8
-	VADDPS (R8), Z20, Z20
-	VADDPS 64(R8), Z21, Z21
-	ADDQ   SI, R8
-	VADDPS (R8), Z22, Z22
-	VADDPS 64(R8), Z23, Z23
+	VADDPS (R9), Z0, Z0
+	VADDPS 64(R9), Z1, Z1
+	ADDQ   R11, R9
+	VADDPS (R9), Z2, Z2
+	VADDPS 64(R9), Z3, Z3
+	ADDQ   R11, R9
+	VADDPS (R9), Z4, Z4
+	VADDPS 64(R9), Z5, Z5
+	ADDQ   R11, R9
+	VADDPS (R9), Z6, Z6
+	VADDPS 64(R9), Z7, Z7
+	ADDQ   R11, R9
+	VADDPS (R9), Z8, Z8
+	VADDPS 64(R9), Z9, Z9
+	ADDQ   R11, R9
+	VADDPS (R9), Z10, Z10
+	VADDPS 64(R9), Z11, Z11
+	ADDQ   R11, R9
+	VADDPS (R9), Z12, Z12
+	VADDPS 64(R9), Z13, Z13
+	ADDQ   R11, R9
+	VADDPS (R9), Z14, Z14
+	VADDPS 64(R9), Z15, Z15
+	ADDQ   R11, R9
+	VADDPS (R9), Z16, Z16
+	VADDPS 64(R9), Z17, Z17
+	ADDQ   R11, R9
+	VADDPS (R9), Z18, Z18
+	VADDPS 64(R9), Z19, Z19
+	ADDQ   R11, R9
+	VADDPS (R9), Z20, Z20
+	VADDPS 64(R9), Z21, Z21
+	ADDQ   R11, R9
+	VADDPS (R9), Z22, Z22
+	VADDPS 64(R9), Z23, Z23
 
 write:
 	VMOVUPS Z0, (DI)
@@ -1090,16 +1180,19 @@ write:
 	VZEROUPPER
 	RET
 
-// func mul6x32AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+// func mul6x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·mul6x32AVX512(SB), NOSPLIT, $0-56
+TEXT ·mul6x32AVX512(SB), NOSPLIT, $0-64
 	MOVQ       dst+0(FP), DI
 	MOVQ       ldd+8(FP), SI
-	MOVQ       a+16(FP), AX
-	MOVQ       b+24(FP), BX
-	MOVQ       depth+32(FP), CX
-	MOVQ       next+48(FP), R10
+	MOVQ       a+32(FP), AX
+	MOVQ       b+40(FP), BX
+	MOVQ       depth+48(FP), CX
+	MOVQ       next+56(FP), R10
+	MOVQ       from+16(FP), R9
+	MOVQ       ldf+24(FP), R11
 	SHLQ       $0x02, SI
+	SHLQ       $0x02, R11
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -1112,6 +1205,30 @@ TEXT ·mul6x32AVX512(SB), NOSPLIT, $0-56
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	CMPQ       R9, DI
+	JEQ        begun
+
+begin:
 	MOVQ       DI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
@@ -1130,10 +1247,12 @@ TEXT ·mul6x32AVX512(SB), NOSPLIT, $0-56
 	ADDQ       SI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
-	MOVQ       CX, DX
-	ANDQ       $0x03, DX
-	SHRQ       $0x02, CX
-	JZ         tail
+
+begun:
+	MOVQ CX, DX
+	ANDQ $0x03, DX
+	SHRQ $0x02, CX
+	JZ   tail
 
 loop:
 	PREFETCHT1   (R10)
@@ -1254,27 +1373,25 @@ one:
 	JNZ          one
 
 store:
-	MOVB   accumulate+40(FP), R9
-	TESTB  R9, R9
+	TESTQ  R9, R9
 	JZ     write
-	MOVQ   DI, R8
-	VADDPS (R8), Z0, Z0
-	VADDPS 64(R8), Z1, Z1
-	ADDQ   SI, R8
-	VADDPS (R8), Z2, Z2
-	VADDPS 64(R8), Z3, Z3
-	ADDQ   SI, R8
-	VADDPS (R8), Z4, Z4
-	VADDPS 64(R8), Z5, Z5
-	ADDQ   SI, R8
-	VADDPS (R8), Z6, Z6
-	VADDPS 64(R8), Z7, Z7
-	ADDQ   SI, R8
-	VADDPS (R8), Z8, Z8
-	VADDPS 64(R8), Z9, Z9
-	ADDQ   SI, R8
-	VADDPS (R8), Z10, Z10
-	VADDPS 64(R8), Z11, Z11
+	VADDPS (R9), Z0, Z0
+	VADDPS 64(R9), Z1, Z1
+	ADDQ   R11, R9
+	VADDPS (R9), Z2, Z2
+	VADDPS 64(R9), Z3, Z3
+	ADDQ   R11, R9
+	VADDPS (R9), Z4, Z4
+	VADDPS 64(R9), Z5, Z5
+	ADDQ   R11, R9
+	VADDPS (R9), Z6, Z6
+	VADDPS 64(R9), Z7, Z7
+	ADDQ   R11, R9
+	VADDPS (R9), Z8, Z8
+	VADDPS 64(R9), Z9, Z9
+	ADDQ   R11, R9
+	VADDPS (R9), Z10, Z10
+	VADDPS 64(R9), Z11, Z11
 
 write:
 	VMOVUPS Z0, (DI)
@@ -1297,16 +1414,19 @@ write:
 	VZEROUPPER
 	RET
 
-// func mul6x32BF16AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+// func mul6x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·mul6x32BF16AVX512(SB), NOSPLIT, $0-56
+TEXT ·mul6x32BF16AVX512(SB), NOSPLIT, $0-64
 	MOVQ       dst+0(FP), DI
 	MOVQ       ldd+8(FP), SI
-	MOVQ       a+16(FP), AX
-	MOVQ       b+24(FP), BX
-	MOVQ       depth+32(FP), CX
-	MOVQ       next+48(FP), R10
+	MOVQ       a+32(FP), AX
+	MOVQ       b+40(FP), BX
+	MOVQ       depth+48(FP), CX
+	MOVQ       next+56(FP), R10
+	MOVQ       from+16(FP), R9
+	MOVQ       ldf+24(FP), R11
 	SHLQ       $0x02, SI
+	SHLQ       $0x02, R11
 	VPXORD     Z0, Z0, Z0
 	VPXORD     Z1, Z1, Z1
 	VPXORD     Z2, Z2, Z2
@@ -1319,6 +1439,30 @@ TEXT ·mul6x32BF16AVX512(SB), NOSPLIT, $0-56
 	VPXORD     Z9, Z9, Z9
 	VPXORD     Z10, Z10, Z10
 	VPXORD     Z11, Z11, Z11
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 127(R8)
+	CMPQ       R9, DI
+	JEQ        begun
+
+begin:
 	MOVQ       DI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
@@ -1337,10 +1481,12 @@ TEXT ·mul6x32BF16AVX512(SB), NOSPLIT, $0-56
 	ADDQ       SI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 127(R8)
-	MOVQ       CX, DX
-	ANDQ       $0x03, DX
-	SHRQ       $0x02, CX
-	JZ         tail
+
+begun:
+	MOVQ CX, DX
+	ANDQ $0x03, DX
+	SHRQ $0x02, CX
+	JZ   tail
 
 loop:
 	PREFETCHT1   (R10)
@@ -1641,27 +1787,25 @@ one:
 	JNZ  one
 
 store:
-	MOVB   accumulate+40(FP), R9
-	TESTB  R9, R9
+	TESTQ  R9, R9
 	JZ     write
-	MOVQ   DI, R8
-	VADDPS (R8), Z0, Z0
-	VADDPS 64(R8), Z1, Z1
-	ADDQ   SI, R8
-	VADDPS (R8), Z2, Z2
-	VADDPS 64(R8), Z3, Z3
-	ADDQ   SI, R8
-	VADDPS (R8), Z4, Z4
-	VADDPS 64(R8), Z5, Z5
-	ADDQ   SI, R8
-	VADDPS (R8), Z6, Z6
-	VADDPS 64(R8), Z7, Z7
-	ADDQ   SI, R8
-	VADDPS (R8), Z8, Z8
-	VADDPS 64(R8), Z9, Z9
-	ADDQ   SI, R8
-	VADDPS (R8), Z10, Z10
-	VADDPS 64(R8), Z11, Z11
+	VADDPS (R9), Z0, Z0
+	VADDPS 64(R9), Z1, Z1
+	ADDQ   R11, R9
+	VADDPS (R9), Z2, Z2
+	VADDPS 64(R9), Z3, Z3
+	ADDQ   R11, R9
+	VADDPS (R9), Z4, Z4
+	VADDPS 64(R9), Z5, Z5
+	ADDQ   R11, R9
+	VADDPS (R9), Z6, Z6
+	VADDPS 64(R9), Z7, Z7
+	ADDQ   R11, R9
+	VADDPS (R9), Z8, Z8
+	VADDPS 64(R9), Z9, Z9
+	ADDQ   R11, R9
+	VADDPS (R9), Z10, Z10
+	VADDPS 64(R9), Z11, Z11
 
 write:
 	VMOVUPS Z0, (DI)
@@ -1684,16 +1828,19 @@ write:
 	VZEROUPPER
 	RET
 
-// func mul6x16AVX2(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+// func mul6x16AVX2(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·mul6x16AVX2(SB), NOSPLIT, $0-56
+TEXT ·mul6x16AVX2(SB), NOSPLIT, $0-64
 	MOVQ       dst+0(FP), DI
 	MOVQ       ldd+8(FP), SI
-	MOVQ       a+16(FP), AX
-	MOVQ       b+24(FP), BX
-	MOVQ       depth+32(FP), CX
-	MOVQ       next+48(FP), R10
+	MOVQ       a+32(FP), AX
+	MOVQ       b+40(FP), BX
+	MOVQ       depth+48(FP), CX
+	MOVQ       next+56(FP), R10
+	MOVQ       from+16(FP), R9
+	MOVQ       ldf+24(FP), R11
 	SHLQ       $0x02, SI
+	SHLQ       $0x02, R11
 	VXORPS     Y0, Y0, Y0
 	VXORPS     Y1, Y1, Y1
 	VXORPS     Y2, Y2, Y2
@@ -1706,6 +1853,30 @@ TEXT ·mul6x16AVX2(SB), NOSPLIT, $0-56
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
+	TESTQ      R9, R9
+	JZ         begin
+	MOVQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 63(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 63(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 63(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 63(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 63(R8)
+	ADDQ       R11, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 63(R8)
+	CMPQ       R9, DI
+	JEQ        begun
+
+begin:
 	MOVQ       DI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 63(R8)
@@ -1724,10 +1895,12 @@ TEXT ·mul6x16AVX2(SB), NOSPLIT, $0-56
 	ADDQ       SI, R8
 	PREFETCHT0 (R8)
 	PREFETCHT0 63(R8)
-	MOVQ       CX, DX
-	ANDQ       $0x03, DX
-	SHRQ       $0x02, CX
-	JZ         tail
+
+begun:
+	MOVQ CX, DX
+	ANDQ $0x03, DX
+	SHRQ $0x02, CX
+	JZ   tail
 
 loop:
 	PREFETCHT1   (R10)
@@ -1848,27 +2021,25 @@ one:
 	JNZ          one
 
 store:
-	MOVB   accumulate+40(FP), R9
-	TESTB  R9, R9
+	TESTQ  R9, R9
 	JZ     write
-	MOVQ   DI, R8
-	VADDPS (R8), Y0, Y0
-	VADDPS 32(R8), Y1, Y1
-	ADDQ   SI, R8
-	VADDPS (R8), Y2, Y2
-	VADDPS 32(R8), Y3, Y3
-	ADDQ   SI, R8
-	VADDPS (R8), Y4, Y4
-	VADDPS 32(R8), Y5, Y5
-	ADDQ   SI, R8
-	VADDPS (R8), Y6, Y6
-	VADDPS 32(R8), Y7, Y7
-	ADDQ   SI, R8
-	VADDPS (R8), Y8, Y8
-	VADDPS 32(R8), Y9, Y9
-	ADDQ   SI, R8
-	VADDPS (R8), Y10, Y10
-	VADDPS 32(R8), Y11, Y11
+	VADDPS (R9), Y0, Y0
+	VADDPS 32(R9), Y1, Y1
+	ADDQ   R11, R9
+	VADDPS (R9), Y2, Y2
+	VADDPS 32(R9), Y3, Y3
+	ADDQ   R11, R9
+	VADDPS (R9), Y4, Y4
+	VADDPS 32(R9), Y5, Y5
+	ADDQ   R11, R9
+	VADDPS (R9), Y6, Y6
+	VADDPS 32(R9), Y7, Y7
+	ADDQ   R11, R9
+	VADDPS (R9), Y8, Y8
+	VADDPS 32(R9), Y9, Y9
+	ADDQ   R11, R9
+	VADDPS (R9), Y10, Y10
+	VADDPS 32(R9), Y11, Y11
 
 write:
 	VMOVUPS Y0, (DI)

@@ -6,7 +6,7 @@ import "unsafe"
 var genericTile = tile{rows: 4, cols: 4, perUnit: 1, mul: mulGeneric}
 
 // mulGeneric is tile.mul for 4 × 4.
-func mulGeneric(dst *float32, ldd int, a, b *float32, depth int, accumulate bool, _ *float32) {
+func mulGeneric(dst *float32, ldd int, from *float32, ldf int, a, b *float32, depth int, _ *float32) {
 	out := unsafe.Slice(dst, 3*ldd+4)
 	x := unsafe.Slice(a, 3*blockK+depth)
 	w := unsafe.Slice(b, 4*depth)
@@ -21,8 +21,9 @@ func mulGeneric(dst *float32, ldd int, a, b *float32, depth int, accumulate bool
 			s3 += v * q[3]
 		}
 		to := out[r*ldd:][:4]
-		if accumulate {
-			s0, s1, s2, s3 = to[0]+s0, to[1]+s1, to[2]+s2, to[3]+s3
+		if from != nil {
+			was := unsafe.Slice(from, 3*ldf+4)[r*ldf:][:4]
+			s0, s1, s2, s3 = was[0]+s0, was[1]+s1, was[2]+s2, was[3]+s3
 		}
 		to[0], to[1], to[2], to[3] = s0, s1, s2, s3
 	}

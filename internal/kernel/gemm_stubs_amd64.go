@@ -7,27 +7,27 @@ package kernel
 // mul12x32AVX512 is tile.mul for 12 × 32.
 //
 //go:noescape
-func mul12x32AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+func mul12x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // mul12x32BF16AVX512 is tile.mul for 12 × 32.
 //
 //go:noescape
-func mul12x32BF16AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+func mul12x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // mul6x32AVX512 is tile.mul for 6 × 32.
 //
 //go:noescape
-func mul6x32AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+func mul6x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // mul6x32BF16AVX512 is tile.mul for 6 × 32.
 //
 //go:noescape
-func mul6x32BF16AVX512(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+func mul6x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // mul6x16AVX2 is tile.mul for 6 × 16.
 //
 //go:noescape
-func mul6x16AVX2(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)
+func mul6x16AVX2(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // transposeF32AVX512 is tile.transposeF32, of any 4-byte units.
 //

@@ -19,14 +19,14 @@ type tile struct {
 
 	// mul computes, for r < rows and c < cols,
 	//
-	//	dst[r*ldd+c] (+)= Σ_u a[r*blockK+u]·b[u*cols+c]    for u < depth
+	//	dst[r*ldd+c] = from[r*ldf+c] + Σ_u a[r*blockK+u]·b[u*cols+c]    for u < depth
 	//
-	// adding to dst if accumulate is set; depth ≥ 1. Meanwhile it prefetches
-	// the depth units of x at next.
-	mul func(dst *float32, ldd int, a, b *float32, depth int, accumulate bool, next *float32)
+	// where from, which may be dst, is nil for zeros; depth ≥ 1. Meanwhile it
+	// prefetches the depth units of x at next.
+	mul func(dst *float32, ldd int, from *float32, ldf int, a, b *float32, depth int, next *float32)
 
 	// few is mul for fewRows rows, for what is left at the end; nil if none.
-	few     func(dst *float32, ldd int, a, b *float32, depth int, accumulate bool, next *float32)
+	few     func(dst *float32, ldd int, from *float32, ldf int, a, b *float32, depth int, next *float32)
 	fewRows int
 
 	// The transpositions copy lanes rows of b, lds bytes apart, into as many
@@ -130,12 +130,14 @@ func (t *tile) loadRows(dst []float32, x []float32, ldx, rows, k int, round bool
 
 // sweepInput is what one micro-tile's rows are multiplied with.
 type sweepInput struct {
-	a, b       []float32 // packed rows and panels
-	tmp        []float32 // maxTileRows · maxTileCols
-	rows, n    int       // of the result
-	depth      int       // units to sum over, and between panels
-	accumulate bool      // add to dst
-	next       nextRows  // what loadRows reads after this
+	a, b    []float32 // packed rows and panels
+	sums    []float32 // the rows' sums between blocks, one micro-tile after another
+	tmp     []float32 // maxTileRows · maxTileCols
+	rows, n int       // of the result
+	depth   int       // units to sum over, and between panels
+	begun   bool      // sums holds those of the blocks before
+	last    bool      // the results go to dst, else to sums
+	next    nextRows  // what loadRows reads after this
 }
 
 // nextRows are rows of x that the panels prefetch, one each: no hardware
@@ -157,20 +159,20 @@ func (t *tile) sweep(dst []float32, ldd int, p *sweepInput) {
 			next = &p.next.x[i*p.next.ld]
 		}
 		b := &p.b[j*p.depth]
-		cols := min(t.cols, p.n-j)
-		if p.rows == height && cols == t.cols {
-			mul(&dst[j], ldd, &p.a[0], b, p.depth, p.accumulate, next)
-			continue
+		var from *float32
+		if p.begun {
+			from = &p.sums[j*t.rows]
 		}
-		mul(&p.tmp[0], t.cols, &p.a[0], b, p.depth, false, next)
-		for r := range p.rows {
-			to, from := dst[r*ldd+j:][:cols], p.tmp[r*t.cols:][:cols]
-			if p.accumulate {
-				for c, v := range from {
-					to[c] += v
-				}
-			} else {
-				copy(to, from)
+		cols := min(t.cols, p.n-j)
+		switch {
+		case !p.last:
+			mul(&p.sums[j*t.rows], t.cols, from, t.cols, &p.a[0], b, p.depth, next)
+		case p.rows == height && cols == t.cols:
+			mul(&dst[j], ldd, from, t.cols, &p.a[0], b, p.depth, next)
+		default:
+			mul(&p.tmp[0], t.cols, from, t.cols, &p.a[0], b, p.depth, next)
+			for r := range p.rows {
+				copy(dst[r*ldd+j:][:cols], p.tmp[r*t.cols:])
 			}
 		}
 	}

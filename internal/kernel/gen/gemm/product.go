@@ -24,7 +24,7 @@ func mulTile(v vector, rows int, bfloat bool) {
 		kind = "BF16"
 	}
 	name := fmt.Sprintf("mul%dx%d%s%s", rows, 2*v.lanes, kind, v.name)
-	function(name, "func(dst *float32, ldd int, a *float32, b *float32, depth int, accumulate bool, next *float32)",
+	function(name, "func(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)",
 		fmt.Sprintf("%s is tile.mul for %d × %d.", name, rows, 2*v.lanes))
 
 	dst := Load(Param("dst"), reg.RDI).(reg.GPPhysical)
@@ -35,24 +35,36 @@ func mulTile(v vector, rows int, bfloat bool) {
 	next := Load(Param("next"), reg.R10).(reg.GPPhysical)
 	rest := reg.RDX
 	row := reg.R8
-	accumulate := reg.R9
+	from := Load(Param("from"), reg.R9).(reg.GPPhysical)
+	ldf := Load(Param("ldf"), reg.R11).(reg.GPPhysical)
 
 	SHLQ(operand.Imm(2), ldd)
+	SHLQ(operand.Imm(2), ldf)
 	acc := v.all[:2*rows]
 	w := v.all[2*rows : 2*rows+2]
 	xs := v.all[2*rows+2:]
 	for _, r := range acc {
 		v.zero(r)
 	}
-	// dst comes from a farther cache, and is needed at the end only.
-	MOVQ(dst, row)
-	for r := range rows {
-		PREFETCHT0(mem(row, 0))
-		PREFETCHT0(mem(row, 2*v.bytes()-1))
-		if r < rows-1 {
-			ADDQ(ldd, row)
+	// These come from a farther cache, and are needed at the end only.
+	prefetch := func(base, ld reg.GPPhysical) {
+		MOVQ(base, row)
+		for r := range rows {
+			PREFETCHT0(mem(row, 0))
+			PREFETCHT0(mem(row, 2*v.bytes()-1))
+			if r < rows-1 {
+				ADDQ(ld, row)
+			}
 		}
 	}
+	TESTQ(from, from)
+	JZ(operand.LabelRef("begin"))
+	prefetch(from, ldf)
+	CMPQ(from, dst)
+	JEQ(operand.LabelRef("begun"))
+	Label("begin")
+	prefetch(dst, ldd)
+	Label("begun")
 
 	step := func(u int) {
 		for i := range 2 {
@@ -98,16 +110,14 @@ func mulTile(v vector, rows int, bfloat bool) {
 	JNZ(operand.LabelRef("one"))
 
 	Label("store")
-	Load(Param("accumulate"), accumulate.As8())
-	TESTB(accumulate.As8(), accumulate.As8())
+	TESTQ(from, from)
 	JZ(operand.LabelRef("write"))
-	MOVQ(dst, row)
 	for r := range rows {
 		for i := range 2 {
-			VADDPS(mem(row, i*v.bytes()), acc[2*r+i], acc[2*r+i])
+			VADDPS(mem(from, i*v.bytes()), acc[2*r+i], acc[2*r+i])
 		}
 		if r < rows-1 {
-			ADDQ(ldd, row)
+			ADDQ(ldf, from)
 		}
 	}
 	Label("write")
