@@ -72,44 +72,51 @@ func attend(c *Config, b *binder, block int, in *Input) *attention {
 
 func (a *attention) inputs() []*Input { return a.ins }
 
-func (a *attention) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
+func (a *attention) run(st *State, h normed, out *residual, tap Tap) error {
 	defer st.release(st.mark())
-	if tap != nil {
-		tap(a.ins[0], h)
-	}
-	x := a.q.share(h)
-	q, both := a.queries(st, x)
-	k, v := st.alloc(h.Rows, a.k.n), st.alloc(h.Rows, a.v.n)
-	a.k.applyTo(k, x)
-	a.v.applyTo(v, x)
-	x.release()
-	mixed := h // no longer needed, and mostly as wide as the heads together
-	if h.Cols != q.Cols {
-		mixed = st.alloc(h.Rows, q.Cols)
-	}
-	pieces, starts := st.each(h.Rows)
-	parallel.For(len(pieces), 1, func(first, last int) {
-		for i := first; i < last; i++ {
-			lo, hi := starts[i], starts[i+1]
-			a.mix(pieces[i].State, mixed.Slice(lo, hi), q.Slice(lo, hi), k.Slice(lo, hi), v.Slice(lo, hi))
-		}
-	})
-	clear(mixed.Slice(starts[len(pieces)], h.Rows).Data)
+	tokens := h.x.Rows
+	q := st.alloc(tokens, a.kernel.Heads*a.kernel.HeadDim)
+	both := q // queries and gates, as q_proj gives them
 	if a.gated {
-		a.applyGate(mixed, both)
+		both = st.alloc(tokens, a.q.n)
+	}
+	a.attend(st, h, q, both, tap)
+	if a.gated {
+		a.applyGate(q, both)
 	}
 	if tap != nil {
-		tap(a.ins[1], mixed)
+		tap(a.ins[1], q)
 	}
 	if out != nil {
-		out.project(st, mixed, a.o)
+		out.project(st, q, a.o)
 	}
 	return nil
 }
 
+// attend writes what the heads yield into q.
+func (a *attention) attend(st *State, h normed, q, both tensor.Matrix, tap Tap) {
+	defer st.release(st.mark())
+	k, v := st.alloc(q.Rows, a.k.n), st.alloc(q.Rows, a.v.n)
+	x := h.enter(st, tap, a.ins[0], a.q, a.k, a.v)
+	a.q.apply(both, x)
+	a.k.apply(k, x)
+	a.v.apply(v, x)
+	if a.gated {
+		a.splitGate(q, both)
+	}
+	pieces, starts := st.each(q.Rows)
+	parallel.For(len(pieces), 1, func(first, last int) {
+		for i := first; i < last; i++ {
+			lo, hi := starts[i], starts[i+1]
+			a.mix(pieces[i].State, q.Slice(lo, hi), k.Slice(lo, hi), v.Slice(lo, hi))
+		}
+	})
+	clear(q.Slice(starts[len(pieces)], q.Rows).Data)
+}
+
 // mix lets the tokens of one sequence attend: to each other and, with a
-// decoder's State, to those before them.
-func (a *attention) mix(st *State, dst, q, k, v tensor.Matrix) {
+// decoder's State, to those before them. The results replace the queries.
+func (a *attention) mix(st *State, q, k, v tensor.Matrix) {
 	kv := st.keyValues(a)
 	past := kv.Len()
 	if st.memory != nil && past+k.Rows > st.tokens {
@@ -117,21 +124,7 @@ func (a *attention) mix(st *State, dst, q, k, v tensor.Matrix) {
 	}
 	a.place(st.rotation(a.rope, past+k.Rows), past, q, k)
 	kv.Append(k.Data, v.Data, k.Rows)
-	a.kernel.Run(dst.Data, q.Data, kv, k.Rows)
-}
-
-// queries returns the queries and, where the output is gated, these and the
-// gates as q_proj gives them.
-func (a *attention) queries(st *State, h operand) (q, both tensor.Matrix) {
-	q = st.alloc(h.Rows, a.kernel.Heads*a.kernel.HeadDim)
-	if !a.gated {
-		a.q.applyTo(q, h)
-		return q, both
-	}
-	both = st.alloc(h.Rows, a.q.n)
-	a.q.applyTo(both, h)
-	a.splitGate(q, both)
-	return q, both
+	a.kernel.Run(q.Data, q.Data, kv, k.Rows)
 }
 
 // place norms the heads of q and k, where the class does, and turns them to

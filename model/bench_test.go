@@ -157,7 +157,7 @@ func (p *products) run() {
 		n := p.tokens[i]
 		rows{Linear: l, n: l.W.Rows}.apply(
 			tensor.Matrix{Rows: n, Cols: l.W.Rows, Data: p.y[:n*l.W.Rows]},
-			tensor.Matrix{Rows: n, Cols: l.W.Cols, Data: p.x[:n*l.W.Cols]})
+			operand{Matrix: tensor.Matrix{Rows: n, Cols: l.W.Cols, Data: p.x[:n*l.W.Cols]}})
 	}
 }
 

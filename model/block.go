@@ -65,10 +65,10 @@ type branch struct {
 type mixer interface {
 	inputs() []*Input
 
-	// run takes the normed tokens × width input h, which it may overwrite,
-	// calls tap, if not nil, with the input of every Linear, and adds its
-	// output to out. With out nil it stops before its last product.
-	run(st *State, h tensor.Matrix, out *residual, tap Tap) error
+	// run takes the tokens × width input h, calls tap, if not nil, with the input
+	// of every Linear, and adds its output to out, which may be what h is the norm
+	// of. With out nil it stops before its last product.
+	run(st *State, h normed, out *residual, tap Tap) error
 }
 
 func (d *decoder) Inputs() []*Input {
@@ -112,10 +112,7 @@ func (d *decoder) runAll(st *State, branches []branch, x tensor.Matrix, tap Tap)
 }
 
 func (d *decoder) run(st *State, b *branch, x tensor.Matrix, out *residual, tap Tap) error {
-	defer st.release(st.mark())
-	h := st.alloc(x.Rows, x.Cols)
-	normRows(h, x, b.norm, d.eps)
-	return b.mixer.run(st, h, out, tap)
+	return b.mixer.run(st, normed{x, b.norm, d.eps}, out, tap)
 }
 
 func (d *decoder) ReadFrom(inv *checkpoint.Inventory) error {
@@ -159,15 +156,17 @@ var chunkTokens = 2048
 // project adds l's products with h, chunk by chunk.
 func (r *residual) project(st *State, h tensor.Matrix, l *Linear) {
 	for lo := 0; lo < h.Rows; lo += chunkTokens {
-		r.projectAt(st, lo, h.Slice(lo, min(lo+chunkTokens, h.Rows)), l)
+		mark := st.mark()
+		r.projectAt(st, lo, share(st, h.Slice(lo, min(lo+chunkTokens, h.Rows)), l.all()), l)
+		st.release(mark)
 	}
 }
 
-// projectAt adds l's products with h to the tokens from lo on.
-func (r *residual) projectAt(st *State, lo int, h tensor.Matrix, l *Linear) {
+// projectAt adds l's products with x to the tokens from lo on.
+func (r *residual) projectAt(st *State, lo int, x operand, l *Linear) {
 	defer st.release(st.mark())
-	y := st.alloc(h.Rows, r.x.Cols)
-	l.all().apply(y, h)
+	y := st.alloc(x.Rows, r.x.Cols)
+	l.all().apply(y, x)
 	r.add(lo, y)
 }
 

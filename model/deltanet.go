@@ -122,21 +122,19 @@ func (d *deltaNet) recall(st *State) deltaMemory {
 
 func (d *deltaNet) inputs() []*Input { return d.ins }
 
-func (d *deltaNet) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
+func (d *deltaNet) run(st *State, h normed, out *residual, tap Tap) error {
 	defer st.release(st.mark())
-	if tap != nil {
-		tap(d.ins[0], h)
-	}
-	tokens := h.Rows
+	tokens := h.x.Rows
 	mixed, z := st.alloc(tokens, d.channels()), st.alloc(tokens, d.z.n)
 	beta, decay := st.alloc(tokens, d.valueHeads), st.alloc(tokens, d.valueHeads)
-	x := d.qkv.share(h)
-	d.qkv.applyTo(mixed, x)
-	d.z.applyTo(z, x)
-	d.b.applyTo(beta, x)
-	d.a.applyTo(decay, x)
-	x.release()
 	qkv := st.alloc(tokens, d.channels())
+	mark := st.mark()
+	x := h.enter(st, tap, d.ins[0], d.qkv, d.z, d.b, d.a)
+	d.qkv.apply(mixed, x)
+	d.z.apply(z, x)
+	d.b.apply(beta, x)
+	d.a.apply(decay, x)
+	st.release(mark)
 	// One piece after another: each is spread over the cores.
 	pieces, starts := st.each(tokens)
 	states := make([][]float32, len(pieces))

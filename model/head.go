@@ -141,10 +141,7 @@ func (h *Head) stream(x tensor.Matrix, f func(t, first int, part []float32)) err
 // computed again for each part: it costs a thousandth of the product.
 func (h *Head) logits(part rows, x tensor.Matrix, f func(t, i int, y []float32)) {
 	defer h.st.release(h.st.mark())
-	normed := h.st.alloc(x.Rows, x.Cols)
-	normRows(normed, x, h.norm, h.m.Config.NormEps)
-	shared := part.share(normed)
-	defer shared.release()
+	shared := normed{x, h.norm, h.m.Config.NormEps}.share(h.st, part)
 	run := headRun
 	if x.Rows == 1 {
 		run = part.n // decoding: memory is read best in one go

@@ -162,24 +162,97 @@ type rows struct {
 // all returns every row of l.
 func (l *Linear) all() rows { return rows{Linear: l, n: l.Rows} }
 
-// operand is the x of products with weights.
+// operand is the x of products with weights: a Matrix, or only its sizes and
+// the values rounded.
 type operand struct {
 	tensor.Matrix
-	rounded *kernel.Rounded // nil: each product rounds by itself, if it does
+	rounded *kernel.Rounded // nil: what rounds is rounded by each product
 }
 
-// share returns x for several products like that of r; release follows them.
-func (r rows) share(x tensor.Matrix) operand {
-	if !r.rounds() {
-		return operand{Matrix: x}
+// operand returns memory, of n rows, for an x of products like those of rs. Every
+// row is to be stored before they are.
+func newOperand(st *State, n int, rs ...rows) operand {
+	cols := rs[0].Cols
+	size := kernel.RoundedSize(n, cols)
+	for _, r := range rs {
+		if !r.rounds() {
+			size = 0
+		}
 	}
-	return operand{x, kernel.RoundBF16(x.Data, x.Cols, x.Rows, x.Cols)}
+	if size == 0 {
+		return operand{Matrix: st.alloc(n, cols)}
+	}
+	return operand{tensor.Matrix{Rows: n, Cols: cols}, kernel.NewRounded(st.alloc(1, size).Data, n, cols)}
 }
 
-func (x operand) release() {
+// store sets elements i and on of row t.
+func (x operand) store(t, i int, v []float32) {
 	if x.rounded != nil {
-		x.rounded.Release()
+		x.rounded.Store(t, i, v)
+		return
 	}
+	copy(x.Row(t)[i:], v)
+}
+
+// share returns x for products like those of rs.
+func share(st *State, x tensor.Matrix, rs ...rows) operand {
+	if o := newOperand(st, x.Rows, rs...); o.rounded != nil {
+		eachToken(x.Rows, func(t int) { o.store(t, 0, x.Row(t)) })
+		return o
+	}
+	return operand{Matrix: x}
+}
+
+// normed is the RMS norm of the rows of x, computed where it is read; x itself
+// where w is nil.
+type normed struct {
+	x   tensor.Matrix
+	w   []float32
+	eps float32
+}
+
+// slice returns rows lo to hi-1.
+func (h normed) slice(lo, hi int) normed { return normed{h.x.Slice(lo, hi), h.w, h.eps} }
+
+// matrix returns all of it.
+func (h normed) matrix(st *State) tensor.Matrix {
+	if h.w == nil {
+		return h.x
+	}
+	y := st.alloc(h.x.Rows, h.x.Cols)
+	normRows(y, h.x, h.w, h.eps)
+	return y
+}
+
+// share returns it for products like those of rs.
+func (h normed) share(st *State, rs ...rows) operand {
+	if h.w == nil {
+		return share(st, h.x, rs...)
+	}
+	o := newOperand(st, h.x.Rows, rs...)
+	if o.rounded == nil {
+		normRows(o.Matrix, h.x, h.w, h.eps)
+		return o
+	}
+	eachTokens(h.x.Rows, func(lo, hi int) {
+		row := make([]float32, h.x.Cols)
+		for t := lo; t < hi; t++ {
+			kernel.RMSNorm(row, h.x.Row(t), h.w, h.eps)
+			o.rounded.Store(t, 0, row)
+		}
+	})
+	return o
+}
+
+// enter returns what enters in's Linears, like those of rs, after tap, if not
+// nil, has had it.
+func (h normed) enter(st *State, tap Tap, in *Input, rs ...rows) operand {
+	if tap == nil {
+		return h.share(st, rs...)
+	}
+	x := h.matrix(st)
+	tap(in, x)
+	return share(st, x, rs...)
 }
 
 // eachRun calls f with the products of x, the features from i on, one run of at
@@ -191,17 +264,13 @@ func (r rows) eachRun(st *State, x operand, width int, f func(i int, y tensor.Ma
 	for i := 0; i < r.n; i += width {
 		n := min(width, r.n-i)
 		y := tensor.Matrix{Rows: x.Rows, Cols: n, Data: all.Data[:x.Rows*n]}
-		rows{Linear: r.Linear, lo: r.lo + i, n: n}.applyTo(y, x)
+		rows{Linear: r.Linear, lo: r.lo + i, n: n}.apply(y, x)
 		f(i, y)
 	}
 }
 
 // apply writes tokens × n products into dst.
-func (r rows) apply(dst, x tensor.Matrix) { r.applyTo(dst, operand{Matrix: x}) }
-
-// applyTo is apply to what may be shared. All products of a model with its
-// weights pass here.
-func (r rows) applyTo(dst tensor.Matrix, x operand) {
+func (r rows) apply(dst tensor.Matrix, x operand) {
 	if x.Cols != r.Cols || dst.Cols != r.n || dst.Rows != x.Rows {
 		panic(fmt.Sprintf("model: %s: %d × %d from %d × %d, want %d from %d columns",
 			r.Name, dst.Rows, dst.Cols, x.Rows, x.Cols, r.n, r.Cols))
@@ -209,7 +278,7 @@ func (r rows) applyTo(dst tensor.Matrix, x operand) {
 	if x.Rows == 0 {
 		return
 	}
-	src := r.W.Slice(r.lo, r.lo+r.n).Source()
+	src := r.source()
 	switch {
 	case !r.rounds():
 		kernel.MatMulT(dst.Data, dst.Cols, x.Data, x.Cols, src, r.Cols, x.Rows, r.n, r.Cols)
@@ -218,10 +287,45 @@ func (r rows) applyTo(dst tensor.Matrix, x operand) {
 	default:
 		x.rounded.MatMulT(dst.Data, dst.Cols, src, r.Cols, r.n)
 	}
-	if r.Bias == nil {
-		return
+	if r.Bias != nil {
+		eachToken(x.Rows, func(t int) { r.addBias(0, dst.Row(t)) })
 	}
-	eachToken(x.Rows, func(t int) { kernel.Add(dst.Row(t), r.Bias[r.lo:r.lo+r.n]) })
+}
+
+// applyPair calls f with the products of x with r and with other, as
+// kernel.MatMulTPair does.
+func (r rows) applyPair(other rows, x operand, f kernel.PairFunc) {
+	if x.Cols != r.Cols || x.Cols != other.Cols || r.n != other.n {
+		panic(fmt.Sprintf("model: %s, %s: from %d columns to %d and %d, want %d and %d to be one number",
+			r.Name, other.Name, x.Cols, r.n, other.n, r.Cols, other.Cols))
+	}
+	biased := f
+	if r.Bias != nil || other.Bias != nil {
+		biased = func(t, o int, u, v []float32) {
+			r.addBias(o, u)
+			other.addBias(o, v)
+			f(t, o, u, v)
+		}
+	}
+	b, c := r.source(), other.source()
+	switch {
+	case x.rounded != nil:
+		x.rounded.MatMulTPair(b, c, r.Cols, r.n, biased)
+	case r.rounds() && other.rounds():
+		kernel.MatMulTPairBF16(x.Data, x.Cols, b, c, r.Cols, x.Rows, r.n, r.Cols, biased)
+	default:
+		kernel.MatMulTPair(x.Data, x.Cols, b, c, r.Cols, x.Rows, r.n, r.Cols, biased)
+	}
+}
+
+// source returns r's weights.
+func (r rows) source() kernel.Source { return r.W.Slice(r.lo, r.lo+r.n).Source() }
+
+// addBias adds the bias of r's features from i on to y.
+func (r rows) addBias(i int, y []float32) {
+	if r.Bias != nil {
+		kernel.Add(y, r.Bias[r.lo+i : r.lo+r.n][:len(y)])
+	}
 }
 
 // rounds reports whether l's inputs are rounded to bfloat16.
@@ -253,12 +357,17 @@ func attentionInputs(ins ...*Input) []*Input {
 
 // eachToken runs f for each of n tokens, on all cores.
 func eachToken(n int, f func(t int)) {
-	const grain = 16 // tokens a task takes: some 64 KiB of activations at width 1024
-	parallel.For(n, grain, func(lo, hi int) {
+	eachTokens(n, func(lo, hi int) {
 		for t := lo; t < hi; t++ {
 			f(t)
 		}
 	})
+}
+
+// eachTokens runs f for n tokens, some at a time, on all cores.
+func eachTokens(n int, f func(lo, hi int)) {
+	const grain = 16 // tokens a task takes: some 64 KiB of activations at width 1024
+	parallel.For(n, grain, f)
 }
 
 // normRows writes the RMS norm of each row of x into dst, which may be x.

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
-	"github.com/crepe-llm/crepe/tensor"
 )
 
 // mlp is the gated feed-forward network:
@@ -79,17 +78,18 @@ func (f *mlp) unload() {
 	}
 }
 
-func (f *mlp) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
+func (f *mlp) run(st *State, h normed, out *residual, tap Tap) error {
 	if tap == nil {
 		f.runChunks(st, h, out)
 		return nil
 	}
 	defer st.release(st.mark())
-	tap(f.ins[0], h)
-	act := st.alloc(h.Rows, f.gate.n)
-	for lo := 0; lo < h.Rows; lo += chunkTokens {
-		hi := min(lo+chunkTokens, h.Rows)
-		f.activate(st, act.Slice(lo, hi), h.Slice(lo, hi))
+	x := h.matrix(st)
+	tap(f.ins[0], x)
+	act := st.alloc(x.Rows, f.gate.n)
+	for lo := 0; lo < x.Rows; lo += chunkTokens {
+		hi := min(lo+chunkTokens, x.Rows)
+		f.activate(st, operand{Matrix: act.Slice(lo, hi)}, normed{x: x.Slice(lo, hi)})
 	}
 	tap(f.ins[1], act)
 	if out != nil {
@@ -100,30 +100,26 @@ func (f *mlp) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
 
 // runChunks is run without a tap: the wide activations of a chunk of tokens
 // exist at a time.
-func (f *mlp) runChunks(st *State, h tensor.Matrix, out *residual) {
-	defer st.release(st.mark())
-	act := st.alloc(min(chunkTokens, h.Rows), f.gate.n)
-	for lo := 0; lo < h.Rows; lo += chunkTokens {
-		part := h.Slice(lo, min(lo+chunkTokens, h.Rows))
-		f.activate(st, act.Slice(0, part.Rows), part)
-		out.projectAt(st, lo, act.Slice(0, part.Rows), f.down)
+func (f *mlp) runChunks(st *State, h normed, out *residual) {
+	for lo := 0; lo < h.x.Rows; lo += chunkTokens {
+		part := h.slice(lo, min(lo+chunkTokens, h.x.Rows))
+		mark := st.mark()
+		act := newOperand(st, part.x.Rows, f.down.all())
+		f.activate(st, act, part)
+		out.projectAt(st, lo, act, f.down)
+		st.release(mark)
 	}
 }
 
-// activate writes act(Gate h) · Up h into dst, Up h in parts of its features: as
-// many tokens as there are share the packing of weights.
-func (f *mlp) activate(st *State, dst, h tensor.Matrix) {
-	x := f.gate.share(h)
-	defer x.release()
-	f.gate.applyTo(dst, x)
+// activate stores act(Gate h) · Up h into dst.
+func (f *mlp) activate(st *State, dst operand, h normed) {
+	defer st.release(st.mark())
 	act := kernel.SiluMul
 	if f.gelu {
 		act = kernel.GeluMul
 	}
-	f.up.eachRun(st, x, max(f.up.n*chunkTokens/4/h.Rows, 1), func(i int, up tensor.Matrix) {
-		eachToken(h.Rows, func(t int) {
-			to := dst.Row(t)[i : i+up.Cols]
-			act(to, to, up.Row(t))
-		})
+	f.gate.applyPair(f.up, h.share(st, f.gate, f.up), func(t, i int, gate, up []float32) {
+		act(gate, gate, up)
+		dst.store(t, i, gate)
 	})
 }

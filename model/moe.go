@@ -90,8 +90,9 @@ func (m *moe) bytes() (all, largest int64) {
 
 func (m *moe) inputs() []*Input { return m.ins }
 
-func (m *moe) run(st *State, h tensor.Matrix, out *residual, tap Tap) error {
+func (m *moe) run(st *State, in normed, out *residual, tap Tap) error {
 	defer st.release(st.mark())
+	h := in.matrix(st)
 	routed := m.route(st, h)
 	sum := tensor.Matrix{} // what the experts' outputs are added to
 	if out != nil {
@@ -124,7 +125,7 @@ type routing struct {
 func (m *moe) route(st *State, h tensor.Matrix) [][]routing {
 	defer st.release(st.mark())
 	p := st.alloc(h.Rows, m.conf.count)
-	m.router.apply(p, h)
+	m.router.apply(p, operand{Matrix: h})
 	chosen := make([]choice, h.Rows*m.conf.used)
 	eachToken(h.Rows, func(t int) {
 		row := p.Row(t)
@@ -195,9 +196,9 @@ func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routin
 	in := st.alloc(len(routed), h.Cols)
 	eachToken(len(routed), func(i int) { copy(in.Row(i), h.Row(routed[i].token)) })
 	if !output {
-		return f.run(st, in, nil, tap)
+		return f.run(st, normed{x: in}, nil, tap)
 	}
-	return f.run(st, in, &residual{x: sum, routed: routed}, tap)
+	return f.run(st, normed{x: in}, &residual{x: sum, routed: routed}, tap)
 }
 
 // expertNames returns a function for newMoE: prefix.e.name of each.

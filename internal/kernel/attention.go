@@ -27,7 +27,7 @@ const taskElements = 48 << 10
 //	s[j]   = Scale·Σ_i q[t,h,i]·k[j,h′,i],  capped if SoftCap is set
 //	dst[t] = Σ_j softmax(s)[j]·v[j,h′]      for max(0, p−Window+1) ≤ j ≤ p
 //
-// q and dst are tokens × Heads·HeadDim. dst must not overlap q.
+// q and dst are tokens × Heads·HeadDim; dst may be q, else it must not overlap it.
 //
 // If kv holds float32, all arithmetic is, the softmax by a running maximum and
 // sum over chunks of keys; each exponential has a relative error of at most

@@ -63,9 +63,7 @@ func MatMulT(dst []float32, ldd int, x []float32, ldx int, b Source, ldb int, m,
 // operands, products and sums may count as zero (AVX512_BF16 takes them so).
 func MatMulTBF16(dst []float32, ldd int, x []float32, ldx int, b Source, ldb int, m, n, k int) {
 	checkProduct("MatMulTBF16", dst, ldd, x, ldx, b, ldb, m, n, k)
-	if b.BF16 == nil && n*k > 0 {
-		panic("kernel: MatMulTBF16: b.BF16 is not set")
-	}
+	checkBF16("MatMulTBF16", b, n, k)
 	product{dst: dst, ldd: ldd, x: x, ldx: ldx, b: b, ldb: ldb, m: m, n: n, k: k, round: true}.run(bfloatTile())
 }
 
@@ -83,6 +81,13 @@ func checkProduct(name string, dst []float32, ldd int, x []float32, ldx int, b S
 	need("dst", len(dst), ldd, m, n)
 	need("x", len(x), ldx, m, k)
 	need("b", b.len(), ldb, n, k)
+}
+
+// checkBF16 panics unless b, n × k, is bfloat16.
+func checkBF16(name string, b Source, n, k int) {
+	if b.BF16 == nil && n*k > 0 {
+		panic(fmt.Sprintf("kernel: %s: a weight's BF16 is not set", name))
+	}
 }
 
 // len returns the number of elements of the field that is set.
@@ -111,6 +116,9 @@ type product struct {
 	m, n, k int
 	round   bool // x to bfloat16
 
+	c    Source   // of a pair: see MatMulTPair
+	pair PairFunc // nil: results go to dst
+
 	kBlock, kBlocks int // elements of a block along k, and how many there are
 
 	// rounded is x in micro-tiles, rows × blockK units each: all along k, then
@@ -122,6 +130,9 @@ type product struct {
 func (p product) run(t *tile) {
 	switch {
 	case p.m == 0 || p.n == 0:
+		return
+	case p.pair != nil && (p.k == 0 || p.m <= dotsTokens):
+		p.runWhole(t)
 		return
 	case p.k == 0:
 		for i := range p.m {
@@ -142,8 +153,12 @@ func (p product) run(t *tile) {
 	defer roundBuffer.Store(buf)
 	for i := 0; i < p.m; i += rows {
 		slab := p
-		slab.m = min(rows, p.m-i)
-		slab.dst, slab.x = p.dst[i*p.ldd:], p.x[i*p.ldx:]
+		slab.m, slab.x = min(rows, p.m-i), p.x[i*p.ldx:]
+		if p.pair == nil {
+			slab.dst = p.dst[i*p.ldd:]
+		} else {
+			slab.pair = func(t, o int, u, v []float32) { p.pair(i+t, o, u, v) }
+		}
 		slab.roundRows(t, buf)
 		slab.runTasks(t)
 	}
@@ -165,16 +180,41 @@ func (p *product) roundedSize(t *tile) int { return roundUp(p.m, t.rows) * p.kBl
 func (p *product) roundRows(t *tile, buf *[]float32) {
 	*buf = grow(*buf, p.roundedSize(t))
 	p.rounded = *buf
-	size := t.rows * blockK
-	parallel.For(ceil(p.m, t.rows), max(1, roundGrain/(t.rows*p.k)), func(lo, hi int) {
+	p.clearMissing(t)
+	parallel.For(p.m, max(t.rows, roundGrain/p.k), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			to := p.rounded[i*p.kBlocks*size:]
-			for k0 := 0; k0 < p.k; k0 += p.kBlock {
-				t.loadRows(to, p.x[i*t.rows*p.ldx+k0:], p.ldx, min(t.rows, p.m-i*t.rows), min(p.kBlock, p.k-k0), true)
-				to = to[size:]
-			}
+			p.store(t, i, 0, p.x[i*p.ldx:][:p.k])
 		}
 	})
+}
+
+// store rounds v to elements k0 and on of row i of rounded.
+func (p *product) store(t *tile, i, k0 int, v []float32) {
+	for len(v) > 0 {
+		at := k0 % p.kBlock
+		n := min(p.kBlock-at, len(v))
+		row := p.rounded[(i/t.rows*p.kBlocks+k0/p.kBlock)*t.rows*blockK+i%t.rows*blockK:][:blockK]
+		if t.perUnit == 2 {
+			to := halves(row)
+			NarrowBF16(to[at:at+n], v[:n])
+			if k0+n == p.k && (at+n)%2 == 1 {
+				to[at+n] = 0 // half a unit stays
+			}
+		} else {
+			roundBF16(row[at:at+n], v[:n])
+		}
+		k0, v = k0+n, v[n:]
+	}
+}
+
+// clearMissing clears the rows of rounded that the last micro-tile lacks.
+func (p *product) clearMissing(t *tile) {
+	size := t.rows * blockK
+	if have := p.m % t.rows; have > 0 {
+		for at := p.m / t.rows * p.kBlocks * size; at < len(p.rounded); at += size {
+			clear(p.rounded[at+have*blockK : at+size])
+		}
+	}
 }
 
 // runTasks computes the product in tasks.
@@ -223,10 +263,21 @@ func (p *product) tasks(t *tile) []task {
 func ceil(n, by int) int    { return (n + by - 1) / by }
 func roundUp(n, to int) int { return ceil(n, to) * to }
 
-// block computes what a says of dst.
+// block computes what a says of dst, or of a pair.
 func (p *product) block(t *tile, a task) {
 	buf := packBuffers.Get().(*packBuffer)
 	defer packBuffers.Put(buf)
+	if p.pair != nil {
+		p.blockPair(t, a, buf)
+		return
+	}
+	p.sweeps(t, a, buf, p.b, p.dst[a.i0*p.ldd+a.j0:], p.ldd, nil)
+}
+
+// sweeps writes what a says of the product with b into dst, rows ldd apart. With
+// done it writes each micro-tile's rows into the same place, and calls done with
+// the first of them and their number.
+func (p *product) sweeps(t *tile, a task, buf *packBuffer, b Source, dst []float32, ldd int, done func(i, rows int)) {
 	in := sweepInput{b: buf.b[:], tmp: buf.tmp[:], n: a.j1 - a.j0}
 	width := roundUp(in.n, t.cols) * t.rows // of the sums of a micro-tile's rows
 	if p.kBlocks > 1 {
@@ -235,7 +286,7 @@ func (p *product) block(t *tile, a task) {
 	for k0 := 0; k0 < p.k; k0 += p.kBlock {
 		k := min(p.kBlock, p.k-k0)
 		in.depth, in.begun, in.last = t.units(k), k0 > 0, k0+k == p.k
-		t.packT(buf.b[:], p.b, a.j0*p.ldb+k0, p.ldb, a.j1-a.j0, k)
+		t.packT(buf.b[:], b, a.j0*p.ldb+k0, p.ldb, a.j1-a.j0, k)
 		at, along := 0, 0 // of rounded
 		if p.rounded != nil {
 			along = p.kBlocks * t.rows * blockK
@@ -256,7 +307,14 @@ func (p *product) block(t *tile, a task) {
 			if p.kBlocks > 1 {
 				in.sums = buf.sums[(i-a.i0)/t.rows*width:]
 			}
-			t.sweep(p.dst[i*p.ldd+a.j0:], p.ldd, &in)
+			if done == nil {
+				t.sweep(dst[(i-a.i0)*ldd:], ldd, &in)
+				continue
+			}
+			t.sweep(dst, ldd, &in)
+			if in.last {
+				done(i, in.rows)
+			}
 		}
 	}
 }
@@ -270,6 +328,8 @@ type packBuffer struct {
 	// sums are a task's between blocks along the depth: micro-tiles in one piece,
 	// since rows of dst lie mostly a power of two apart, in one set of a cache.
 	sums []float32
+
+	first, second []float32 // results of a pair, blockN apart: a task's, a micro-tile's rows'
 }
 
 var packBuffers = sync.Pool{New: func() any { return new(packBuffer) }}

@@ -1,35 +1,54 @@
 package kernel
 
-// Rounded is the x of several products, rounded to bfloat16 once for all.
+import "fmt"
+
+// Rounded is the x of several products in bfloat16, in the places where they
+// read it.
 type Rounded struct {
 	product
 	tile *tile
-	buf  *[]float32 // of rounded; nil if each product rounds by itself
 }
 
-// RoundBF16 rounds x, m rows of k elements, ldx apart. x must not change until
-// Release. What is large, more than 64 MiB, is left to the products.
-func RoundBF16(x []float32, ldx, m, k int) *Rounded {
-	checkProduct("RoundBF16", nil, 0, x, ldx, Source{}, 0, m, 0, k)
-	r := &Rounded{product: product{x: x, ldx: ldx, m: m, k: k, round: true}, tile: bfloatTile()}
+// RoundedSize returns how many float32 of memory a Rounded of m rows of k
+// elements takes: about half of what they take. It is 0 where there is none, since
+// products of so few rows, in decoding, do not read x in that way.
+func RoundedSize(m, k int) int {
 	if m <= dotsTokens || k == 0 {
-		return r
+		return 0
 	}
+	p, t := product{m: m, k: k}, bfloatTile()
+	p.cutDepth(t)
+	return p.roundedSize(t)
+}
+
+// NewRounded returns a Rounded in mem, which is RoundedSize(m, k) long, not 0.
+// It may be used once Store has written every row.
+func NewRounded(mem []float32, m, k int) *Rounded {
+	if want := RoundedSize(m, k); want == 0 || len(mem) != want {
+		panic(fmt.Sprintf("kernel: NewRounded: %d float32 for %d rows of %d, want %d, and not 0", len(mem), m, k, want))
+	}
+	r := &Rounded{product: product{m: m, k: k, round: true}, tile: bfloatTile()}
 	r.cutDepth(r.tile)
-	if 4*r.roundedSize(r.tile) <= maxRounded {
-		r.buf = takeRoundBuffer()
-		r.roundRows(r.tile, r.buf)
-	}
+	r.rounded = mem
+	r.clearMissing(r.tile)
 	return r
+}
+
+// Store rounds v to the elements of row t from i on, to nearest, ties to even.
+// Different elements may be stored at the same time, but for two neighbours
+// that make up a whole unit of 4 bytes.
+func (r *Rounded) Store(t, i int, v []float32) {
+	if t < 0 || t >= r.m || i < 0 || i+len(v) > r.k {
+		panic(fmt.Sprintf("kernel: Store: %d elements from [%d %d] on, want them within %d × %d", len(v), t, i, r.m, r.k))
+	}
+	r.store(r.tile, t, i, v)
 }
 
 // MatMulT is MatMulTBF16 with r's x, to the same bits.
 func (r *Rounded) MatMulT(dst []float32, ldd int, b Source, ldb, n int) {
-	if r.buf == nil {
-		MatMulTBF16(dst, ldd, r.x, r.ldx, b, ldb, r.m, n, r.k)
-		return
-	}
-	checkProduct("MatMulT", dst, ldd, r.x, r.ldx, b, ldb, r.m, n, r.k)
+	checkProduct("MatMulT", dst, ldd, nil, 0, Source{}, 0, r.m, n, 0)
+	checkProduct("MatMulT", nil, 0, nil, 0, b, ldb, 0, n, r.k)
+	checkBF16("MatMulT", b, n, r.k)
 	p := r.product
 	p.dst, p.ldd, p.b, p.ldb, p.n = dst, ldd, b, ldb, n
 	if n > 0 {
@@ -37,10 +56,14 @@ func (r *Rounded) MatMulT(dst []float32, ldd int, b Source, ldb, n int) {
 	}
 }
 
-// Release gives r's memory back; r must not be used after.
-func (r *Rounded) Release() {
-	if r.buf != nil {
-		roundBuffer.Store(r.buf)
+// MatMulTPair is MatMulTPairBF16 with r's x, to the same bits.
+func (r *Rounded) MatMulTPair(b, c Source, ldb, n int, f PairFunc) {
+	checkPair("MatMulTPair", nil, 0, b, c, ldb, 0, n, r.k)
+	checkBF16("MatMulTPair", b, n, r.k)
+	checkBF16("MatMulTPair", c, n, r.k)
+	p := r.product
+	p.b, p.c, p.ldb, p.n, p.pair = b, c, ldb, n, f
+	if n > 0 {
+		p.runTasks(r.tile)
 	}
-	*r = Rounded{}
 }
