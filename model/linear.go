@@ -169,8 +169,8 @@ type operand struct {
 	rounded *kernel.Rounded // nil: what rounds is rounded by each product
 }
 
-// operand returns memory, of n rows, for an x of products like those of rs. Every
-// row is to be stored before they are.
+// newOperand returns an x of n rows, of undefined content, for products like those
+// of rs.
 func newOperand(st *State, n int, rs ...rows) operand {
 	cols := rs[0].Cols
 	size := kernel.RoundedSize(n, cols)

@@ -10,8 +10,9 @@ type Rounded struct {
 }
 
 // RoundedSize returns how many float32 of memory a Rounded of m rows of k
-// elements takes: about half of what they take. It is 0 where there is none, since
-// products of so few rows, in decoding, do not read x in that way.
+// elements takes: about half as many as they are, or as many where the processor
+// multiplies no bfloat16. It is 0 where there is none, since products of so few
+// rows, in decoding, do not read x in that way.
 func RoundedSize(m, k int) int {
 	if m <= dotsTokens || k == 0 {
 		return 0
