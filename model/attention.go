@@ -80,7 +80,7 @@ func (a *attention) run(st *State, h normed, out *residual, tap Tap) error {
 	if a.gated {
 		both = st.alloc(tokens, a.q.n)
 	}
-	a.attend(st, h, q, both, tap)
+	a.runHeads(st, h, q, both, tap)
 	if a.gated {
 		a.applyGate(q, both)
 	}
@@ -93,8 +93,8 @@ func (a *attention) run(st *State, h normed, out *residual, tap Tap) error {
 	return nil
 }
 
-// attend writes what the heads yield into q.
-func (a *attention) attend(st *State, h normed, q, both tensor.Matrix, tap Tap) {
+// runHeads writes what the heads yield into q.
+func (a *attention) runHeads(st *State, h normed, q, both tensor.Matrix, tap Tap) {
 	defer st.release(st.mark())
 	k, v := st.alloc(q.Rows, a.k.n), st.alloc(q.Rows, a.v.n)
 	x := h.enter(st, tap, a.ins[0], a.q, a.k, a.v)

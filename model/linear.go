@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/kernel"
@@ -172,17 +173,20 @@ type operand struct {
 // newOperand returns an x of n rows, of undefined content, for products like those
 // of rs.
 func newOperand(st *State, n int, rs ...rows) operand {
+	if x, ok := newRounded(st, n, rs); ok {
+		return x
+	}
+	return operand{Matrix: st.alloc(n, rs[0].Cols)}
+}
+
+// newRounded returns a rounded x of n rows, if the products of all of rs can have it.
+func newRounded(st *State, n int, rs []rows) (x operand, ok bool) {
 	cols := rs[0].Cols
 	size := kernel.RoundedSize(n, cols)
-	for _, r := range rs {
-		if !r.rounds() {
-			size = 0
-		}
+	if size == 0 || slices.ContainsFunc(rs, func(r rows) bool { return !r.rounds() }) {
+		return operand{}, false
 	}
-	if size == 0 {
-		return operand{Matrix: st.alloc(n, cols)}
-	}
-	return operand{tensor.Matrix{Rows: n, Cols: cols}, kernel.NewRounded(st.alloc(1, size).Data, n, cols)}
+	return operand{tensor.Matrix{Rows: n, Cols: cols}, kernel.NewRounded(st.alloc(1, size).Data, n, cols)}, true
 }
 
 // store sets elements i and on of row t.
@@ -196,11 +200,12 @@ func (x operand) store(t, i int, v []float32) {
 
 // share returns x for products like those of rs.
 func share(st *State, x tensor.Matrix, rs ...rows) operand {
-	if o := newOperand(st, x.Rows, rs...); o.rounded != nil {
-		eachToken(x.Rows, func(t int) { o.store(t, 0, x.Row(t)) })
-		return o
+	o, ok := newRounded(st, x.Rows, rs)
+	if !ok {
+		return operand{Matrix: x}
 	}
-	return operand{Matrix: x}
+	eachToken(x.Rows, func(t int) { o.store(t, 0, x.Row(t)) })
+	return o
 }
 
 // normed is the RMS norm of the rows of x, computed where it is read; x itself
@@ -229,16 +234,15 @@ func (h normed) share(st *State, rs ...rows) operand {
 	if h.w == nil {
 		return share(st, h.x, rs...)
 	}
-	o := newOperand(st, h.x.Rows, rs...)
-	if o.rounded == nil {
-		normRows(o.Matrix, h.x, h.w, h.eps)
-		return o
+	o, ok := newRounded(st, h.x.Rows, rs)
+	if !ok {
+		return operand{Matrix: h.matrix(st)}
 	}
 	eachTokens(h.x.Rows, func(lo, hi int) {
 		row := make([]float32, h.x.Cols)
 		for t := lo; t < hi; t++ {
 			kernel.RMSNorm(row, h.x.Row(t), h.w, h.eps)
-			o.rounded.Store(t, 0, row)
+			o.store(t, 0, row)
 		}
 	})
 	return o

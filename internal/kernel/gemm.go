@@ -194,15 +194,10 @@ func (p *product) store(t *tile, i, k0 int, v []float32) {
 		at := k0 % p.kBlock
 		n := min(p.kBlock-at, len(v))
 		row := p.rounded[(i/t.rows*p.kBlocks+k0/p.kBlock)*t.rows*blockK+i%t.rows*blockK:][:blockK]
-		if t.perUnit == 2 {
-			to := halves(row)
-			NarrowBF16(to[at:at+n], v[:n])
-			if k0+n == p.k && (at+n)%2 == 1 {
-				to[at+n] = 0 // half a unit stays
-			}
-		} else {
-			roundBF16(row[at:at+n], v[:n])
+		if k0+n == p.k && (at+n)%t.perUnit != 0 {
+			row[t.units(at+n)-1] = 0 // half of it stays
 		}
+		t.round(row, at, v[:n])
 		k0, v = k0+n, v[n:]
 	}
 }

@@ -117,15 +117,22 @@ func (t *tile) loadRows(dst []float32, x []float32, ldx, rows, k int, round bool
 		switch {
 		case r >= rows:
 			clear(row)
-		case t.perUnit == 2:
-			row[units-1] = 0
-			NarrowBF16(halves(row)[:k], x[r*ldx:][:k])
 		case round:
-			roundBF16(row, x[r*ldx:][:k])
+			row[units-1] = 0 // of an odd k, half a unit stays
+			t.round(row, 0, x[r*ldx:][:k])
 		default:
 			copy(row, x[r*ldx:][:k])
 		}
 	}
+}
+
+// round rounds v to elements i and on of a packed row of x.
+func (t *tile) round(row []float32, i int, v []float32) {
+	if t.perUnit == 2 {
+		NarrowBF16(halves(row)[i:][:len(v)], v)
+		return
+	}
+	roundBF16(row[i:][:len(v)], v)
 }
 
 // sweepInput is what one micro-tile's rows are multiplied with.
