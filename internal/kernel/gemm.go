@@ -24,10 +24,9 @@ const (
 
 	transposed = 32 // a multiple of the depth units that tile's transpositions take
 
-	taskRows    = 2048 // rows that share a packed block, unless workers would idle
+	taskRows    = 2048 // at most so many rows share a packed block
 	minTaskRows = 96   // packing b costs about 5/rows of the product
 	minTaskCols = 96
-	tasksAWork  = 2 // of what is left, so many to a worker, to even out their ends
 
 	roundOnce  = 1536    // columns from which rounding x once for all tasks pays
 	slabRows   = 1024    // at least so many rows are rounded at once
@@ -225,31 +224,37 @@ func (p *product) runTasks(t *tile) {
 // task is a block of dst: rows i0 to i1-1, columns j0 to j1-1, at most blockN.
 type task struct{ i0, i1, j0, j1 int }
 
-// tasks cuts dst: into blocks large enough to pay for packing, the last ones
-// smaller, so that no worker waits long for another at the end.
+// tasks cuts dst: into blocks large enough to pay for packing, the last ones with
+// fewer rows, so that no worker waits long for another at the end.
 func (p *product) tasks(t *tile) []task {
 	workers := runtime.GOMAXPROCS(0)
-	down, across := ceil(p.m, taskRows), ceil(p.n, blockN)
-	if workers > 1 {
-		for most := p.m / minTaskRows; down < most && down*across < tasksAWork*workers; {
-			down = min(2*down, most)
-		}
-	}
 	tiles, panels := ceil(p.m, t.rows), ceil(p.n, t.cols)
-	left := down * panels
-	tasks := make([]task, 0, down*(across+1)+4*workers)
-	for i := range down {
+	left := tiles * panels
+	share := func() int {
+		if workers == 1 {
+			return left
+		}
+		return left / workers
+	}
+	var tasks []task
+	bands := ceil(p.m, taskRows) // whose x stays in the last cache
+	for band := range bands {
+		first, end := tiles*band/bands, tiles*(band+1)/bands
+		least := min(minTaskRows/t.rows, end-first)
 		for j := 0; j < panels; {
-			width := blockN / t.cols
-			if workers > 1 {
-				width = max(min(width, left/(tasksAWork*workers)), minTaskCols/t.cols)
+			width := min(max(share()/least, minTaskCols/t.cols), blockN/t.cols, panels-j)
+			for i := first; i < end; {
+				high := max(share()/width, least)
+				if end-i < high+least {
+					high = end - i
+				}
+				tasks = append(tasks, task{
+					i * t.rows, min((i+high)*t.rows, p.m),
+					j * t.cols, min((j+width)*t.cols, p.n),
+				})
+				i, left = i+high, left-high*width
 			}
-			width = min(width, panels-j)
-			tasks = append(tasks, task{
-				tiles * i / down * t.rows, min(tiles*(i+1)/down*t.rows, p.m),
-				j * t.cols, min((j+width)*t.cols, p.n),
-			})
-			j, left = j+width, left-width
+			j += width
 		}
 	}
 	return tasks

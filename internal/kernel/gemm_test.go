@@ -170,6 +170,38 @@ func TestMatMulTDoesNotDependOnWorkers(t *testing.T) {
 	})
 }
 
+// Tasks cover dst once, begin at whole micro-tiles, fit the pack buffer and share
+// a packed block for as many rows as pay, unless x has fewer.
+func TestTasksCoverProductOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, tile := range []*tile{&genericTile, bfloatTile()} {
+		for _, workers := range []int{1, 2, 3, 64} {
+			runtime.GOMAXPROCS(workers)
+			for _, m := range []int{5, 95, 96, 107, 700, 2048, 2049, 5000} {
+				for _, n := range []int{1, 33, 383, 385, 3000} {
+					p := product{m: m, n: n}
+					rows := make([]int, n) // that each column's tasks have so far
+					for _, a := range p.tasks(tile) {
+						if a.i0%tile.rows != 0 || a.j0%tile.cols != 0 || a.j1-a.j0 > blockN || a.j1 > n ||
+							a.i1-a.i0 < min(minTaskRows-tile.rows, m) || a.i1-a.i0 > taskRows+minTaskRows {
+							t.Fatalf("%d × %d, %d workers: task %+v", m, n, workers, a)
+						}
+						for j := a.j0; j < a.j1; j++ {
+							if rows[j] != a.i0 {
+								t.Fatalf("%d × %d, %d workers: task %+v, want its column %d from row %d on", m, n, workers, a, j, rows[j])
+							}
+							rows[j] = a.i1
+						}
+					}
+					if slices.Min(rows) != m || slices.Max(rows) != m {
+						t.Fatalf("%d × %d, %d workers: tasks end between row %d and %d", m, n, workers, slices.Min(rows), slices.Max(rows))
+					}
+				}
+			}
+		}
+	}
+}
+
 // Rounding x in slabs of rows changes nothing.
 func TestMatMulTBF16InSlabs(t *testing.T) {
 	defer func(was int) { maxRounded = was }(maxRounded)
