@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/parallel"
@@ -106,6 +107,10 @@ func (s *KeyValues) head(chunk, head int) (keys, values []float32) {
 // packGrain is the number of elements below which a goroutine does not pay.
 const packGrain = 1 << 14
 
+// headsWidth is how many elements of a row a task packs, about: several heads', so
+// that the processor sees long pieces of memory to read ahead.
+const headsWidth = 1024
+
 // Append adds n tokens, whose keys and values are n × heads·dim.
 func (s *KeyValues) Append(k, v []float32, n int) {
 	width := s.heads * s.dim
@@ -120,45 +125,72 @@ func (s *KeyValues) Append(k, v []float32, n int) {
 	for len(s.chunks)*keyTile < s.tokens {
 		s.chunks = append(s.chunks, s.take())
 	}
-	first, last := from/keyTile, (s.tokens-1)/keyTile
-	grain := max(1, packGrain/(s.dim*min(n, keyTile)))
-	parallel.For((last-first+1)*s.heads, grain, func(lo, hi int) {
-		var p pairs
+	cols := s.tile.cols
+	first, last := from/cols, (s.tokens-1)/cols // panels
+	groups := ceil(width, headsWidth)
+	grain := max(1, packGrain*groups/(width*min(n, cols)))
+	parallel.For((last-first+1)*groups, grain, func(lo, hi int) {
+		p := keyPackers.Get().(*keyPacker)
+		defer keyPackers.Put(p)
 		for i := lo; i < hi; i++ {
-			chunk, head := first+i/s.heads, i%s.heads
-			a, b := max(from, chunk*keyTile), min(s.tokens, (chunk+1)*keyTile)
-			off := (a-from)*width + head*s.dim
-			keys, values := s.head(chunk, head)
-			s.packKeys(keys, k[off:], a-chunk*keyTile, b-a)
-			s.packValues(&p, values, v[off:], a-chunk*keyTile, b-a)
+			panel, group := first+i/groups, i%groups
+			p.pack(s, keyPiece{
+				k: k, v: v, from: from,
+				t0: max(from, panel*cols), t1: min(s.tokens, (panel+1)*cols),
+				h0: s.heads * group / groups, h1: s.heads * (group + 1) / groups,
+			})
 		}
 	})
 }
 
-// packKeys packs n rows of k as the columns of keys from at on.
-func (s *KeyValues) packKeys(keys, k []float32, at, n int) {
-	t, ld := s.tile, s.heads*s.dim
-	depth := t.units(s.dim)
-	var narrow []uint16
+// keyPiece is the keys and values of tokens t0 to t1-1, in one panel, of heads h0
+// to h1-1. The first rows of k and v are token from's.
+type keyPiece struct {
+	k, v           []float32
+	from           int
+	t0, t1, h0, h1 int
+}
+
+// keyPacker holds one worker's buffers.
+type keyPacker struct {
+	pairs
+	narrow []uint16 // keys in bfloat16
+}
+
+var keyPackers = sync.Pool{New: func() any { return new(keyPacker) }}
+
+// pack packs a into s.
+func (p *keyPacker) pack(s *KeyValues, a keyPiece) {
+	t, ld, n := s.tile, s.heads*s.dim, a.t1-a.t0
+	off := (a.t0-a.from)*ld + a.h0*s.dim
+	keys, step := Source{F32: a.k[off:]}, ld
 	if t.perUnit == 2 {
-		narrow = make([]uint16, min(n, t.cols)*s.dim)
+		step = (a.h1 - a.h0) * s.dim
+		if len(p.narrow) < n*step {
+			p.narrow = make([]uint16, n*step)
+		}
+		for r := range n {
+			NarrowBF16(p.narrow[r*step:][:step], a.k[off+r*ld:][:step])
+		}
+		keys = Source{BF16: p.narrow}
 	}
-	for i := 0; i < n; {
-		col := (at + i) % t.cols
-		rows := min(t.cols-col, n-i)
-		src, off, step := Source{F32: k}, i*ld, ld
-		if t.perUnit == 2 {
-			for r := range rows {
-				NarrowBF16(narrow[r*s.dim:][:s.dim], k[(i+r)*ld:][:s.dim])
-			}
-			src, off, step = Source{BF16: narrow}, 0, s.dim
-		}
-		panel := keys[(at+i-col)*depth:][:t.cols*depth]
-		for k0 := 0; k0 < s.dim; k0 += blockK * t.perUnit {
-			part := min(blockK*t.perUnit, s.dim-k0)
-			t.packRows(panel[k0/t.perUnit*t.cols:], col, src, off+k0, step, rows, part)
-		}
-		i += rows
+	for h := a.h0; h < a.h1; h++ {
+		packedKeys, packedValues := s.head(a.t0/keyTile, h)
+		at := (h - a.h0) * s.dim
+		s.packKeys(packedKeys, keys, at, step, a.t0%keyTile, n)
+		s.packValues(&p.pairs, packedValues, a.v[off+at:], a.t0%keyTile, n)
+	}
+}
+
+// packKeys packs n rows of k, from off on, rows ldk apart, as the columns of keys
+// from at on, of one panel.
+func (s *KeyValues) packKeys(keys []float32, k Source, off, ldk, at, n int) {
+	t, depth := s.tile, s.tile.units(s.dim)
+	col := at % t.cols
+	panel := keys[(at-col)*depth:][:t.cols*depth]
+	for k0 := 0; k0 < s.dim; k0 += blockK * t.perUnit {
+		part := min(blockK*t.perUnit, s.dim-k0)
+		t.packRows(panel[k0/t.perUnit*t.cols:], col, k, off+k0, ldk, n, part)
 	}
 }
 
