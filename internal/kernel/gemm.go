@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
 )
@@ -32,6 +33,10 @@ const (
 	slabRows   = 1024    // at least so many rows are rounded at once
 	roundGrain = 1 << 15 // elements below which a goroutine does not pay
 )
+
+// streamBytes is the size of a result from which it is written past the caches,
+// which would not keep it until it is read. Tests lower it.
+var streamBytes = 24 << 20
 
 // maxRounded is how many bytes of rounded x are in memory, about; more goes in
 // slabs of rows. Tests lower it.
@@ -272,13 +277,22 @@ func (p *product) block(t *tile, a task) {
 		return
 	}
 	p.sweeps(t, a, buf, p.b, p.dst[a.i0*p.ldd+a.j0:], p.ldd, nil)
+	if p.streams(t) {
+		storeFence()
+	}
+}
+
+// streams reports whether results go past the caches.
+func (p *product) streams(t *tile) bool {
+	return t.stream != nil && p.pair == nil && 4*p.m*p.n >= streamBytes &&
+		p.ldd%streamAlign == 0 && uintptr(unsafe.Pointer(&p.dst[0]))%(4*streamAlign) == 0
 }
 
 // sweeps writes what a says of the product with b into dst, rows ldd apart. With
 // done it writes each micro-tile's rows into the same place, and calls done with
 // the first of them and their number.
 func (p *product) sweeps(t *tile, a task, buf *packBuffer, b Source, dst []float32, ldd int, done func(i, rows int)) {
-	in := sweepInput{b: buf.b[:], tmp: buf.tmp[:], n: a.j1 - a.j0}
+	in := sweepInput{b: buf.b[:], tmp: buf.tmp[:], n: a.j1 - a.j0, stream: p.streams(t)}
 	width := roundUp(in.n, t.cols) * t.rows // of the sums of a micro-tile's rows
 	if p.kBlocks > 1 {
 		buf.sums = grow(buf.sums, ceil(a.i1-a.i0, t.rows)*width)

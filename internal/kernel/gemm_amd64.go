@@ -12,12 +12,12 @@ import (
 
 var (
 	avx512Tile = tile{
-		rows: 12, cols: 32, perUnit: 1, mul: mul12x32AVX512,
+		rows: 12, cols: 32, perUnit: 1, mul: mul12x32AVX512, stream: stream12x32AVX512,
 		fewRows: 6, few: mul6x32AVX512,
 		lanes: 16, transposeF32: transposeF32AVX512, transposeBF16: transposeBF16AVX512, transposeF16: transposeF16AVX512,
 	}
 	avx512BF16Tile = tile{
-		rows: 12, cols: 32, perUnit: 2, mul: mul12x32BF16AVX512,
+		rows: 12, cols: 32, perUnit: 2, mul: mul12x32BF16AVX512, stream: stream12x32BF16AVX512,
 		fewRows: 6, few: mul6x32BF16AVX512,
 		lanes: 16, transposeF32: transposeF32AVX512,
 	}

@@ -9,15 +9,25 @@ package kernel
 //go:noescape
 func mul12x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
-// mul12x32BF16AVX512 is tile.mul for 12 × 32.
+// stream12x32AVX512 is tile.stream for 12 × 32.
 //
 //go:noescape
-func mul12x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
+func stream12x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // mul6x32AVX512 is tile.mul for 6 × 32.
 //
 //go:noescape
 func mul6x32AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
+
+// mul12x32BF16AVX512 is tile.mul for 12 × 32.
+//
+//go:noescape
+func mul12x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
+
+// stream12x32BF16AVX512 is tile.stream for 12 × 32.
+//
+//go:noescape
+func stream12x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
 
 // mul6x32BF16AVX512 is tile.mul for 6 × 32.
 //
@@ -28,6 +38,9 @@ func mul6x32BF16AVX512(dst *float32, ldd int, from *float32, ldf int, a *float32
 //
 //go:noescape
 func mul6x16AVX2(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)
+
+// storeFence orders what tile.stream has stored before what this goroutine stores later.
+func storeFence()
 
 // transposeF32AVX512 is tile.transposeF32, of any 4-byte units.
 //

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"unsafe"
 )
 
 func sameFloat(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
@@ -200,6 +201,45 @@ func TestTasksCoverProductOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Results written past the caches are the same, wherever dst lies.
+func TestMatMulTStreams(t *testing.T) {
+	defer func(was int) { streamBytes = was }(streamBytes)
+	const m, n, k = 130, 500, 800
+	rng := rand.New(rand.NewPCG(7, 0))
+	x, _ := testSource(rng, "f32", m*k)
+	b, _ := testSource(rng, "bf16", n*k)
+	eachProductLevel(t, func(t *testing.T) {
+		for _, f := range []func([]float32, int, []float32, int, Source, int, int, int, int){MatMulT, MatMulTBF16} {
+			for _, place := range []struct{ offset, ldd int }{{0, 512}, {1, 512}, {0, 501}} {
+				var got [2][]float32
+				for i, bytes := range []int{math.MaxInt, 0} {
+					streamBytes = bytes
+					dst := make([]float32, m*place.ldd+2*streamAlign)
+					got[i] = dst[aligned(dst)+place.offset:][:m*place.ldd]
+					f(got[i], place.ldd, x.F32, k, b, k, m, n, k)
+				}
+				if !slices.EqualFunc(got[0], got[1], sameFloat) {
+					t.Errorf("%+v: streaming changes the result", place)
+				}
+			}
+		}
+		dst := make([]float32, m*512+streamAlign)
+		p := product{dst: dst[aligned(dst):], ldd: 512, m: m, n: n}
+		if tile := floatTile(); p.streams(tile) != (tile.stream != nil) {
+			t.Errorf("streams is %v for an aligned result", p.streams(tile))
+		}
+	})
+}
+
+// aligned returns the first index of s at a line of the caches.
+func aligned(s []float32) int {
+	i := 0
+	for uintptr(unsafe.Pointer(&s[i]))%(4*streamAlign) != 0 {
+		i++
+	}
+	return i
 }
 
 // Rounding x in slabs of rows changes nothing.

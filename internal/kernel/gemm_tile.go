@@ -8,6 +8,9 @@ const (
 	maxTileCols = 32
 )
 
+// streamAlign is the number of float32 in a line of the caches.
+const streamAlign = 16
+
 // tile is a micro-kernel and the layout of what it reads.
 //
 // A depth unit is what one lane of a multiplication takes: a float32, or two
@@ -24,6 +27,11 @@ type tile struct {
 	// where from, which may be dst, is nil for zeros; depth ≥ 1. Meanwhile it
 	// prefetches the depth units of x at next.
 	mul func(dst *float32, ldd int, from *float32, ldf int, a, b *float32, depth int, next *float32)
+
+	// stream is mul with a dst and ldd of whole streamAlign, which it writes past the
+	// caches, without reading the memory there first; nil if none. storeFence must
+	// follow.
+	stream func(dst *float32, ldd int, from *float32, ldf int, a, b *float32, depth int, next *float32)
 
 	// few is mul for fewRows rows, for what is left at the end; nil if none.
 	few     func(dst *float32, ldd int, from *float32, ldf int, a, b *float32, depth int, next *float32)
@@ -144,6 +152,7 @@ type sweepInput struct {
 	depth   int       // units to sum over, and between panels
 	begun   bool      // sums holds those of the blocks before
 	last    bool      // the results go to dst, else to sums
+	stream  bool      // dst by tile.stream, where a whole micro-tile goes there
 	next    nextRows  // what loadRows reads after this
 }
 
@@ -174,6 +183,8 @@ func (t *tile) sweep(dst []float32, ldd int, p *sweepInput) {
 		switch {
 		case !p.last:
 			mul(&p.sums[j*t.rows], t.cols, from, t.cols, &p.a[0], b, p.depth, next)
+		case p.stream && p.rows == t.rows && cols == t.cols:
+			t.stream(&dst[j], ldd, from, t.cols, &p.a[0], b, p.depth, next)
 		case p.rows == height && cols == t.cols:
 			mul(&dst[j], ldd, from, t.cols, &p.a[0], b, p.depth, next)
 		default:

@@ -16,11 +16,13 @@ import (
 func main() {
 	ConstraintExpr("!purego")
 
-	for _, rows := range []int{12, 6} {
-		mulTile(avx512, rows, false)
-		mulTile(avx512, rows, true)
+	for _, bfloat := range []bool{false, true} {
+		mulTile(avx512, 12, bfloat, false)
+		mulTile(avx512, 12, bfloat, true)
+		mulTile(avx512, 6, bfloat, false)
 	}
-	mulTile(avx2, 6, false)
+	mulTile(avx2, 6, false, false)
+	storeFence()
 
 	for _, v := range []*vector{&avx512, &avx2} {
 		transposeF32(*v)

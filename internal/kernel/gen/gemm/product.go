@@ -17,15 +17,18 @@ const unroll = 4
 
 // mulTile generates tile.mul for rows × two vectors. All accumulators stay in
 // registers: 12 × 2 of AVX-512's 32, 6 × 2 of AVX2's 16, which leaves two for b
-// and two or more for broadcast x.
-func mulTile(v vector, rows int, bfloat bool) {
-	kind := ""
+// and two or more for broadcast x. With stream it is tile.stream.
+func mulTile(v vector, rows int, bfloat, stream bool) {
+	field, kind := "mul", ""
+	if stream {
+		field = "stream"
+	}
 	if bfloat {
 		kind = "BF16"
 	}
-	name := fmt.Sprintf("mul%dx%d%s%s", rows, 2*v.lanes, kind, v.name)
+	name := fmt.Sprintf("%s%dx%d%s%s", field, rows, 2*v.lanes, kind, v.name)
 	function(name, "func(dst *float32, ldd int, from *float32, ldf int, a *float32, b *float32, depth int, next *float32)",
-		fmt.Sprintf("%s is tile.mul for %d × %d.", name, rows, 2*v.lanes))
+		fmt.Sprintf("%s is tile.%s for %d × %d.", name, field, rows, 2*v.lanes))
 
 	dst := Load(Param("dst"), reg.RDI).(reg.GPPhysical)
 	ldd := Load(Param("ldd"), reg.RSI).(reg.GPPhysical)
@@ -63,7 +66,9 @@ func mulTile(v vector, rows int, bfloat bool) {
 	CMPQ(from, dst)
 	JEQ(operand.LabelRef("begun"))
 	Label("begin")
-	prefetch(dst, ldd)
+	if !stream {
+		prefetch(dst, ldd)
+	}
 	Label("begun")
 
 	step := func(u int) {
@@ -123,11 +128,23 @@ func mulTile(v vector, rows int, bfloat bool) {
 	Label("write")
 	for r := range rows {
 		for i := range 2 {
-			VMOVUPS(acc[2*r+i], mem(dst, i*v.bytes()))
+			if stream {
+				VMOVNTPS(acc[2*r+i], mem(dst, i*v.bytes()))
+			} else {
+				VMOVUPS(acc[2*r+i], mem(dst, i*v.bytes()))
+			}
 		}
 		if r < rows-1 {
 			ADDQ(ldd, dst)
 		}
 	}
 	ret()
+}
+
+// storeFence generates the end of a run of streamed stores.
+func storeFence() {
+	TEXT("storeFence", NOSPLIT, "func()")
+	Doc("storeFence orders what tile.stream has stored before what this goroutine stores later.")
+	SFENCE()
+	RET()
 }
