@@ -238,13 +238,7 @@ func (h normed) share(st *State, rs ...rows) operand {
 	if !ok {
 		return operand{Matrix: h.matrix(st)}
 	}
-	eachTokens(h.x.Rows, func(lo, hi int) {
-		row := make([]float32, h.x.Cols)
-		for t := lo; t < hi; t++ {
-			kernel.RMSNorm(row, h.x.Row(t), h.w, h.eps)
-			o.store(t, 0, row)
-		}
-	})
+	eachToken(h.x.Rows, func(t int) { o.rounded.StoreNorm(t, h.x.Row(t), h.w, h.eps) })
 	return o
 }
 
@@ -361,17 +355,12 @@ func attentionInputs(ins ...*Input) []*Input {
 
 // eachToken runs f for each of n tokens, on all cores.
 func eachToken(n int, f func(t int)) {
-	eachTokens(n, func(lo, hi int) {
+	const grain = 16 // tokens a task takes: some 64 KiB of activations at width 1024
+	parallel.For(n, grain, func(lo, hi int) {
 		for t := lo; t < hi; t++ {
 			f(t)
 		}
 	})
-}
-
-// eachTokens runs f for n tokens, some at a time, on all cores.
-func eachTokens(n int, f func(lo, hi int)) {
-	const grain = 16 // tokens a task takes: some 64 KiB of activations at width 1024
-	parallel.For(n, grain, f)
 }
 
 // normRows writes the RMS norm of each row of x into dst, which may be x.

@@ -45,6 +45,19 @@ func (r *Rounded) Store(t, i int, v []float32) {
 	r.store(r.tile, t, i, v)
 }
 
+// StoreNorm stores RMSNorm of x, with weights w, as row t.
+func (r *Rounded) StoreNorm(t int, x, w []float32, eps float32) {
+	checkLen("StoreNorm", "x", len(x), r.k)
+	checkLen("StoreNorm", "w", len(w), r.k)
+	var part [1024]float32
+	scale := inverseRMS(x, eps)
+	for i := 0; i < r.k; i += len(part) {
+		n := min(len(part), r.k-i)
+		scaleMul(part[:n], x[i:i+n], w[i:i+n], scale)
+		r.Store(t, i, part[:n])
+	}
+}
+
 // MatMulT is MatMulTBF16 with r's x, to the same bits.
 func (r *Rounded) MatMulT(dst []float32, ldd int, b Source, ldb, n int) {
 	checkProduct("MatMulT", dst, ldd, nil, 0, Source{}, 0, r.m, n, 0)

@@ -45,6 +45,35 @@ func TestRoundedEqualsMatMulTBF16(t *testing.T) {
 	}
 }
 
+// A row that is normed as it is stored is that of RMSNorm.
+func TestStoreNormEqualsRMSNorm(t *testing.T) {
+	rng := rand.New(rand.NewPCG(6, 0))
+	eachProductLevel(t, func(t *testing.T) {
+		for _, k := range []int{1, 31, 1023, 1024, 1025, 2500} {
+			const m = 5
+			x, _ := testSource(rng, "f32", m*k)
+			w, _ := testSource(rng, "f32", k)
+			var mem [2][]float32
+			for i := range mem {
+				mem[i] = make([]float32, RoundedSize(m, k))
+				r := NewRounded(mem[i], m, k)
+				for row := range m {
+					if x := x.F32[row*k:][:k]; i == 0 {
+						y := make([]float32, k)
+						RMSNorm(y, x, w.F32, 0.1)
+						r.Store(row, 0, y)
+					} else {
+						r.StoreNorm(row, x, w.F32, 0.1)
+					}
+				}
+			}
+			if !slices.EqualFunc(mem[0], mem[1], sameFloat) {
+				t.Errorf("k=%d: not the same", k)
+			}
+		}
+	})
+}
+
 // A pair hands over each element of both products once, with the bits of MatMulT
 // and MatMulTBF16, wherever the tasks and slabs are cut.
 func TestPairEqualsTwoProducts(t *testing.T) {

@@ -82,10 +82,19 @@ func RMSNorm(dst, x, w []float32, eps float32) {
 	if len(x) == 0 {
 		return
 	}
+	scaleMul(dst, x, w, inverseRMS(x, eps))
+}
+
+// inverseRMS returns what RMSNorm multiplies x and w with.
+func inverseRMS(x []float32, eps float32) float32 {
 	sum, n := sumSquaresBlocks(x)
 	sum += sumSquaresGeneric(x[n:])
-	r := float32(1 / math.Sqrt(sum/float64(len(x))+float64(eps)))
-	n = scaleMulBlocks(dst, x, w, r)
+	return float32(1 / math.Sqrt(sum/float64(len(x))+float64(eps)))
+}
+
+// scaleMul is dst[i] = x[i]·r·w[i].
+func scaleMul(dst, x, w []float32, r float32) {
+	n := scaleMulBlocks(dst, x, w, r)
 	scaleMulGeneric(dst[n:], x[n:], w[n:], r)
 }
 
