@@ -235,12 +235,7 @@ func (p *product) tasks(t *tile) []task {
 	workers := runtime.GOMAXPROCS(0)
 	tiles, panels := ceil(p.m, t.rows), ceil(p.n, t.cols)
 	left := tiles * panels
-	share := func() int {
-		if workers == 1 {
-			return left
-		}
-		return left / workers
-	}
+	share := func() int { return left / workers }
 	var tasks []task
 	bands := ceil(p.m, taskRows) // whose x stays in the last cache
 	for band := range bands {
@@ -277,9 +272,6 @@ func (p *product) block(t *tile, a task) {
 		return
 	}
 	p.sweeps(t, a, buf, p.b, p.dst[a.i0*p.ldd+a.j0:], p.ldd, nil)
-	if p.streams(t) {
-		storeFence()
-	}
 }
 
 // streams reports whether results go past the caches.
@@ -330,6 +322,9 @@ func (p *product) sweeps(t *tile, a task, buf *packBuffer, b Source, dst []float
 				done(i, in.rows)
 			}
 		}
+	}
+	if in.stream {
+		storeFence()
 	}
 }
 

@@ -57,18 +57,24 @@ func (t *tile) packT(dst []float32, b Source, off, ldb, n, k int) {
 	for j := 0; j < n; j += t.cols {
 		panel := dst[j*depth : (j+t.cols)*depth]
 		rows := min(t.cols, n-j)
-		r := 0
-		for ; t.lanes > 0 && r+t.lanes <= rows; r += t.lanes {
-			t.packLanes(panel, r, b, off+(j+r)*ldb, ldb, k)
-		}
-		for ; r < rows; r++ {
-			t.packColumn(panel, r, b, off+(j+r)*ldb, 0, k)
-		}
-		for ; r < t.cols; r++ {
+		t.packRows(panel, 0, b, off+j*ldb, ldb, rows, k)
+		for r := rows; r < t.cols; r++ {
 			for u := range depth {
 				panel[u*t.cols+r] = 0
 			}
 		}
+	}
+}
+
+// packRows packs n rows of k elements of b, from off on, rows ldb apart, as the
+// columns of a panel from col on.
+func (t *tile) packRows(panel []float32, col int, b Source, off, ldb, n, k int) {
+	r := 0
+	for ; t.lanes > 0 && r+t.lanes <= n; r += t.lanes {
+		t.packLanes(panel, col+r, b, off+r*ldb, ldb, k)
+	}
+	for ; r < n; r++ {
+		t.packColumn(panel, col+r, b, off+r*ldb, 0, k)
 	}
 }
 

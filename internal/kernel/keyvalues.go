@@ -194,18 +194,6 @@ func (s *KeyValues) packKeys(keys []float32, k Source, off, ldk, at, n int) {
 	}
 }
 
-// packRows packs n rows of k elements of b, from off on, rows ldb apart, as the
-// columns of a panel from col on.
-func (t *tile) packRows(panel []float32, col int, b Source, off, ldb, n, k int) {
-	r := 0
-	for ; t.lanes > 0 && r+t.lanes <= n; r += t.lanes {
-		t.packLanes(panel, col+r, b, off+r*ldb, ldb, k)
-	}
-	for ; r < n; r++ {
-		t.packColumn(panel, col+r, b, off+r*ldb, 0, k)
-	}
-}
-
 // packValues packs n rows of v as the rows of values from at on.
 func (s *KeyValues) packValues(p *pairs, values, v []float32, at, n int) {
 	t, ld := s.tile, s.heads*s.dim
