@@ -17,7 +17,7 @@ import (
 	"github.com/crepe-llm/crepe/demo"
 )
 
-// golden is testdata/sampling.json, made by tools/ref_calibration.py.
+// golden is testdata/sampling.json, made by tools/golden_calibration.py.
 type golden struct {
 	Random []struct {
 		Seed          uint64

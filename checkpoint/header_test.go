@@ -16,7 +16,7 @@ import (
 )
 
 // TestGolden reads a file that the Python library has made and checks what
-// that library reads from it; see tools/checkpoint_golden.py.
+// that library reads from it; see tools/golden_checkpoint.py.
 func TestGolden(t *testing.T) {
 	var want struct {
 		Metadata map[string]string

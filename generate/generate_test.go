@@ -101,7 +101,7 @@ func readJSON(t *testing.T, path string, v any) {
 	}
 }
 
-// TestTransformers holds ids and text against transformers' (tools/oracle/generate.py);
+// TestTransformers holds ids and text against transformers' (tools/golden_generate.py);
 // one case grows over the length at which its positions turn otherwise.
 func TestTransformers(t *testing.T) {
 	var cases []struct {

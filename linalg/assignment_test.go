@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestAssignEqualsSciPy: tools/permute_golden.py made the matrices, random and
+// TestAssignEqualsSciPy: tools/golden_permute.py made the matrices, random and
 // degenerate, and their least costs.
 func TestAssignEqualsSciPy(t *testing.T) {
 	text, err := os.ReadFile("testdata/assignment.json")

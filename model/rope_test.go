@@ -76,7 +76,7 @@ func TestRopeLong(t *testing.T) {
 }
 
 // TestRopeEqualsTransformers holds frequencies and scales against those that
-// transformers computes from the same keys (tools/oracle/make_fixture.py).
+// transformers computes from the same keys (tools/golden_rope.py).
 func TestRopeEqualsTransformers(t *testing.T) {
 	var cases []struct {
 		Config  json.RawMessage

@@ -14,7 +14,7 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 )
 
-// TestEqualsNumPy: tools/permute_golden.py made the scores and, by sorting every
+// TestEqualsNumPy: tools/golden_permute.py made the scores and, by sorting every
 // group with every candidate, the orders. Retained scores are float64 in both;
 // gains are float32 here, and no two assignments of these are that near.
 func TestEqualsNumPy(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// testdata/gini.json is made by tools/gini_golden.py. Gini itself equals numpy
+// testdata/gini.json is made by tools/golden_gini.py. Gini itself equals numpy
 // to 1e-9. From weights on, numpy scores in float64 and crepe in float32: each
 // score is off by at most 20·2⁻²⁴, and the coefficient of G ≥ 0.2 by at most
 // 2/G times that, relatively.
@@ -59,7 +59,7 @@ func TestGiniEqualsNumpy(t *testing.T) {
 	}
 }
 
-// testdata/proxies.json is made by tools/spearman_golden.py. Shares are counts;
+// testdata/proxies.json is made by tools/golden_spearman.py. Shares are counts;
 // Gini coefficients are as near as in TestGiniEqualsNumpy.
 func TestProxiesEqualNumpyAndScipy(t *testing.T) {
 	var matrix struct {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// testdata/race.json is made by tools/race_golden.py. The tail of Student's t is
+// testdata/race.json is made by tools/golden_race.py. The tail of Student's t is
 // good to some 1e-12 of itself.
 func TestChancesEqualScipy(t *testing.T) {
 	var cases []struct {

@@ -22,7 +22,7 @@ import (
 	"github.com/crepe-llm/crepe/windows"
 )
 
-// goldenAllocation is what tools/oracle/allocate.py finds on the demo model.
+// goldenAllocation is what tools/golden_allocate.py finds on the demo model.
 type goldenAllocation struct {
 	Method string
 	Params struct {

@@ -286,7 +286,7 @@ func TestMomentsEqualPyTorch(t *testing.T) {
 }
 
 // TestRefinedPerplexityEqualsNumPy refines as a user does, on the goldens' text.
-// The perplexities are those of tools/oracle/refine.py run. A near tie that goes
+// The perplexities are those of tools/oracle_refine.py run. A near tie that goes
 // the other way in a row changes what follows in it, and in later blocks.
 func TestRefinedPerplexityEqualsNumPy(t *testing.T) {
 	read := func(name string) *windows.Set {

@@ -11,7 +11,7 @@ import (
 )
 
 // layer is a Linear of a 7B model: inputs of 64 common directions and noise,
-// with a mean and a scale of each channel. The peer is tools/peers/refine.py.
+// with a mean and a scale of each channel. The peer is tools/peer_refine.py.
 func layer(rows, cols int, gram bool) (*tensor.Weight, *stats.Input, []float32) {
 	rng := rand.New(rand.NewPCG(1, 0))
 	const tokens, ranks = 2048, 64

@@ -124,7 +124,7 @@ func TestNeighbourhoodIsDirectSum(t *testing.T) {
 	}
 }
 
-// goldenMethods are the methods of tools/ref_scores.py.
+// goldenMethods are the methods of tools/golden_scores.py.
 func goldenMethods(t *testing.T) map[string]struct {
 	method string
 	p      score.Params

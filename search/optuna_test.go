@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The functions of tools/optuna_golden.py.
+// The functions of tools/golden_optuna.py.
 var smooth = map[string]func([]float64) float64{
 	"sphere": func(x []float64) float64 {
 		s := 0.0
@@ -37,7 +37,7 @@ var smooth = map[string]func([]float64) float64{
 var middle = []float64{0.3, 0.8, 0.6}
 
 // The best of 60 trials over 20 seeds, against Optuna's (testdata/optuna.json, made
-// by tools/optuna_golden.py). CMA-ES is no worse by a rank-sum test at 1 %, that is
+// by tools/golden_optuna.py). CMA-ES is no worse by a rank-sum test at 1 %, that is
 // with fewer than 287 of the 400 pairs lost (Mann and Whitney, 20 against 20,
 // one-sided). TPE takes each coordinate by itself and is held to a factor of 4.
 func TestAsGoodAsOptuna(t *testing.T) {

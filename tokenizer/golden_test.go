@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// The files of testdata are made by tools/gen_tokenizers.py, which states the
+// The files of testdata are made by tools/golden_tokenizers.py, which states the
 // versions and describes the formats.
 
 func readGzip(t testing.TB, path string) []byte {

@@ -28,7 +28,7 @@ const (
 type table [unicode.MaxRune + 1]class
 
 // classRuns is the table as Hugging Face's library has it, of a newer Unicode
-// than Go's: runs of length and class, varints. See tools/gen_unicode.py.
+// than Go's: runs of length and class, varints. See tools/golden_unicode.py.
 //
 //go:embed classes.bin
 var classRuns []byte

@@ -12,7 +12,7 @@ import (
 )
 
 // Layers of a 7B model: attention and the MLP's last Linear. The peer is
-// tools/peers/sparsegpt.py.
+// tools/peer_sparsegpt.py.
 func benchmarkShapes(b *testing.B, f func(b *testing.B, rows, cols int, g *stats.Gram)) {
 	for _, cols := range []int{4096, 11008} {
 		rng := rand.New(rand.NewPCG(1, 0))

@@ -33,7 +33,7 @@ func openModel(t testing.TB) (*model.Model, *checkpoint.Inventory) {
 }
 
 // TestHarness holds every document's numbers against lm-evaluation-harness on
-// the same model, tokenizer and documents; tools/peers/lm_eval_tasks.py made
+// the same model, tokenizer and documents; tools/golden_tasks.py made
 // both. Its names are TOKENIZER-BOS.
 func TestHarness(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/*.jsonl.gz")

@@ -21,7 +21,7 @@ func eachBenchLevel(b *testing.B, f func(b *testing.B)) {
 }
 
 // BenchmarkGemm has the shapes of LLaMA-2-7B's Linears for 2048 tokens, those
-// of a small model, and one token. tools/peers/gemm.py runs the first against
+// of a small model, and one token. tools/peer_gemm.py runs the first against
 // PyTorch.
 func BenchmarkGemm(b *testing.B) {
 	for _, s := range []struct{ m, n, k int }{

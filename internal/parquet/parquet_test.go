@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// row is row i of the files that tools/parquet_golden.py makes.
+// row is row i of the files that tools/golden_parquet.py makes.
 func row(i int) string {
 	if i%5 == 0 {
 		return ""
@@ -95,7 +95,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// want are the rows that tools/parquet_golden.py writes with nested columns, as
+// want are the rows that tools/golden_parquet.py writes with nested columns, as
 // pyarrow reads them.
 func want(t *testing.T) []map[string]any {
 	t.Helper()

@@ -1,5 +1,5 @@
 // Command decode measures how fast a model continues a text, for
-// tools/peers/forward.py to compare with transformers.
+// tools/peer_forward.py to compare with transformers.
 //
 //	go run ./tools/decode [-compute bf16] [-prompt 32] [-tokens 64] MODEL
 //

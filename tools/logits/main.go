@@ -1,4 +1,4 @@
-// Command logits writes a model's logits for tools/oracle/check_output.py to
+// Command logits writes a model's logits for tools/oracle_output.py to
 // compare with transformers'.
 //
 //	go run ./tools/logits MODEL IDS.safetensors N OUT.safetensors
