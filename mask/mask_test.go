@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,21 +68,29 @@ func TestApplyPanicsOnShape(t *testing.T) {
 func TestVerify(t *testing.T) {
 	const rows, cols = 6, 24
 	for name, target := range map[string]pattern.Target{
-		"have more than 2 that are not zero, against pattern 2:4": {Pattern: pattern.Pattern{Keep: 2, Of: 4}},
-		"have more than 1 that are not zero, against pattern 1:8": {Pattern: pattern.Pattern{Keep: 1, Of: 8}},
-		"has 13 zeros, want at least 14 (60% of 24)":              {Sparsity: sparsity(t, "60%"), Group: pattern.Row},
-		"85 zeros, want at least 86 (60% of 6 × 24)":              {Sparsity: sparsity(t, "60%")},
+		": 1 pruned, want at least 2 (pattern 2:4)":     {Pattern: pattern.Pattern{Keep: 2, Of: 4}},
+		": 6 pruned, want at least 7 (pattern 1:8)":     {Pattern: pattern.Pattern{Keep: 1, Of: 8}},
+		": 13 pruned, want at least 14 (60% of 24)":     {Sparsity: sparsity(t, "60%"), Group: pattern.Row},
+		"85 pruned, want at least 86 (60% of 6 × 24)":   {Sparsity: sparsity(t, "60%")},
+		"84 pruned, want at least 85 (59.5% of 6 × 24)": {Sparsity: sparsity(t, "59.5%")},
+		": 13 pruned, want at least 14 (59.5% of 24)":   {Sparsity: sparsity(t, "59.5%"), Group: pattern.Row, Level: true},
 	} {
 		for _, dtype := range dtypes {
 			w := tensor.NewWeight(dtype, rows, cols)
 			for i, b := 0, w.Bytes(); i < len(b); i++ {
 				b[i] = 0x33 // none is zero
 			}
-			scores := fill("normal", 5, rows*cols)
-			m := mustSelect(t, scores, rows, cols, target)
+			dense := NonZero(w)
+			m := mustSelect(t, fill("normal", 5, rows*cols), rows, cols, target)
 			m.Apply(w)
-			if err := Verify(w, target); err != nil {
+			if err := m.Verify(target, Exactly); err != nil {
+				t.Error(err)
+			}
+			if err := NonZero(w).Verify(target, AtLeast); err != nil {
 				t.Errorf("%v: %v", dtype, err)
+			}
+			if fresh := dense.Without(NonZero(w)); !slices.Equal(fresh.bits, m.bits) || fresh.Verify(target, AtMost) != nil {
+				t.Errorf("%v: %s was pruned, want %s", dtype, grid(fresh), grid(m))
 			}
 			for k := range rows * cols {
 				i, j := k/cols, k%cols
@@ -90,26 +99,83 @@ func TestVerify(t *testing.T) {
 				}
 				at := w.Bytes()[k*dtype.Size() : (k+1)*dtype.Size()]
 				at[len(at)-1] = 0x80 // −0 is a zero too
-				if err := Verify(w, target); err != nil {
+				if err := NonZero(w).Verify(target, AtLeast); err != nil {
 					t.Errorf("%v with −0: %v", dtype, err)
 				}
 				at[len(at)-1] = 0x33
-				err := Verify(w, target)
+				if y, x, extra := NonZero(w).Extra(m); !extra || y != i || x != j {
+					t.Errorf("%v: [%d, %d] beyond the mask (%v), want [%d, %d]", dtype, y, x, extra, i, j)
+				}
+				if target.Level && target.PrunedInRow(i, cols) != 14 {
+					w.Zero(k)
+					continue
+				}
+				err := NonZero(w).Verify(target, AtLeast)
 				if err == nil || !strings.Contains(err.Error(), name) {
 					t.Errorf("%v without the zero at [%d, %d]: error %v, want %q", dtype, i, j, err, name)
 				}
+				if NonZero(w).Verify(target, Exactly) == nil || NonZero(w).Verify(target, AtMost) != nil {
+					t.Errorf("%v without the zero at [%d, %d]: exactly so many, or more", dtype, i, j)
+				}
 				if p := target.Pattern; p.Of != 0 {
 					j -= j % p.Of
-					if want := fmt.Sprintf("weights [%d, %d] to [%d, %d] ", i, j, i, j+p.Of-1); !strings.HasPrefix(err.Error(), want) {
+					if want := fmt.Sprintf("weights [%d, %d] to [%d, %d]: ", i, j, i, j+p.Of-1); !strings.HasPrefix(err.Error(), want) {
 						t.Errorf("error %v, want %s", err, want)
 					}
 					if HoldsNM(w, p) {
 						t.Errorf("%v: HoldsNM without the zero at [%d, %d]", dtype, i, j)
 					}
-				} else if target.Group == pattern.Row && !strings.HasPrefix(err.Error(), fmt.Sprintf("row %d ", i)) {
+				} else if target.Group == pattern.Row && !strings.HasPrefix(err.Error(), fmt.Sprintf("row %d: ", i)) {
 					t.Errorf("error %v, want row %d", err, i)
 				}
 				w.Zero(k)
+			}
+			if _, _, extra := NonZero(w).Extra(m); extra {
+				t.Errorf("%v: something beyond the mask", dtype)
+			}
+		}
+	}
+}
+
+// One weight pruned beside those of a target is more than at most so many, in its
+// group, also where the groups are of columns in another order.
+func TestVerifyAtMost(t *testing.T) {
+	const rows, cols = 6, 24
+	order := rand.New(rand.NewPCG(7, 0)).Perm(cols)
+	nm := pattern.Pattern{Keep: 2, Of: 4}
+	for _, target := range []pattern.Target{
+		{Pattern: nm}, {Sparsity: sparsity(t, "50%")}, {Sparsity: sparsity(t, "50%"), Group: pattern.Row},
+	} {
+		for _, order := range [][]int{nil, order} {
+			if order != nil && target.Pattern != nm {
+				continue
+			}
+			scores := fill("normal", 6, rows*cols)
+			m := mustSelect(t, scores, rows, cols, target)
+			if order != nil {
+				var err error
+				if m, err = SelectIn(scores, rows, cols, nm, order); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := m.Verify(target, AtMost); err != nil {
+				t.Error(err)
+			}
+			for k := range rows * cols {
+				if i, j := k/cols, k%cols; m.Kept(i, j) {
+					m.row(i)[j/64] &^= 1 << (j % 64)
+					err := m.Verify(target, AtMost)
+					if err == nil || !strings.Contains(err.Error(), "want at most") {
+						t.Errorf("%+v, [%d, %d] pruned beside: error %v", target, i, j, err)
+					}
+					if order != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("row %d, columns [", i)) {
+						t.Errorf("error %v, want row %d and its columns", err, i)
+					}
+					m.row(i)[j/64] |= 1 << (j % 64)
+				}
+			}
+			if m.Order = append(m.Order, 3); target.Pattern == nm && m.Verify(target, AtMost) == nil {
+				t.Error("a column that is twice in the order")
 			}
 		}
 	}
@@ -129,7 +195,7 @@ func TestHoldsNM(t *testing.T) {
 			t.Errorf("%v: %v, want %v", p, got, want)
 		}
 	}
-	if err := Verify(w, pattern.Target{Pattern: pattern.Pattern{Keep: 2, Of: 3}}); err == nil {
+	if err := NonZero(w).Verify(pattern.Target{Pattern: pattern.Pattern{Keep: 2, Of: 3}}, AtLeast); err == nil {
 		t.Error("Verify: 8 columns in groups of 3")
 	}
 }

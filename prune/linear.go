@@ -49,6 +49,7 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 	}
 	defer l.Unload()
 	out.Skipped = r.plan.skip[l.Name]
+	var parts []selected
 	switch {
 	case out.Skipped:
 	case r.opt.Masks != nil:
@@ -56,6 +57,7 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 			return out, err
 		}
 		out.Permuted = r.opt.Masks.permuted(l)
+		parts = r.opt.Masks.selected(l)
 	default:
 		method, starved := r.method(l, s)
 		refinement, change := r.plan.refinement(l.Attention), r.plan.resolved.Update
@@ -75,6 +77,7 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 					return out, inPart(part, err)
 				}
 				part.Return(l.W, w)
+				parts = append(parts, selected{part: part, order: out.Permuted[len(out.Permuted)-1].Order})
 				continue
 			}
 			kept, err := r.mask(l, part, w, method, s, &out)
@@ -98,6 +101,7 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 				return out, inPart(part, err)
 			}
 			part.Return(l.W, w)
+			parts = append(parts, selected{part: part, kept: kept})
 			if r.masks != nil {
 				r.masks[l.Name] = append(r.masks[l.Name], kept)
 			}
@@ -109,6 +113,9 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 		return out, nil
 	}
 	defer timed(&r.report.Seconds.Write)()
+	if err := verify(l.W, parts, r.target); err != nil {
+		return out, err
+	}
 	return out, r.w.WriteTensor(l.Name+".weight", l.W.Bytes())
 }
 

@@ -23,15 +23,10 @@ type Masks map[string][]*mask.Mask
 
 // applyTo prunes l, which has masks unless it is left dense.
 func (m Masks) applyTo(l *model.Linear) {
-	masks := m[l.Name]
-	if len(masks) == 1 {
-		masks[0].Apply(l.W)
-		return
-	}
-	for i, k := range masks {
-		part := l.Parts[i].Take(l.W)
-		k.Apply(part)
-		l.Parts[i].Return(l.W, part)
+	for _, s := range m.selected(l) {
+		w := s.part.Take(l.W)
+		s.kept.Apply(w)
+		s.part.Return(l.W, w)
 	}
 }
 
@@ -42,6 +37,19 @@ func (m Masks) apply(l *model.Linear) error {
 	}
 	m.applyTo(l)
 	return nil
+}
+
+// selected returns what m selects of l, part by part.
+func (m Masks) selected(l *model.Linear) []selected {
+	masks := m[l.Name]
+	if len(masks) == 1 {
+		return []selected{{part: model.Part{Hi: l.Rows}, kept: masks[0]}}
+	}
+	var parts []selected
+	for i, k := range masks {
+		parts = append(parts, selected{part: l.Parts[i], kept: k})
+	}
+	return parts
 }
 
 // InMemory prunes one model by several recipes without writing it, to the very

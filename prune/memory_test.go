@@ -43,3 +43,25 @@ func TestMasksInMemoryAreThoseOfRun(t *testing.T) {
 		t.Errorf("error %v, want one that names the first Linear", err)
 	}
 }
+
+// Masks that do not prune what the recipe asks for are refused before anything of
+// the Linear is written.
+func TestMasksOfAnotherTargetAreNotWritten(t *testing.T) {
+	inv, m := openDemo(t)
+	opt := options(t.TempDir())
+	opt.Evaluation = nil
+	more := opt.Recipe
+	more.Sparsity = "60%"
+	var err error
+	if opt.Masks, err = prune.NewInMemory(m, opt.Calibration).Prune(t.Context(), "x", more, noBlock); err != nil {
+		t.Fatal(err)
+	}
+	_, err = prune.Run(t.Context(), inv, m, opt)
+	if want := "block 0: tensor model.layers.0.self_attn.q_proj.weight: mask: 39321 pruned, want 32768 (50% of 256 × 256)"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	opt.Masks, opt.Resume = nil, true
+	if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+		t.Errorf("after the refusal: %v", err)
+	}
+}

@@ -98,14 +98,10 @@ func (p *Permutation) Take(w *tensor.Weight) *tensor.Weight {
 // permuted returns the orders of l's masks; what they retain is not known.
 func (m Masks) permuted(l *model.Linear) []Permutation {
 	var all []Permutation
-	for i, k := range m[l.Name] {
-		p := model.Part{Hi: l.Rows}
-		if len(m[l.Name]) > 1 {
-			p = l.Parts[i]
-		}
-		if k.Order != nil {
-			all = append(all, permutationOf(p))
-			all[len(all)-1].Order = k.Order
+	for _, s := range m.selected(l) {
+		if s.kept.Order != nil {
+			all = append(all, permutationOf(s.part))
+			all[len(all)-1].Order = s.kept.Order
 		}
 	}
 	return all

@@ -6,7 +6,9 @@
 package tensor
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"unsafe"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
@@ -134,6 +136,45 @@ func (w *Weight) Zero(k int) {
 	}
 }
 
+// notZero returns, for four 16-bit numbers, the lowest bit of each that is not
+// zero: its size, with all ones added, carries into the sign's place.
+func notZero(four uint64) uint64 {
+	const size = 0x7fff_7fff_7fff_7fff
+	return (four&size + size) >> 15 & 0x0001_0001_0001_0001
+}
+
+// NonZero sets one bit for each weight of row i:
+//
+//	bit j%64 of dst[j/64] = (W_ij ≠ 0)
+//
+// −0 is 0, NaN is not. len(dst) == ⌈Cols/64⌉; bits past the end are 0.
+func (w *Weight) NonZero(dst []uint64, i int) {
+	if len(dst) != (w.Cols+63)/64 {
+		panic(fmt.Sprintf("tensor: Weight.NonZero: len(dst) = %d for %d columns", len(dst), w.Cols))
+	}
+	clear(dst)
+	lo, hi := i*w.Cols, (i+1)*w.Cols
+	if w.DType == F32 {
+		for j, v := range w.w32[lo:hi] {
+			if v != 0 {
+				dst[j/64] |= 1 << (j % 64)
+			}
+		}
+		return
+	}
+	const gather = 1<<48 | 1<<33 | 1<<18 | 1<<3 // bits 0, 16, 32 and 48 to the four highest places in use
+	row := w.Bytes()[2*lo : 2*hi]
+	j := 0
+	for ; len(row) >= 8; j, row = j+4, row[8:] {
+		dst[j/64] |= notZero(binary.LittleEndian.Uint64(row)) * gather >> 48 << (j % 64)
+	}
+	for ; j < w.Cols; j++ {
+		if w.w16[lo+j]&0x7fff != 0 {
+			dst[j/64] |= 1 << (j % 64)
+		}
+	}
+}
+
 // Zeros returns how many elements are zero; −0 is one.
 func (w *Weight) Zeros() int {
 	n := 0
@@ -145,7 +186,11 @@ func (w *Weight) Zeros() int {
 		}
 		return n
 	}
-	for _, v := range w.w16 {
+	four := w.Bytes()
+	for ; len(four) >= 8; four = four[8:] {
+		n += 4 - bits.OnesCount64(notZero(binary.LittleEndian.Uint64(four)))
+	}
+	for _, v := range w.w16[len(w.w16)-len(four)/2:] {
 		if v&0x7fff == 0 {
 			n++
 		}

@@ -150,6 +150,56 @@ func TestWeightZero(t *testing.T) {
 	})
 }
 
+func TestWeightNonZero(t *testing.T) {
+	eachWeight(t, func(t *testing.T, w *Weight) {
+		for i := range 3 {
+			want := uint64(0)
+			for j := range 5 {
+				if sample[i*5+j].value != 0 {
+					want |= 1 << j
+				}
+			}
+			got := []uint64{math.MaxUint64}
+			if w.NonZero(got, i); got[0] != want {
+				t.Errorf("row %d: %05b, want %05b", i, got[0], want)
+			}
+		}
+		// Every length of a row, with one weight that is not zero, and with one that is.
+		const longest = 140
+		for cols := range longest {
+			one, others := NewWeight(w.DType, 1, cols), NewWeight(w.DType, 1, cols)
+			for i := range others.Bytes() {
+				others.Bytes()[i] = 0x11
+			}
+			for j := range cols {
+				at := (j + 1) * w.DType.Size()
+				one.Bytes()[at-1] = 0x80 // −0
+				set, unset := make([]uint64, (cols+63)/64), make([]uint64, (cols+63)/64)
+				for _, b := range []byte{0x80, 1, 0xff} { // the last byte, then the first
+					if b != 0x80 {
+						one.Bytes()[at-w.DType.Size()] = b
+					}
+					one.NonZero(set, 0)
+					for k := range cols {
+						if got, want := set[k/64]>>(k%64)&1 != 0, k == j && b != 0x80; got != want {
+							t.Fatalf("%d columns, %#x at %d: [%d] not zero: %v", cols, b, j, k, got)
+						}
+					}
+				}
+				clear(one.Bytes())
+				others.Zero(j)
+				others.NonZero(unset, 0)
+				for k := range (cols + 63) / 64 * 64 {
+					if got, want := unset[k/64]>>(k%64)&1 != 0, k < cols && k != j; got != want {
+						t.Fatalf("%d columns, all but %d: [%d] not zero: %v", cols, j, k, got)
+					}
+				}
+				copy(others.Bytes()[at-w.DType.Size():at], []byte{0x11, 0x11, 0x11, 0x11})
+			}
+		}
+	})
+}
+
 func TestWeightSourceAliases(t *testing.T) {
 	eachWeight(t, func(t *testing.T, w *Weight) {
 		s := w.Source()
