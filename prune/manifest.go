@@ -26,7 +26,8 @@ type Manifest struct {
 	Kernels  string            `json:"kernels"` // the processor features used
 	Compute  string            `json:"compute"`
 	Recipe   recipe.Recipe     `json:"recipe"`
-	Inputs   map[string]string `json:"inputs"` // SHA-256 of config and weight files
+	Inputs   map[string]string `json:"inputs"`          // SHA-256 of config and weight files
+	Files    map[string]string `json:"files,omitempty"` // the same of the output's
 	Sparsity Sparsity          `json:"sparsity"`
 
 	Calibration *Text `json:"calibration,omitempty"`
@@ -74,6 +75,10 @@ func (r *runner) commit(hashes map[string]string) error {
 	}
 	if r.plan.resolved.Method.NeedsData {
 		manifest.Calibration = newText(r.opt.Calibration)
+	}
+	var err error
+	if manifest.Files, err = r.hashOutput(); err != nil {
+		return err
 	}
 	text, err := json.MarshalIndent(manifest, "", "  ")
 	if err != nil {

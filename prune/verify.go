@@ -3,6 +3,7 @@ package prune
 import (
 	"fmt"
 
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
@@ -38,4 +39,16 @@ func verify(w *tensor.Weight, parts []selected, t pattern.Target) error {
 		}
 	}
 	return nil
+}
+
+// hashOutput returns the SHA-256 of config and weights as they have been written:
+// what crepe verify finds a changed weight by without the dense model.
+func (r *runner) hashOutput() (map[string]string, error) {
+	inv, err := checkpoint.Open(r.w.Folder())
+	if err != nil {
+		return nil, err
+	}
+	defer inv.Close() // an open file would stop Commit on Windows
+	bar := r.opt.Progress.Start("hash the output", inv.WeightBytes(), "bytes")
+	return inv.Hashes(func(done, _ int64) { bar.Set(done) })
 }
