@@ -128,7 +128,7 @@ func ParsePatterns(list []string) ([]string, error) {
 // at returns the recipe of a row's cell; of a search, without what it finds. Of
 // base it takes what is the same for the whole grid.
 func (r Row) at(base recipe.Recipe, pattern string) recipe.Recipe {
-	c := r.Recipe
+	c := r.Recipe.WithoutDefaults()
 	c.Sparsity, c.Pattern = pattern, ""
 	if strings.Contains(pattern, ":") {
 		c.Sparsity, c.Pattern = "", pattern

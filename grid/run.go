@@ -415,7 +415,7 @@ func (g *runner) ask(ctx context.Context, m *Model, set task.Set) (task.Result, 
 // steps.
 func (g *runner) search(ctx context.Context, row Row, pattern string) (found, error) {
 	started := time.Now()
-	base := g.opt.Base
+	base := g.opt.Base.WithoutDefaults()
 	base.Sparsity, base.Pattern = pattern, ""
 	if strings.Contains(pattern, ":") {
 		base.Sparsity, base.Pattern = "", pattern

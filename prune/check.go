@@ -29,7 +29,7 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 	if err := checkpoint.CheckTarget(opt.Output, inv, opt.Overwrite); err != nil {
 		return err
 	}
-	if err := checkRecipe(opt, p.used(opt)); err != nil {
+	if err := p.checkRecipe(opt); err != nil {
 		return err
 	}
 	dir, err := writable(opt.Output)
@@ -50,7 +50,7 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 }
 
 // checkRecipe keeps a run from writing over a recipe that somebody wrote.
-func checkRecipe(opt Options, used recipe.Recipe) error {
+func (p *Plan) checkRecipe(opt Options) error {
 	path := RecipePath(opt.Output)
 	st, err := os.Stat(path)
 	switch {
@@ -63,9 +63,14 @@ func checkRecipe(opt Options, used recipe.Recipe) error {
 	case opt.Overwrite || opt.Resume:
 		return nil
 	}
-	there, err := recipe.Read(path)
-	if err == nil && there.Equal(used) {
-		return nil
+	if there, err := recipe.Read(path); err == nil {
+		asked, used := p.asked(opt), p.used(opt)
+		if asked.Eval.Windows == 0 { // all: how many those are is not known before the text is read
+			there.Eval.Windows, used.Eval.Windows = 0, 0
+		}
+		if there.Equal(asked) || there.Equal(used) {
+			return nil
+		}
 	}
 	return fmt.Errorf("recipe %s: there is another already: name another output, or replace it with --overwrite", path)
 }

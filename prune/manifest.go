@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -91,17 +92,32 @@ func (r *runner) commit(hashes map[string]string) error {
 	return r.w.Commit(map[string][]byte{ManifestName: append(text, '\n')})
 }
 
-// used returns the recipe as it is carried out: with its defaults, and without
-// what has no part in it.
-func (p *Plan) used(opt Options) recipe.Recipe {
-	used := opt.Recipe.WithDefaults()
+// asked returns the recipe with its defaults, and without what has no part in
+// the run.
+func (p *Plan) asked(opt Options) recipe.Recipe {
+	r := opt.Recipe.WithDefaults()
 	if !p.resolved.Method.NeedsData {
-		used.Calibration = recipe.Calibration{}
+		r.Calibration = recipe.Calibration{}
 	}
 	if opt.Evaluation == nil {
-		used.Eval = recipe.Eval{Source: "none"}
+		r.Eval = recipe.Eval{Source: "none"}
 	}
-	return used
+	return r
+}
+
+// used returns the recipe as it is carried out: what was asked for, with the
+// windows that there are, which may be shorter or fewer.
+func (p *Plan) used(opt Options) recipe.Recipe {
+	r := p.asked(opt)
+	if c := opt.Calibration; c != nil && p.resolved.Method.NeedsData {
+		r.Calibration.Source = cmp.Or(r.Calibration.Source, c.Source)
+		r.Calibration.Samples, r.Calibration.SeqLen = len(c.Tokens), c.SeqLen
+	}
+	if e := opt.Evaluation; e != nil {
+		r.Eval.Source = cmp.Or(r.Eval.Source, e.Source)
+		r.Eval.SeqLen, r.Eval.Windows = e.SeqLen, len(e.Tokens)
+	}
+	return r
 }
 
 func writeRecipe(path string, used recipe.Recipe) error {

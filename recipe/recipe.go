@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -130,6 +132,13 @@ func Parse(data []byte) (Recipe, error) {
 		}
 		return Recipe{}, plain(err)
 	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(data, &tree); err != nil {
+		return Recipe{}, plain(err)
+	}
+	if err := refuseFractions(&tree); err != nil {
+		return Recipe{}, err
+	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return Recipe{}, errors.New("more than one YAML document, want one recipe")
 	}
@@ -140,6 +149,30 @@ func Parse(data []byte) (Recipe, error) {
 		return Recipe{}, err
 	}
 	return r, nil
+}
+
+// wholeNumbers are the keys of fields that are int.
+var wholeNumbers = []string{"version", "kernel", "refine_cycles", "samples", "seqlen", "seed", "windows"}
+
+// refuseFractions returns an error if a whole number is given as a fraction, of
+// which the decoder would take the whole part.
+func refuseFractions(n *yaml.Node) error {
+	for i, child := range n.Content {
+		if err := refuseFractions(child); err != nil {
+			return err
+		}
+		if n.Kind != yaml.MappingNode || i%2 == 0 || child.ShortTag() != "!!float" || !slices.Contains(wholeNumbers, n.Content[i-1].Value) {
+			continue
+		}
+		var v float64
+		if err := child.Decode(&v); err != nil {
+			return plain(err)
+		}
+		if v != math.Trunc(v) {
+			return fmt.Errorf("%s: %s, want a whole number", n.Content[i-1].Value, child.Value)
+		}
+	}
+	return nil
 }
 
 var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
@@ -189,43 +222,4 @@ type Refinement struct {
 	refine.Method
 	Layers refine.Layers
 	Cycles int // exchanges a row at most
-}
-
-// WithDefaults returns r with every field that has a default filled in.
-// Sources and numbers of windows have none here: they depend on the model.
-func (r Recipe) WithDefaults() Recipe {
-	r.Version = Version
-	if r.Method == "" {
-		r.Method = DefaultMethod
-	}
-	if r.Sparsity == "" && r.Pattern == "" {
-		r.Sparsity = DefaultSparsity
-	}
-	if r.Allocate == allocate.Uniform.Name {
-		r.Allocate = ""
-	}
-	if r.Calibration.Samples == 0 {
-		r.Calibration.Samples = DefaultSamples
-	}
-	if r.Calibration.SeqLen == 0 {
-		r.Calibration.SeqLen = DefaultSeqLen
-	}
-	if r.Eval.SeqLen == 0 {
-		r.Eval.SeqLen = DefaultSeqLen
-	}
-	if r.Fused == "" {
-		r.Fused = DefaultFused
-	}
-	if r.Compute == "" {
-		r.Compute = DefaultCompute
-	}
-	if m, err := refine.Lookup(r.Refine); err == nil {
-		if r.RefineLayers == "" {
-			r.RefineLayers = string(m.Layers)
-		}
-		if r.RefineCycles == 0 {
-			r.RefineCycles = m.Cycles
-		}
-	}
-	return r
 }

@@ -70,6 +70,37 @@ func TestRefinementDefaults(t *testing.T) {
 	}
 }
 
+// What is written must not depend on defaults, which may change.
+func TestDefaultsAreFilledIn(t *testing.T) {
+	for text, want := range map[string]string{
+		"method: crepe":                "alpha: 1\nbeta: 1\ngamma: 1\nkernel: 9\npower: 0.5\n",
+		"method: ria":                  "power: 0.5\n",
+		"method: wanda":                "compare: row\n",
+		"allocate: owl":                "owl_lambda: 0.08\nowl_m: 5\n",
+		"allocate: dlp":                "dlp_alpha: 0.15\ndlp_center: mean\n",
+		"allocate: alphapruning":       "alphapruning_epsilon: 0.3\n",
+		"{refine: swaps, alpha: 0.25}": "refine_layers: all\nrefine_cycles: 100\n",
+	} {
+		r, err := Parse([]byte(strings.NewReplacer("{", "{version: 1, ").Replace("{" + strings.Trim(text, "{}") + "}")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		yaml, err := r.WithDefaults().YAML()
+		if err != nil || !strings.Contains(string(yaml), want) {
+			t.Errorf("%s is written as\n%swant %s", text, yaml, want)
+		}
+		if !reflect.DeepEqual(r.WithDefaults().WithoutDefaults().WithDefaults(), r.WithDefaults()) || !r.Equal(r.WithDefaults()) {
+			t.Errorf("%s is not itself with its defaults", text)
+		}
+	}
+	// What was chosen stays where another method comes in.
+	alpha := 0.25
+	r := Recipe{Method: "crepe", Alpha: &alpha}.WithDefaults().WithoutDefaults()
+	if r.Alpha == nil || r.Power != nil || r.Kernel != nil || r.Compare != "" {
+		t.Errorf("%+v, want alpha alone", r)
+	}
+}
+
 func TestEachErrorNamesItsField(t *testing.T) {
 	for text, want := range map[string]string{
 		``:                                 "empty",
@@ -114,6 +145,10 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, calibration: {seqlen: 1}}`:                           "calibration seqlen: 1",
 		`{version: 1, calibration: {seed: -1}}`:                            "calibration seed: -1",
 		`{version: 1, eval: {windows: -1}}`:                                "eval windows: -1",
+		`{version: 1, calibration: {samples: 2.5}}`:                        "samples: 2.5, want a whole number",
+		`{version: 1, kernel: 5.5}`:                                        "kernel: 5.5, want a whole number",
+		`{version: 1.5}`:                                                   "version: 1.5, want a whole number",
+		`{version: 1, refine: dsnot, refine_cycles: 1e-1}`:                 "refine_cycles: 1e-1, want a whole number",
 		`{version: 1, calibration: {samples: 99999999999999999999}}`:       "line 1",
 	} {
 		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -204,6 +204,7 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		if r, err = recipe.Read(f.recipe); err != nil {
 			return r, err
 		}
+		r = r.WithoutDefaults() // those of its method are not for another
 	}
 	given := fl.Changed
 	set := func(name string, dst *string, v string) {
