@@ -21,6 +21,10 @@ type LeftOut struct {
 	Reason string
 }
 
+// HoldsWeights reports whether l is left out because it may hold weights of the
+// model once more.
+func (l LeftOut) HoldsWeights() bool { return l.Reason == reasonCopy || l.Reason == reasonTensors }
+
 // The reasons for leaving something out.
 const (
 	reasonHidden   = "hidden"

@@ -135,7 +135,8 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
   crepe eval ./my-model-60 --data wikitext2 --seqlen 2048
   crepe generate ./my-model-60 --prompt "Once upon a time" --against ./my-model
   crepe compare ./my-model --methods wanda,crepe,pho
-  crepe inspect ./my-model-60`,
+  crepe inspect ./my-model-60
+  crepe verify ./my-model-60 ./my-model`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
@@ -153,7 +154,7 @@ Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\nsee %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newBench(app))
+	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newBench(app))
 	return root
 }
 

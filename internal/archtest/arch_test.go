@@ -53,6 +53,7 @@ var layers = map[string]int{
 	"prune":             7,
 	"internal/bench":    7,
 	"pho":               8,
+	"verify":            8,
 	"grid":              9,
 	"cmd/crepe":         10,
 }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/verify"
+)
+
+// verification is what crepe verify --json prints.
+type verification struct {
+	Folder string `json:"folder"`
+	Dense  string `json:"dense,omitempty"` // as given
+	*verify.Result
+}
+
+func newVerify(a *app) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "verify DIR [DENSE] [flags]",
+		Short: "Check a pruned folder against its crepe.json and its dense model",
+		Long: `Check that DIR, a folder that crepe prune wrote, is what its crepe.json says:
+the SHA-256 of config and weights, and of every Linear the zeros. These are
+counted, and pruned Linears have as many as the recipe asks for: in each group of
+N:M (in the recorded order of the columns), in each row or in the whole, part by
+part where fused matrices were split, block by block where it was allocated.
+
+With DENSE, the MODEL that was pruned: its files have the hashes that crepe.json
+has of the inputs; tensors have its names, types and shapes; what is not pruned
+has its bytes, other files included; weights that are not zero are its weights,
+unless an update changed them; and no more weights were set to zero than asked.
+
+Each finding is a line on stdout. The exit code is 0 if there is none, else 1.
+Perplexity is not measured again: crepe eval does that.`,
+		Example: `  crepe verify demo-crepe-50
+  crepe verify ./sparse ./llama-3.2-1b
+  crepe verify ./sparse org/name --json`,
+		Args: argsBetween(1, 2),
+		RunE: func(c *cobra.Command, args []string) error {
+			dense := ""
+			if len(args) == 2 {
+				dense = args[1]
+			}
+			return a.verify(c.Context(), args[0], dense, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
+	complete(c, nil)
+	return c
+}
+
+func (a *app) verify(ctx context.Context, dir, dense string, asJSON bool) error {
+	meter := a.startMeter()
+	defer meter.finish()
+	o := verify.Options{Progress: meter.update}
+	if dense != "" {
+		client, err := a.newHub(meter)
+		if err != nil {
+			return err
+		}
+		from, err := a.locate(ctx, dense, client)
+		if err != nil {
+			return err
+		}
+		if o.Dense, err = checkpoint.Open(from); err != nil {
+			return err
+		}
+		defer o.Dense.Close()
+	}
+	res, err := verify.Folder(ctx, dir, o)
+	if err != nil {
+		return err
+	}
+	meter.finish()
+	if asJSON {
+		if err := json.NewEncoder(a.stdout).Encode(verification{dir, dense, res}); err != nil {
+			return err
+		}
+	} else {
+		a.showVerification(res, dir, dense)
+	}
+	switch n := len(res.Findings); n {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("%s: 1 finding", dir)
+	default:
+		return fmt.Errorf("%s: %d findings", dir, n)
+	}
+}
+
+// showVerification prints the findings, or what was found to be right.
+func (a *app) showVerification(res *verify.Result, dir, dense string) {
+	for _, f := range res.Findings {
+		fmt.Fprintln(a.stdout, f)
+	}
+	if len(res.Findings) > 0 {
+		return
+	}
+	against := "crepe.json"
+	if res.Files == 0 {
+		against += " (which has no hashes of the weights)"
+	}
+	if dense != "" {
+		against += " and " + dense
+	}
+	fmt.Fprintf(a.stdout, "%s: verified against %s: %d tensors, %.3f %% zeros in %d Linears\n",
+		dir, against, res.Tensors, 100*float64(res.Zeros)/float64(max(res.Weights, 1)), res.Linears)
+}

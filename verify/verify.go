@@ -1,0 +1,197 @@
+// Package verify holds a folder that crepe wrote to its manifest, and to the dense
+// model that it was made from.
+//
+// What has to be zero is worked out here once more, from the recipe and the model's
+// shapes: a check that asked the driver would repeat its mistakes.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// Finding is something that is not as it has to be.
+type Finding struct {
+	Where string `json:"where"` // a file, a tensor or a field of crepe.json
+	What  string `json:"what"`
+}
+
+// String is the finding in a line.
+func (f Finding) String() string { return f.Where + ": " + f.What }
+
+// Result is what was looked at, and what was found.
+type Result struct {
+	Findings []Finding `json:"findings"` // none: everything is as the manifest says
+
+	Tensors int `json:"tensors"` // of the folder
+	Linears int `json:"linears"` // pruned ones
+	Weights int `json:"weights"` // of these
+	Zeros   int `json:"zeros"`   // of these, counted
+
+	Files    int  `json:"files"`    // whose hash was compared; 0: the manifest has none
+	Compared bool `json:"compared"` // with the dense model
+}
+
+// Options say what else a folder is held to.
+type Options struct {
+	Dense    *checkpoint.Inventory // the model that was pruned; nil: not compared
+	Progress progress.Func
+}
+
+// verifier is one check at work.
+type verifier struct {
+	Options
+	dir      string
+	manifest *prune.Manifest
+	resolved recipe.Resolved
+	inv      *checkpoint.Inventory
+	m        *model.Model
+	bar      *progress.Bar
+	result   Result
+}
+
+// Folder checks the output folder dir of a run:
+//
+//   - files: the SHA-256 of config and weights as the manifest has them, and no
+//     weights in another format beside them;
+//   - every Linear: as many zeros as the manifest says; pruned ones at least as many
+//     as the recipe asks for, in each group of N:M (in the recorded order of the
+//     columns), each row or the whole, part by part where fused matrices were split;
+//   - the total sparsity, and each block's share where it was allocated.
+//
+// With the dense model besides:
+//
+//   - its files have the hashes that the manifest has of the inputs;
+//   - tensors have its names, types and shapes, and what is not pruned its bytes;
+//   - unless an update changed them, weights that are not zero are its weights, and
+//     no group has more zeros that the dense model has not than the recipe asks for;
+//   - the other files of its folder are there, byte for byte.
+//
+// It is an error if dir is no model or has no manifest.
+func Folder(ctx context.Context, dir string, o Options) (*Result, error) {
+	v := &verifier{Options: o, dir: dir}
+	var err error
+	if v.manifest, err = readManifest(dir); err != nil {
+		return nil, err
+	}
+	if v.resolved, err = v.manifest.Recipe.Resolve(); err != nil {
+		return nil, fmt.Errorf("%s: recipe: %w", filepath.Join(dir, prune.ManifestName), err)
+	}
+	if v.inv, err = checkpoint.Open(dir); err != nil {
+		return nil, err
+	}
+	defer v.inv.Close()
+	if v.m, err = model.Open(v.inv); err != nil {
+		return nil, err
+	}
+	v.result.Findings, v.result.Tensors = []Finding{}, len(v.inv.Tensors())
+	if err := v.checkFiles(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.checkLinears(ctx); err != nil {
+		return nil, err
+	}
+	if o.Dense != nil {
+		v.result.Compared = true
+		if err := v.compareOthers(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &v.result, nil
+}
+
+func readManifest(dir string) (*prune.Manifest, error) {
+	m, err := prune.ReadManifest(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no %s in it: not a folder that crepe prune wrote", dir, prune.ManifestName)
+	}
+	return m, err
+}
+
+// found notes a finding.
+func (v *verifier) found(where, format string, args ...any) {
+	v.result.Findings = append(v.result.Findings, Finding{where, fmt.Sprintf(format, args...)})
+}
+
+// foundInManifest notes that a field of the manifest is not what it has to be.
+func (v *verifier) foundInManifest(field, format string, args ...any) {
+	v.found(prune.ManifestName+", "+field, format, args...)
+}
+
+// checkFiles holds the hashes of the manifest against those of the files. Weights
+// beside those of the checkpoint are none that a run has written: some loaders would
+// prefer them.
+func (v *verifier) checkFiles(ctx context.Context) error {
+	for _, l := range v.inv.LeftOut() {
+		if l.HoldsWeights() {
+			v.found(l.Path, "%s: not written by crepe", l.Reason)
+		}
+	}
+	if len(v.manifest.Files) > 0 {
+		hashes, err := v.hashes(ctx, v.inv, "hash the output")
+		if err != nil {
+			return err
+		}
+		v.result.Files = len(hashes)
+		v.compareHashes("files", v.manifest.Files, hashes)
+	}
+	if v.Dense == nil {
+		return nil
+	}
+	hashes, err := v.hashes(ctx, v.Dense, "hash the dense model")
+	if err != nil {
+		return err
+	}
+	v.compareHashes("inputs", v.manifest.Inputs, hashes)
+	return nil
+}
+
+func (v *verifier) hashes(ctx context.Context, inv *checkpoint.Inventory, name string) (map[string]string, error) {
+	bar := v.Progress.Start(name, inv.WeightBytes(), "bytes")
+	hashes, err := inv.Hashes(func(done, _ int64) { bar.Set(done) })
+	if err == nil {
+		err = ctx.Err()
+	}
+	return hashes, err
+}
+
+// compareHashes reports where files have other hashes than a field of the manifest.
+func (v *verifier) compareHashes(field string, want, got map[string]string) {
+	whose := ""
+	if field == "inputs" {
+		whose = " of the dense model"
+	}
+	names := maps.Clone(want)
+	maps.Copy(names, got)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		switch {
+		case want[name] == got[name]:
+		case got[name] == "":
+			v.foundInManifest(field, "%s%s is listed, and not there", name, whose)
+		case want[name] == "":
+			v.foundInManifest(field, "%s%s is there, and not listed", name, whose)
+		default:
+			v.foundInManifest(field, "%s%s has SHA-256 %s, want %s", name, whose, short(got[name]), short(want[name]))
+		}
+	}
+}
+
+// short is enough of a hash to tell it from another.
+func short(hash string) string {
+	const digits = 16
+	if len(hash) > digits {
+		return hash[:digits] + "…"
+	}
+	return hash
+}
