@@ -30,8 +30,8 @@ var CRePE = Method{
 //
 // with zeros outside the matrix: a k × k kernel has (k−1)² + 1 elements. N is
 // float32, a tree of additions of numbers that are not negative, at most 9
-// deep, so its relative error is at most 9·2⁻²⁴ (kernel.CrossImportance);
-// all else is as in scoreRIA. With α = β = 1 and γ = 0 the scores have the
+// deep, so its relative error is at most 9·2⁻²⁴ (kernel.CrossImportance), and
+// that of S at most 15·2⁻²⁴; all else is as in scoreRIA. With α = β = 1 and γ = 0 the scores have the
 // bits of RIA's.
 //
 // Sums of r rows are shared between the rows above and below them, and sums of

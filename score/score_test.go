@@ -95,8 +95,9 @@ func neighbourhood(w *tensor.Weight, i, j, r int) float64 {
 
 // The neighbourhood alone (α = β = 0, norms 1) against a direct float64 sum,
 // across the borders of strips and panels, beside outliers of 10⁶ that a
-// difference of sums would not survive: N within 10·2⁻²⁴, the quotient and the
-// product with γ rounded once each, far below the 1e-5 that the method asks for.
+// difference of sums would not survive: N within 9·2⁻²⁴ and the quotient rounded
+// once, far below the 1e-5 that the method asks for. The products with γ and the
+// norm are exact, since both are 1.
 func TestNeighbourhoodIsDirectSum(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 0))
 	for _, shape := range [][2]int{{1, 1}, {1, 40}, {40, 1}, {3, 3}, {11, 11}, {9, 33}, {300, 17}, {12, 4099}, {260, 31}} {
@@ -115,7 +116,7 @@ func TestNeighbourhoodIsDirectSum(t *testing.T) {
 			for i := range rows {
 				for j := range cols {
 					want := math.Abs(float64(w.At(i, j))) / neighbourhood(w, i, j, k/2)
-					if g := float64(got[i*cols+j]); !(math.Abs(g-want) <= 12*eps*want) {
+					if g := float64(got[i*cols+j]); !(math.Abs(g-want) <= 10*eps*want) {
 						t.Fatalf("%v kernel %d [%d, %d]: %v, want %v", shape, k, i, j, g, want)
 					}
 				}
@@ -146,8 +147,8 @@ func goldenMethods(t *testing.T) map[string]struct {
 	return all
 }
 
-// Float64 scores within float32's rounding: at most 10 additions in N, and
-// eight operations and conversions beside; the stored score is rounded too.
+// Float64 scores within float32's rounding: at most 9 additions in N, and six
+// operations and conversions beside; the stored score is rounded too.
 // Masks bit by bit: the script made sure that no limit is near a score.
 func TestGolden(t *testing.T) {
 	stored := golden.Read(t, "testdata/scores.safetensors")
@@ -173,7 +174,7 @@ func TestGolden(t *testing.T) {
 		for name, m := range goldenMethods(t) {
 			key := dtype.String() + "." + name + "."
 			got := mustScore(t, m.method, w, in, m.p)
-			golden.Compare(t, key, got, stored[key+"score"].F32, golden.Tolerance{Rel: 19 * eps})
+			golden.Compare(t, key, got, stored[key+"score"].F32, golden.Tolerance{Rel: 16 * eps})
 			for target, tt := range targets {
 				want, ok := stored[key+target]
 				if !ok {
