@@ -4,22 +4,23 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"hash/crc32"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/golden"
-	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
-	"github.com/crepe-llm/crepe/stats"
-	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -60,24 +61,30 @@ type goldenLinear struct {
 	Loss       float64 // of an update; 0: not measured
 }
 
-// TestMasksEqualPyTorch makes every golden configuration's masks block by
-// block. The near ties are put right in each before it is applied, so that the
-// next block sees what PyTorch's saw and must agree just as strictly.
+// TestMasksEqualPyTorch holds what Run writes to the masks of every golden
+// configuration, without tolerance but for the near ties.
 func TestMasksEqualPyTorch(t *testing.T) {
 	paths, err := filepath.Glob(goldenDir + "/*.json")
 	if err != nil || len(paths) != 29 {
 		t.Fatalf("%d files in %s (%v), want 29", len(paths), goldenDir, err)
 	}
-	ids := golden.Read(t, goldenDir+"/calibration.safetensors")["input_ids"]
+	calibration := goldenWindows(t, "calibration.safetensors")
 	for _, path := range paths {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && !strings.HasSuffix(name, "-50") && !strings.HasSuffix(name, "-2of4") {
 				t.Skip("-short: 50 % and 2:4 only")
 			}
-			testMasks(t, path, rows(ids))
+			testMasks(t, readGolden(t, path), calibration)
 		})
 	}
+}
+
+// goldenWindows reads the ids of a file of the goldens.
+func goldenWindows(t *testing.T, name string) *windows.Set {
+	t.Helper()
+	tokens := rows(golden.Read(t, filepath.Join(goldenDir, name))["input_ids"])
+	return &windows.Set{Source: name, Tokens: tokens, SeqLen: len(tokens[0])}
 }
 
 func rows(ids golden.Tensor) [][]int32 {
@@ -90,64 +97,162 @@ func rows(ids golden.Tensor) [][]int32 {
 	return out
 }
 
-func testMasks(t *testing.T, path string, ids [][]int32) {
-	want := readGolden(t, path)
-	method, err := score.Lookup(want.Method)
+// testMasks prunes the demo model by c. A block whose near ties went another way
+// than PyTorch's is where the comparison would end, since the next block sees
+// another input. The run is then made again on a model whose blocks up to that one
+// are as PyTorch pruned them, and left as they are: so every block sees what
+// PyTorch's saw and must agree just as strictly.
+func testMasks(t *testing.T, c goldenConfig, calibration *windows.Set) {
+	linears := map[string]goldenLinear{}
+	for _, l := range c.Linears {
+		linears[l.Name] = l
+	}
+	dense, m := openDemo(t)
+	from, seen, right := 0, 0, ""
+	for from < m.Blocks() {
+		inv, m := dense, m
+		opt := prune.Options{Recipe: c.recipe(t), Output: filepath.Join(t.TempDir(), "out"), Calibration: calibration}
+		if from > 0 {
+			inv, m = openModel(t, right)
+			opt.Recipe.Skip = fmt.Sprintf(`^model\.layers\.[0-%d]\.`, from-1)
+		}
+		if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+			t.Fatal(err)
+		}
+		out, _ := openModel(t, opt.Output)
+		for same := true; same && from < m.Blocks(); from++ {
+			for _, l := range m.Linears(from) {
+				want := linears[l.Name]
+				got := keptBits(t, out, l, want)
+				if !want.putRight(t, got) {
+					same = false
+				}
+				seen++
+			}
+			if !same && from < m.Blocks()-1 {
+				if right == "" {
+					right = filepath.Join(t.TempDir(), "right")
+					if err := os.CopyFS(right, os.DirFS(dense.Dir())); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for b := range from + 1 {
+					for _, l := range m.Linears(b) {
+						writePruned(t, right, dense, out, l.Name, linears[l.Name])
+					}
+				}
+				t.Logf("near ties of block %d went another way", from)
+			}
+		}
+	}
+	if seen != len(c.Linears) {
+		t.Errorf("%d Linears, want %d", seen, len(c.Linears))
+	}
+}
+
+// recipe returns what Run makes the masks of c by.
+func (c goldenConfig) recipe(t *testing.T) recipe.Recipe {
+	t.Helper()
+	method, err := score.Lookup(c.Method)
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := want.target(t)
-	linears := map[string]goldenLinear{}
-	for _, l := range want.Linears {
-		linears[l.Name] = l
+	r := recipe.Recipe{Method: c.Method}
+	switch {
+	case strings.Contains(c.Pattern, ":"):
+		r.Pattern = c.Pattern
+	case c.Group != method.Group.String():
+		r.Sparsity, r.Compare = c.Pattern, c.Group
+	default:
+		r.Sparsity = c.Pattern
 	}
-	_, m := openDemo(t)
-	st := m.NewState()
-	hidden := make([]tensor.Matrix, len(ids))
-	for i := range ids {
-		hidden[i] = tensor.NewMatrix(len(ids[i]), m.Width())
-		if err := m.Embed(hidden[i], ids[i]); err != nil {
-			t.Fatal(err)
+	if c.Method == "crepe" {
+		r.Alpha, r.Beta, r.Gamma, r.Kernel, r.Power = &c.Alpha, &c.Beta, &c.Gamma, &c.Kernel, &c.Power
+	}
+	return r
+}
+
+// bits are a mask as the goldens' README describes it.
+type bits []byte
+
+// keptBits returns which weights of l are not zero in inv. The demo model has no
+// zero of its own.
+func keptBits(t *testing.T, inv *checkpoint.Inventory, l model.LinearInfo, want goldenLinear) bits {
+	t.Helper()
+	if l.Rows != want.Rows || l.Cols != want.Cols {
+		t.Fatalf("%s: %d × %d, want %d × %d", l.Name, l.Rows, l.Cols, want.Rows, want.Cols)
+	}
+	kept := make(bits, l.Rows*l.Cols/8) // every width is a multiple of 8
+	pruned := 0
+	data := weightBytes(t, inv, l.Name)
+	for k := range l.Rows * l.Cols {
+		if data[2*k] != 0 || data[2*k+1] != 0 { // bfloat16
+			kept[k/8] |= 1 << (k % 8)
+		} else {
+			pruned++
 		}
 	}
-	p := score.Params{Alpha: want.Alpha, Beta: want.Beta, Gamma: want.Gamma, Kernel: want.Kernel, Power: want.Power}
-	if want.Method == "ria" {
-		p = method.Defaults
+	if pruned != want.Pruned {
+		t.Errorf("%s: %d pruned, want %d", l.Name, pruned, want.Pruned)
 	}
-	seen := 0
-	for b := range m.Blocks() {
-		block, err := m.LoadBlock(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		acc := map[*model.Input]*stats.Accumulator{}
-		for _, in := range block.Inputs() {
-			acc[in] = stats.NewAccumulator(in.Linears[0].W.Cols)
-		}
-		for _, x := range hidden {
-			block.Observe(st, x, func(in *model.Input, x tensor.Matrix) { acc[in].Add(x) })
-		}
-		for _, in := range block.Inputs() {
-			for _, l := range in.Linears {
-				scores := make([]float32, l.W.Rows*l.W.Cols)
-				if err := method.Score(scores, l.W, acc[in].Input(len(ids)), p); err != nil {
-					t.Fatal(err)
-				}
-				got, err := mask.Select(scores, l.W.Rows, l.W.Cols, target)
-				if err != nil {
-					t.Fatal(err)
-				}
-				applyGolden(t, l, got, linears[l.Name])
-				seen++
+	return kept
+}
+
+func weightBytes(t *testing.T, inv *checkpoint.Inventory, linear string) []byte {
+	t.Helper()
+	x, ok := inv.Tensor(linear + ".weight")
+	if !ok {
+		t.Fatalf("no Linear %s", linear)
+	}
+	data := make([]byte, x.Size)
+	if err := inv.Read(x, data); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// putRight decides the near ties of kept as PyTorch did and compares the mask with
+// PyTorch's. It reports whether they were so before.
+func (l goldenLinear) putRight(t *testing.T, kept bits) (same bool) {
+	t.Helper()
+	was := slices.Clone(kept)
+	for _, k := range l.NearKept {
+		kept[k/8] |= 1 << (k % 8)
+	}
+	for _, k := range l.NearPruned {
+		kept[k/8] &^= 1 << (k % 8)
+	}
+	if sum := sha256.Sum256(kept); hex.EncodeToString(sum[:]) != l.SHA256 {
+		var differ []int
+		for i := range l.Rows {
+			if byte(crc32.ChecksumIEEE(kept[i*l.Cols/8:(i+1)*l.Cols/8])) != l.RowCRC[i] {
+				differ = append(differ, i)
 			}
 		}
-		for _, x := range hidden {
-			block.Forward(st, x)
-		}
-		block.Release()
+		t.Fatalf("%s: the mask differs outside the near ties, in %d of %d rows: %v", l.Name, len(differ), l.Rows, differ)
 	}
-	if seen != len(want.Linears) {
-		t.Errorf("%d Linears, want %d", seen, len(want.Linears))
+	return slices.Equal(kept, was)
+}
+
+// writePruned writes a Linear into the folder dir as PyTorch pruned it: as it was
+// pruned here, but for the near ties.
+func writePruned(t *testing.T, dir string, dense, out *checkpoint.Inventory, linear string, l goldenLinear) {
+	t.Helper()
+	data, was := weightBytes(t, out, linear), weightBytes(t, dense, linear)
+	for _, k := range l.NearKept {
+		copy(data[2*k:2*k+2], was[2*k:])
+	}
+	for _, k := range l.NearPruned {
+		clear(data[2*k : 2*k+2])
+	}
+	x, _ := dense.Tensor(linear + ".weight")
+	f, err := os.OpenFile(filepath.Join(dir, x.File), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(data, x.Offset)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -168,63 +273,17 @@ func (c goldenConfig) target(t *testing.T) pattern.Target {
 	return target
 }
 
-// applyGolden compares got with want outside the near ties and applies it with
-// the near ties as PyTorch decided them.
-func applyGolden(t *testing.T, l *model.Linear, got *mask.Mask, want goldenLinear) {
-	t.Helper()
-	if l.W.Rows != want.Rows || l.W.Cols != want.Cols {
-		t.Fatalf("%s: %d × %d, want %d × %d", l.Name, l.W.Rows, l.W.Cols, want.Rows, want.Cols)
-	}
-	if got.Pruned() != want.Pruned {
-		t.Errorf("%s: %d pruned, want %d", l.Name, got.Pruned(), want.Pruned)
-	}
-	bits := make([]byte, want.Rows*want.Cols/8) // every width is a multiple of 8
-	for k := range want.Rows * want.Cols {
-		if got.Kept(k/want.Cols, k%want.Cols) {
-			bits[k/8] |= 1 << (k % 8)
-		}
-	}
-	for _, k := range want.NearKept {
-		bits[k/8] |= 1 << (k % 8)
-	}
-	for _, k := range want.NearPruned {
-		bits[k/8] &^= 1 << (k % 8)
-	}
-	if sum := sha256.Sum256(bits); hex.EncodeToString(sum[:]) != want.SHA256 {
-		var differ []int
-		for i := range want.Rows {
-			if byte(crc32.ChecksumIEEE(bits[i*want.Cols/8:(i+1)*want.Cols/8])) != want.RowCRC[i] {
-				differ = append(differ, i)
-			}
-		}
-		t.Fatalf("%s: the mask differs outside the near ties, in %d of %d rows: %v", l.Name, len(differ), want.Rows, differ)
-	}
-	for k := range want.Rows * want.Cols {
-		if bits[k/8]>>(k%8)&1 == 0 {
-			l.W.Zero(k)
-		}
-	}
-}
-
 // TestRunPerplexityEqualsPyTorch prunes as a user does and measures what was
 // written. A near tie that goes the other way moves perplexity by less than
 // 3e-4 (the goldens' README); a wrong mask, sum or order of work by more.
 func TestRunPerplexityEqualsPyTorch(t *testing.T) {
-	read := func(name string) *windows.Set {
-		tokens := rows(golden.Read(t, filepath.Join(goldenDir, name))["input_ids"])
-		return &windows.Set{Source: name, Tokens: tokens, SeqLen: len(tokens[0])}
-	}
-	calibration, evaluation := read("calibration.safetensors"), read("evaluation.safetensors")
+	calibration, evaluation := goldenWindows(t, "calibration.safetensors"), goldenWindows(t, "evaluation.safetensors")
 	for _, name := range []string{"magnitude-50", "wanda-50", "ria-50", "crepe-50", "crepe-70", "wanda-2of4", "crepe-2of4", "crepe-4of8"} {
 		t.Run(name, func(t *testing.T) {
 			want := readGolden(t, filepath.Join(goldenDir, name+".json"))
-			r := recipe.Recipe{Method: want.Method, Sparsity: want.Pattern}
-			if strings.Contains(want.Pattern, ":") {
-				r.Sparsity, r.Pattern = "", want.Pattern
-			}
 			inv, m := openDemo(t)
 			rep, err := prune.Run(t.Context(), inv, m, prune.Options{
-				Recipe: r, Output: filepath.Join(t.TempDir(), "out"), Calibration: calibration, Evaluation: evaluation,
+				Recipe: want.recipe(t), Output: filepath.Join(t.TempDir(), "out"), Calibration: calibration, Evaluation: evaluation,
 			})
 			if err != nil {
 				t.Fatal(err)
