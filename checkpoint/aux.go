@@ -7,6 +7,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // AuxFile is a file that goes to the output byte for byte.
@@ -118,7 +120,7 @@ func isWeightCopy(name string) bool {
 // a folder and would take the dense one. Adapters and the like have names of
 // their own.
 func (inv *Inventory) repeats(name string) bool {
-	f, size, err := openRegular(name)
+	f, size, err := regular.Open(name)
 	if err != nil {
 		return false
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // writeFile writes and syncs a small file of the output.
@@ -26,7 +28,7 @@ func (w *Writer) writeFile(name string, data []byte) error {
 func (w *Writer) copyAux(a AuxFile) error {
 	from := filepath.Join(w.inv.dir, filepath.FromSlash(a.Path))
 	to := filepath.Join(w.Folder(), filepath.FromSlash(a.Path))
-	src, _, err := openRegular(from)
+	src, _, err := regular.Open(from)
 	if err != nil {
 		return err
 	}

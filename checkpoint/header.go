@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -58,6 +59,12 @@ func readHeader(r io.ReaderAt, size int64) (*header, error) {
 	}
 	n := binary.LittleEndian.Uint64(prefix[:])
 	if n > maxHeader {
+		head := make([]byte, min(size, int64(regular.PointerBytes)))
+		if _, err := r.ReadAt(head, 0); err == nil {
+			if err := regular.CheckPointer(head); err != nil {
+				return nil, err
+			}
+		}
 		return nil, fmt.Errorf("header of %d bytes, want at most %d: not a safetensors file, or damaged", n, maxHeader)
 	}
 	if int64(n) > size-8 {
@@ -110,7 +117,12 @@ func parseHeader(text []byte) (*header, error) {
 	return h, s.end()
 }
 
+// parseMetadata reads __metadata__, which null leaves empty, as the safetensors
+// library has it.
 func (h *header) parseMetadata(s *scanner) error {
+	if s.peek() == 'n' {
+		return s.null("__metadata__")
+	}
 	seen := map[string]bool{}
 	return s.object("__metadata__", func(key string) error {
 		if seen[key] {

@@ -23,18 +23,17 @@
 package checkpoint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 const (
@@ -54,7 +53,9 @@ type Inventory struct {
 	files    []weightFile // in the order of the names
 	tensors  []Tensor     // by file, then offset
 	byName   map[string]int
-	index    []member // the index's metadata
+	index    []member          // the index's metadata
+	listed   map[string]string // by tensor, the file that an index says has it
+	warnings []string
 	aux      []AuxFile
 	leftOut  []LeftOut
 	metadata []pair          // __metadata__ of all files
@@ -68,14 +69,16 @@ type weightFile struct {
 	f    *os.File
 }
 
-// Open reads the checkpoint in dir: config.json, the index if there is one,
-// and the header of each safetensors file. Everything that they say about
-// sizes and places is checked here; weights are not read.
+// Open reads the checkpoint in dir: config.json, the index if it is used, and
+// the header of each safetensors file. Everything that they say about sizes and
+// places is checked here; weights are not read.
 //
-// Which files hold weights is said by model.safetensors.index.json. Without it
-// there must be a model.safetensors, or one other *.safetensors alone. Tensors
-// in a shard that the index does not list belong to the checkpoint like the
-// others, since transformers loads whole files.
+// Which files hold weights is decided as transformers does: model.safetensors
+// where there is one, else the files that model.safetensors.index.json names,
+// whole and in the order of their names, of two tensors of one name the later.
+// That an index lists a tensor which no file has, or another file for it, is not
+// an error here: what nothing reads may be missing. A folder with neither may
+// hold one other *.safetensors alone.
 func Open(dir string) (_ *Inventory, err error) {
 	inv := &Inventory{dir: dir, byName: map[string]int{}, metaKeys: map[string]bool{}}
 	defer func() {
@@ -86,29 +89,26 @@ func Open(dir string) (_ *Inventory, err error) {
 	if inv.config, err = inv.readConfig(); err != nil {
 		return nil, err
 	}
-	x, err := readIndex(filepath.Join(dir, indexName))
+	names, x, err := weightFiles(dir)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
 	if x != nil {
-		names = slices.Compact(slices.Sorted(maps.Values(x.file)))
-		inv.index = x.metadata
-	} else if names, err = unindexed(dir); err != nil {
-		return nil, err
+		inv.index, inv.listed = x.metadata, x.file
 	}
 	for _, name := range names {
 		if err := inv.addFile(name, x != nil); err != nil {
 			return nil, err
 		}
 	}
-	if x != nil {
-		if err := inv.checkIndex(x); err != nil {
-			return nil, err
-		}
-	}
+	inv.sortTensors()
 	if len(inv.tensors) == 0 {
 		return nil, fmt.Errorf("%s: no tensor in it", filepath.Join(dir, names[0]))
+	}
+	if x == nil {
+		if err := inv.compareIndexed(); err != nil {
+			return nil, err
+		}
 	}
 	return inv, inv.findAux()
 }
@@ -120,106 +120,17 @@ func (inv *Inventory) readConfig() ([]byte, error) {
 	} else if !st.IsDir() {
 		return nil, fmt.Errorf("%s: a file, want a model's folder", inv.dir)
 	}
-	text, err := readSmall(path, maxConfig)
+	text, err := regular.Read(path, maxConfig)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no %s in it: not a model in Hugging Face format", inv.dir, configName)
+		return nil, strange(inv.dir, fmt.Errorf("%s: no %s in it: not a model in Hugging Face format", inv.dir, configName))
 	}
 	return text, err
-}
-
-func readIndex(path string) (*index, error) {
-	text, err := readSmall(path, maxIndex)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	x, err := parseIndex(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return x, nil
-}
-
-// readSmall reads a regular file of at most limit bytes.
-func readSmall(path string, limit int64) ([]byte, error) {
-	f, size, err := openRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if size > limit {
-		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, size, limit)
-	}
-	text := make([]byte, size)
-	if _, err := io.ReadFull(f, text); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return text, nil
-}
-
-// openRegular opens a file, through links as a Hugging Face cache has them.
-// What is not a regular file is refused unopened: a pipe would block.
-func openRegular(path string) (*os.File, int64, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		if _, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrNotExist) {
-			return nil, 0, fmt.Errorf("%s: a link to a file that is missing: download it again", path)
-		}
-		return nil, 0, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s: not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	if st, err = f.Stat(); err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, st.Size(), nil
-}
-
-// unindexed returns the weight file of a folder without index.
-func unindexed(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	pickle := false
-	for _, e := range entries {
-		name := e.Name()
-		switch {
-		case name == singleName:
-			return []string{name}, nil
-		case strings.HasPrefix(name, "."):
-		case filepath.Ext(name) == ".safetensors":
-			found = append(found, name)
-		case filepath.Ext(name) == ".bin" && strings.HasPrefix(name, "pytorch_model"):
-			pickle = true
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found, nil
-	case len(found) > 1:
-		return nil, fmt.Errorf("%s: %d safetensors files (%s, …) and no %s to say which hold the model", dir, len(found), found[0], indexName)
-	case pickle:
-		return nil, fmt.Errorf("%s: weights in pytorch_model*.bin, want safetensors; convert them with\n"+
-			`  python -c "import sys; from transformers import AutoModelForCausalLM as M; M.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2])" %s %s-safetensors`+
-			"\nand copy the tokenizer's files beside", dir, dir, filepath.Clean(dir))
-	}
-	return nil, fmt.Errorf("%s: no %s, no %s and no other safetensors file in it", dir, singleName, indexName)
 }
 
 // addFile opens a safetensors file and adds its tensors.
 func (inv *Inventory) addFile(name string, indexed bool) error {
 	path := filepath.Join(inv.dir, name)
-	f, size, err := openRegular(path)
+	f, size, err := regular.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && indexed {
 		return fmt.Errorf("%s: missing, though %s names it: download it again", path, indexName)
 	}
@@ -232,10 +143,12 @@ func (inv *Inventory) addFile(name string, indexed bool) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	for _, t := range h.tensors {
-		if i, twice := inv.byName[t.Name]; twice {
-			return fmt.Errorf("%s: tensor %q is in %s too", path, t.Name, inv.tensors[i].File)
-		}
 		t.File = name
+		if i, twice := inv.byName[t.Name]; twice {
+			inv.warn("tensor %s is in %s and in %s: the latter's is taken, as transformers takes it", t.Name, inv.tensors[i].File, name)
+			inv.tensors[i] = t
+			continue
+		}
 		inv.byName[t.Name] = len(inv.tensors)
 		inv.tensors = append(inv.tensors, t)
 	}
@@ -248,19 +161,35 @@ func (inv *Inventory) addFile(name string, indexed bool) error {
 	return nil
 }
 
-// checkIndex checks that each tensor is where the index says.
-func (inv *Inventory) checkIndex(x *index) error {
-	path := filepath.Join(inv.dir, indexName)
-	for _, name := range x.names {
-		t, ok := inv.Tensor(name)
-		if !ok {
-			return fmt.Errorf("%s: tensor %q is not in %s", path, name, x.file[name])
-		}
-		if t.File != x.file[name] {
-			return fmt.Errorf("%s: tensor %q is not in %s but in %s", path, name, x.file[name], t.File)
-		}
+// sortTensors puts the tensors in the order of files and offsets, in which
+// addFile has left them but for those of a name that an earlier file had.
+func (inv *Inventory) sortTensors() {
+	slices.SortStableFunc(inv.tensors, func(a, b Tensor) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Size, b.Size))
+	})
+	for i, t := range inv.tensors {
+		inv.byName[t.Name] = i
 	}
-	return nil
+}
+
+func (inv *Inventory) warn(format string, args ...any) {
+	inv.warnings = append(inv.warnings, inv.dir+": "+fmt.Sprintf(format, args...))
+}
+
+// Warnings returns what about the folder may surprise its user: a line each.
+func (inv *Inventory) Warnings() []string { return slices.Clone(inv.warnings) }
+
+// Absent says, of a tensor that no file has, what the index has to say of it: ""
+// if nothing.
+func (inv *Inventory) Absent(name string) string {
+	switch file := inv.listed[name]; {
+	case file == "":
+		return ""
+	case inv.files[0].name == singleName:
+		return fmt.Sprintf("%s lists it, but %s is read, as transformers reads it", indexName, singleName)
+	default:
+		return fmt.Sprintf("%s lists it in %s", indexName, file)
+	}
 }
 
 // Dir returns the folder as it was given to Open.

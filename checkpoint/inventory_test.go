@@ -96,25 +96,26 @@ func TestOpenRefuses(t *testing.T) {
 		{"no tensor", map[string]string{singleName: string(withHeader("{}", 0))}, []string{singleName, "no tensor"}},
 		{"broken", map[string]string{singleName: file[:len(file)-1]}, []string{singleName, "truncated"}},
 		{"missing shard", map[string]string{"a.safetensors": file, indexName: `{"weight_map": {"embed": "a.safetensors", "x": "gone.safetensors"}}`}, []string{"gone.safetensors", "missing", indexName}},
-		{"tensor not in its file", map[string]string{"a.safetensors": file, indexName: mapped("absent", "a.safetensors")}, []string{indexName, `"absent"`, "not in a.safetensors"}},
-		{"tensor in another file", map[string]string{
-			"a.safetensors": string(safetensorsFile(t, 1, blocks[:1])), "b.safetensors": string(safetensorsFile(t, 1, blocks[1:])),
-			indexName: `{"weight_map": {"embed": "b.safetensors", "0.q": "a.safetensors"}}`}, []string{`"embed"`, "not in b.safetensors but in a.safetensors"}},
-		{"tensor in two files", map[string]string{"a.safetensors": file, "b.safetensors": file, indexName: `{"weight_map": {"embed": "a.safetensors", "0.q": "b.safetensors"}}`}, []string{"b.safetensors", `"embed"`, "a.safetensors too"}},
 		{"outside: parent", map[string]string{indexName: mapped("embed", "../a.safetensors")}, []string{"same folder", "../a.safetensors"}},
 		{"outside: absolute", map[string]string{indexName: mapped("embed", "/etc/passwd")}, []string{"same folder"}},
 		{"outside: windows", map[string]string{indexName: mapped("embed", `..\a.safetensors`)}, []string{"same folder"}},
 		{"outside: drive", map[string]string{indexName: mapped("embed", `C:a.safetensors`)}, []string{"same folder"}},
 		{"outside: dots", map[string]string{indexName: mapped("embed", "..")}, []string{"same folder"}},
-		{"a folder", map[string]string{"a.safetensors/x": "", indexName: mapped("embed", "a.safetensors")}, []string{"not a regular file"}},
+		{"a folder", map[string]string{"a.safetensors/x": "", indexName: mapped("embed", "a.safetensors")}, []string{"a.safetensors: a folder, want a regular file"}},
 		{"empty name", map[string]string{indexName: mapped("embed", "")}, []string{"same folder"}},
 		{"index of nothing", map[string]string{indexName: `{"weight_map": {}}`}, []string{"no tensor in weight_map"}},
 		{"index without map", map[string]string{indexName: `{}`}, []string{"no tensor in weight_map"}},
-		{"index not JSON", map[string]string{indexName: "version https://git-lfs.github.com/spec/v1"}, []string{indexName, "want '{'"}},
+		{"index not JSON", map[string]string{indexName: "model"}, []string{indexName, "want '{'"}},
 		{"index with a tensor twice", map[string]string{indexName: `{"weight_map": {"a": "x", "a": "y"}}`}, []string{`"a" is there twice`}},
 		{"index with two maps", map[string]string{indexName: `{"weight_map": {"a": "x"}, "weight_map": {}}`}, []string{"is there twice"}},
 		{"index nested", map[string]string{indexName: `{"metadata": {"a": ` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`}, []string{"nested deeper"}},
 		{"config too large", map[string]string{singleName: file, configName: strings.Repeat(" ", maxConfig+1)}, []string{configName, "want at most"}},
+		{"a pointer for a shard", map[string]string{"a.safetensors": lfsPointer, indexName: mapped("embed", "a.safetensors")}, []string{"a.safetensors", "Git LFS pointer", "git lfs pull"}},
+		{"a pointer for the weights", map[string]string{singleName: lfsPointer}, []string{singleName, "git lfs pull"}},
+		{"a pointer for the index", map[string]string{indexName: lfsPointer}, []string{indexName, "git lfs pull"}},
+		{"a pointer for the config", map[string]string{singleName: file, configName: lfsPointer}, []string{configName, "git lfs pull"}},
+		{"an adapter", map[string]string{"adapter_model.safetensors": file, "adapter_config.json": `{"base_model_name_or_path": "org/base"}`}, []string{"an adapter", `"org/base"`, "merge"}},
+		{"gguf", map[string]string{"model-Q4_K_M.gguf": "GGUF"}, []string{singleName, `"model-Q4_K_M.gguf"`, "llama.cpp's format"}},
 		{"file is a number", map[string]string{indexName: `{"weight_map": {"a": 1}}`}, []string{"begin a string"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -134,12 +135,86 @@ func TestOpenRefuses(t *testing.T) {
 		_, err := Open(filepath.Join(dir, configName))
 		wantError(t, err, "want a model's folder")
 	})
+	t.Run("an adapter without config", func(t *testing.T) {
+		dir := folder(t, map[string]string{"adapter_model.safetensors": file, "adapter_config.json": `{}`})
+		os.Remove(filepath.Join(dir, configName))
+		_, err := Open(dir)
+		wantError(t, err, "an adapter", "its base model")
+	})
+	t.Run("the folder above", func(t *testing.T) {
+		_, err := Open(filepath.Dir(folder(t, map[string]string{singleName: file})))
+		wantError(t, err, "no config.json", `in its folder "model"`)
+	})
 	t.Run("no config", func(t *testing.T) {
 		dir := folder(t, map[string]string{singleName: file})
 		os.Remove(filepath.Join(dir, configName))
 		_, err := Open(dir)
 		wantError(t, err, "no config.json")
 	})
+}
+
+// lfsPointer is what git leaves in a file's place where Git LFS is not installed.
+const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 386976\n"
+
+// TestWhichFileHoldsTheWeights: as transformers 5.24 chooses
+// (modeling_utils, _get_resolved_checkpoint_files; checked by
+// tools/weights_golden.py).
+func TestWhichFileHoldsTheWeights(t *testing.T) {
+	whole, other := string(safetensorsFile(t, 1, blocks)), string(safetensorsFile(t, 2, blocks))
+	index := func(files ...string) string {
+		var entries []string
+		for i, s := range blocks {
+			entries = append(entries, fmt.Sprintf("%q: %q", s.name, files[min(i, len(files)-1)]))
+		}
+		return `{"weight_map": {` + strings.Join(entries, ", ") + `}}`
+	}
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		from  string // the file that 1.q is read from
+		warn  string // part of the only warning; "": none
+	}{
+		{"a stale index of files that are gone", map[string]string{singleName: whole, indexName: index("gone.safetensors")}, singleName, ""},
+		{"a stale index that is broken", map[string]string{singleName: whole, indexName: "{"}, singleName, ""},
+		{"two sets that differ", map[string]string{singleName: whole, "a.safetensors": other, indexName: index("a.safetensors")},
+			singleName, "model.safetensors and the 1 files of model.safetensors.index.json hold two different models (embed differs): model.safetensors is read"},
+		{"two sets alike", map[string]string{singleName: whole, "a.safetensors": whole, indexName: index("a.safetensors")}, singleName, ""},
+		{"an index of the single file", map[string]string{singleName: whole, indexName: index(singleName)}, singleName, ""},
+		{"an index that lists what nothing has", map[string]string{"a.safetensors": whole,
+			indexName: `{"weight_map": {"absent": "a.safetensors", "embed": "a.safetensors"}}`}, "a.safetensors", ""},
+		{"an index that names another file", map[string]string{
+			"a.safetensors": string(safetensorsFile(t, 1, blocks[:2])), "b.safetensors": string(safetensorsFile(t, 1, blocks[2:])),
+			indexName: index("b.safetensors", "a.safetensors")}, "b.safetensors", ""},
+		{"a tensor in two files", map[string]string{
+			"a.safetensors": whole, "b.safetensors": string(safetensorsFile(t, 2, blocks[3:4])),
+			indexName: index("b.safetensors", "a.safetensors")}, "b.safetensors", "tensor 1.q is in a.safetensors and in b.safetensors: the latter's is taken"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inv := open(t, folder(t, c.files))
+			x, ok := inv.Tensor("1.q")
+			if !ok || x.File != c.from || len(inv.Tensors()) != len(blocks) {
+				t.Fatalf("1.q in %q among %d tensors, want it in %s among %d", x.File, len(inv.Tensors()), c.from, len(blocks))
+			}
+			file := c.files[c.from]
+			if got := read(t, inv, "1.q"); string(got) != file[x.Offset:x.Offset+x.Size] {
+				t.Errorf("1.q: other bytes than those of %s", c.from)
+			}
+			switch w := inv.Warnings(); {
+			case c.warn == "" && len(w) > 0, c.warn != "" && (len(w) != 1 || !strings.Contains(w[0], c.warn)):
+				t.Errorf("warnings %q, want %q", w, c.warn)
+			}
+		})
+	}
+}
+
+// TestMetadataNull: as the safetensors library reads it.
+func TestMetadataNull(t *testing.T) {
+	inv := open(t, folder(t, map[string]string{singleName: string(withHeader(`{"__metadata__":null,"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1))}))
+	if len(inv.Tensors()) != 1 || len(inv.metadata) != 0 {
+		t.Errorf("tensors %v, metadata %v, want one and none", inv.Tensors(), inv.metadata)
+	}
+	_, err := Open(folder(t, map[string]string{singleName: string(withHeader(`{"__metadata__":nil}`, 0))}))
+	wantError(t, err, "__metadata__")
 }
 
 // cacheOf returns a folder of links to files elsewhere, as the snapshots of a

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -143,6 +144,16 @@ func (s *scanner) uint(where string) (int64, error) {
 		}
 	}
 	return v, nil
+}
+
+// null consumes the word null.
+func (s *scanner) null(where string) error {
+	const word = "null"
+	if !bytes.HasPrefix(s.data[s.pos:], []byte(word)) {
+		return s.errorf("%s, want an object or null as %s", s.found(), where)
+	}
+	s.pos += len(word)
+	return nil
 }
 
 // str reads a string.

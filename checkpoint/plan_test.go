@@ -128,10 +128,11 @@ func TestPlanMetadata(t *testing.T) {
 // TestPlanNameTaken: a file that would lie where the output's weights go.
 func TestPlanNameTaken(t *testing.T) {
 	files := sharded(t)
-	files[singleName] = string(safetensorsFile(t, 9, []spec{{"other", tensor.F32, []int{1}}}))
-	p := plan(t, open(t, folder(t, files)), 0)
-	if len(p.LeftOut) != 1 || p.LeftOut[0].Path != singleName {
-		t.Errorf("left out %v, want %s", p.LeftOut, singleName)
+	const taken = "model-00001-of-00003.safetensors"
+	files[taken] = string(safetensorsFile(t, 9, []spec{{"other", tensor.F32, []int{1}}}))
+	p := plan(t, open(t, folder(t, files)), 300)
+	if len(p.Shards) != 3 || len(p.LeftOut) != 1 || p.LeftOut[0].Path != taken {
+		t.Errorf("%d shards, left out %v, want 3 and %s", len(p.Shards), p.LeftOut, taken)
 	}
 }
 

@@ -112,7 +112,7 @@ func TestPipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Open(dir)
-	wantError(t, err, singleName, "not a regular file")
+	wantError(t, err, singleName, "a pipe, want a regular file")
 }
 
 // BenchmarkRead is the measurement behind reading with pread: a copy out of a

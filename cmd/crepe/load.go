@@ -44,6 +44,9 @@ func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, err
 	if o.inv, err = checkpoint.Open(o.dir); err != nil {
 		return nil, err
 	}
+	for _, line := range o.inv.Warnings() {
+		a.warn("%s", line)
+	}
 	if o.m, err = model.Open(o.inv); err != nil {
 		o.inv.Close()
 		return nil, err
