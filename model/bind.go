@@ -32,7 +32,11 @@ func (b *binder) find(name string, shape ...int) (checkpoint.Tensor, bool) {
 	b.bound[name] = true
 	t, ok := b.inv.Tensor(name)
 	if !ok {
-		b.errs = append(b.errs, fmt.Errorf("tensor %s: missing, want shape %v", name, shape))
+		err := fmt.Errorf("tensor %s: missing, want shape %v", excerpt(name), shape)
+		if listed := b.inv.Absent(name); listed != "" {
+			err = fmt.Errorf("%w (%s)", err, listed)
+		}
+		b.errs = append(b.errs, err)
 		return t, false
 	}
 	if !slices.Equal(t.Shape, shape) {
@@ -117,13 +121,24 @@ type partSize struct {
 	rows int
 }
 
-// err returns what was wrong, the first few of it.
+// err returns what was wrong, the first few of it, in one line.
 func (b *binder) err() error {
 	const most = 8
-	if n := len(b.errs); n > most {
-		b.errs = append(b.errs[:most], fmt.Errorf("and %d more", n-most))
+	var said []string
+	for _, err := range b.errs {
+		if line := err.Error(); !slices.Contains(said, line) {
+			said = append(said, line)
+		}
 	}
-	return errors.Join(b.errs...)
+	switch n := len(said); {
+	case n == 0:
+		return nil
+	case n == 1:
+		return b.errs[0]
+	case n > most:
+		said = append(said[:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return errors.New(strings.Join(said, "; "))
 }
 
 // pool keeps the memory of weights for the next of the same type and size, so

@@ -1,6 +1,11 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+)
 
 // Config is what config.json says of a decoder, in either spelling
 // (transformers 4 or 5), with the defaults of its class.
@@ -19,6 +24,8 @@ type Config struct {
 	Tied         bool    // the embedding is the head where no head is stored
 
 	class                     *class
+	named                     string // by architectures, where that is another; "" where not
+	prefix                    string // of the tensors but the head's: "model."
 	qkvBias, outBias, mlpBias bool
 	qkNorm                    bool    // heads of q and k are normed before they are turned
 	windows                   []int   // [Blocks] keys that a query sees, itself included; 0 for all
@@ -43,30 +50,27 @@ const (
 )
 
 // ParseConfig reads config.json. It refuses, naming the key, a class that is
-// not registered, sizes that cannot be, and every known switch that changes
-// the computation and that the class does not implement.
+// not registered, sizes that cannot be, and settings that the class of
+// transformers has and that are not implemented here. Keys that the class does not
+// read change nothing, whatever they say, as in transformers.
 func ParseConfig(data []byte) (*Config, error) {
 	k, err := parseKeys(data)
 	if err != nil {
 		return nil, err
 	}
-	names := k.texts("architectures")
-	if *k.err == nil && len(names) != 1 {
-		k.failf("architectures", "one name of: %s", known())
-	}
+	cl := k.class()
 	if *k.err != nil {
 		return nil, *k.err
 	}
-	cl := classes[names[0]]
-	if cl == nil {
-		return nil, fmt.Errorf("architecture %q is not known; known: %s", names[0], known())
+	c := &Config{Architecture: cl.name, class: cl, prefix: cl.tensors()}
+	if names := k.texts("architectures"); len(names) == 1 && names[0] != cl.name {
+		c.named = excerpt(names[0])
 	}
-	c := &Config{Architecture: cl.name, class: cl}
+	k.refuseEncoded()
 	if k, err = cl.text(k); err != nil {
 		return nil, err
 	}
 	c.readSizes(k, cl.defaults)
-	k.refuseSwitches(cl.name, cl.reads)
 	cl.checkActivation(k)
 	c.windows = make([]int, c.Blocks)
 	c.scoreDim = float64(c.HeadDim)
@@ -80,6 +84,45 @@ func ParseConfig(data []byte) (*Config, error) {
 		return nil, *k.err
 	}
 	return c, nil
+}
+
+// class returns the class of a config: that of its model_type, as transformers
+// goes by it; where there is none, that which architectures names.
+func (k *keys) class() *class {
+	const byType, byName = "model_type", "architectures"
+	if k.set(byType) {
+		name := k.textOr(byType, "")
+		for _, cl := range classes {
+			if cl.modelType == name {
+				return cl
+			}
+		}
+		k.failf(byType, "one of: %s", knownTypes())
+		return nil
+	}
+	names := k.texts(byName)
+	if *k.err == nil && len(names) != 1 {
+		k.failf(byName, "one name of: %s", known())
+	}
+	if *k.err != nil {
+		return nil
+	}
+	cl := classes[names[0]]
+	if cl == nil {
+		*k.err = fmt.Errorf("architecture %q is not known; known: %s", excerpt(names[0]), known())
+	}
+	return cl
+}
+
+// findPrefix leaves out "model." where the tensors of inv have no such prefix: a
+// model that was saved without its head, as an embedding model is, names them so.
+func (c *Config) findPrefix(inv *checkpoint.Inventory) {
+	const norm = "norm.weight"
+	bare := strings.TrimPrefix(c.prefix, "model.")
+	_, whole := inv.Tensor(c.prefix + norm)
+	if _, found := inv.Tensor(bare + norm); found && !whole {
+		c.prefix = bare
+	}
 }
 
 // defaults are the values a class takes for keys that are missing.
@@ -142,28 +185,39 @@ const (
 	slidingAttention = "sliding_attention"
 )
 
-// setWindows gives the blocks that layer_types calls sliding, or by default
-// those that slides says, a window of the given number of keys.
-func (c *Config) setWindows(k *keys, window int, slides func(block int) bool) {
+// setWindows gives the blocks that slides says a window of that many keys; 0 is none.
+func (c *Config) setWindows(window int, slides func(block int) bool) {
+	for i := range c.windows {
+		if slides(i) {
+			c.windows[i] = window
+		}
+	}
+}
+
+// setWindowsByType is setWindows for a class that reads layer_types: where these
+// stand there, the blocks that they call sliding have the window.
+func (c *Config) setWindowsByType(k *keys, window int, slides func(block int) bool) {
 	types := k.texts("layer_types")
-	if types != nil && len(types) != c.Blocks {
+	if types == nil {
+		c.setWindows(window, slides)
+		return
+	}
+	if len(types) != c.Blocks {
 		k.failf("layer_types", "%d names, one a block", c.Blocks)
 		return
 	}
-	for i := range c.windows {
-		slide := window > 0 && slides(i)
-		if types != nil {
-			slide = types[i] == slidingAttention
-			if !slide && types[i] != fullAttention {
-				k.failf("layer_types", "%s or %s, not %q", fullAttention, slidingAttention, types[i])
-			}
-		}
-		if !slide {
-			continue
-		}
-		if window == 0 {
+	for i, name := range types {
+		switch {
+		case name == fullAttention:
+		case name != slidingAttention:
+			k.failf("layer_types", "%s or %s, not %q", fullAttention, slidingAttention, excerpt(name))
+		case window == 0:
 			k.failf("layer_types", "%s everywhere: no sliding_window is in use", fullAttention)
+		default:
+			c.windows[i] = window
 		}
-		c.windows[i] = window
 	}
 }
+
+// everyBlock is the argument of setWindows for a class whose blocks are alike.
+func everyBlock(int) bool { return true }

@@ -3,46 +3,53 @@ package model
 // Gemma 2 and 3, text: zero-centred norms before and after each branch, gelu,
 // scaled embeddings, blocks with and without a window in turn.
 
-var gemmaSwitches = []string{"sliding_window", "layer_types", "attn_logit_softcapping", "final_logit_softcapping"}
-
 func init() {
 	register(&class{
-		name:     "Gemma2ForCausalLM",
-		defaults: defaults{kvHeads: 4, headDim: 256, maxPositions: 8192, normEps: 1e-6, ropeTheta: 1e4, tied: true},
-		reads:    gemmaSwitches, gelu: true, zeroCentred: true, scaledEmbed: true,
+		name:      "Gemma2ForCausalLM",
+		modelType: "gemma2",
+		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 8192, normEps: 1e-6, ropeTheta: 1e4, tied: true},
+		gelu:      true, zeroCentred: true, scaledEmbed: true,
 		configure: func(k *keys, c *Config) {
-			c.readGemma(k, 50, 30)
-			c.setWindows(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return i%2 == 0 })
+			c.readGemma(k, 30)
+			c.scoreCap = softCap(k, "attn_logit_softcapping", 50)
+			c.setWindowsByType(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return i%2 == 0 })
 		},
 		block: gemmaBlock,
 	})
 	register(&class{
-		name:     "Gemma3ForCausalLM",
-		defaults: defaults{kvHeads: 4, headDim: 256, maxPositions: 131072, normEps: 1e-6, ropeTheta: 1e6, tied: true},
-		reads:    gemmaSwitches, gelu: true, zeroCentred: true, scaledEmbed: true,
+		name:      "Gemma3ForCausalLM",
+		modelType: "gemma3_text",
+		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 131072, normEps: 1e-6, ropeTheta: 1e6, tied: true},
+		gelu:      true, zeroCentred: true, scaledEmbed: true,
 		configure: func(k *keys, c *Config) {
-			c.readGemma(k, 0, 0)
+			c.readGemma(k, 0)
 			c.qkNorm = true
+			if k.boolOr("use_bidirectional_attention", false) {
+				k.failf("use_bidirectional_attention", "false: attention here is causal")
+			}
 			pattern := k.sizeOr("sliding_window_pattern", 6, maxBlocks)
-			c.setWindows(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return (i+1)%pattern != 0 })
+			c.setWindowsByType(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return (i+1)%pattern != 0 })
 		},
 		rotary: gemma3Rotary,
 		block:  gemmaBlock,
 	})
 }
 
-// readGemma reads what Gemma 2 and 3 share. A cap that is absent has the
-// class's default, one that is null is none.
-func (c *Config) readGemma(k *keys, scoreCap, logitCap float64) {
-	softCap := func(name string, def float64) float32 {
-		if k.present(name) && !k.set(name) || !k.present(name) && def == 0 {
-			return 0
-		}
-		return float32(k.positiveOr(name, def))
-	}
-	c.scoreCap = softCap("attn_logit_softcapping", scoreCap)
-	c.logitCap = softCap("final_logit_softcapping", logitCap)
+// readGemma reads what Gemma 2 and 3 share.
+func (c *Config) readGemma(k *keys, logitCap float64) {
+	c.qkvBias = k.boolOr("attention_bias", false)
+	c.outBias = c.qkvBias
+	c.logitCap = softCap(k, "final_logit_softcapping", logitCap)
 	c.scoreDim = k.positiveOr("query_pre_attn_scalar", 256)
+}
+
+// softCap reads a cap: one that is absent has the class's default, one that is
+// null is none. (Gemma 3 has a key for scores too, which transformers does not use.)
+func softCap(k *keys, name string, def float64) float32 {
+	if k.present(name) && !k.set(name) || !k.present(name) && def == 0 {
+		return 0
+	}
+	return float32(k.positiveOr(name, def))
 }
 
 // gemma3Rotary reads rotary settings for full and sliding blocks: by layer
@@ -57,12 +64,15 @@ func gemma3Rotary(k *keys, c *Config) {
 		}
 		for name, r := range map[string]*rope{fullAttention: c.rope, slidingAttention: c.localRope} {
 			if of := in.object(name); of != nil {
-				r.read(k, of, c)
+				r.read(of, of, c)
 			}
 		}
 	}
 	if in := k.object("rope_scaling"); in != nil {
-		c.rope.read(k, in, c)
+		if in.set("type") && !in.set("rope_type") {
+			in.failf("type", "rope_type: transformers does not read the older name here")
+		}
+		c.rope.read(in, in, c)
 	}
 }
 

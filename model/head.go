@@ -42,7 +42,7 @@ func (m *Model) HeadBytes() int64 { return m.head.Size }
 func (m *Model) loadHead(rows int) (*Head, error) {
 	b := m.binder()
 	b.read = true
-	norm := b.norm(m.Config.class.tensors()+"norm.weight", m.Config.Width)
+	norm := b.norm(m.Config.prefix+"norm.weight", m.Config.Width)
 	if err := b.err(); err != nil {
 		return nil, err
 	}

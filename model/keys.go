@@ -3,10 +3,15 @@ package model
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/crepe-llm/crepe/internal/pyjson"
 )
 
 // keys reads the values of one JSON object of config.json. It keeps the first
@@ -20,7 +25,11 @@ type keys struct {
 
 func parseKeys(data []byte) (*keys, error) {
 	k := &keys{err: new(error)}
-	if err := json.Unmarshal(data, &k.raw); err != nil {
+	if err := pyjson.Unmarshal(data, &k.raw); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return nil, fmt.Errorf("%s, want an object", wrong.Value)
+		}
 		return nil, err
 	}
 	if k.raw == nil {
@@ -43,16 +52,32 @@ func (k *keys) failf(name, format string, args ...any) {
 
 // clip shortens a value for an error.
 func clip(raw []byte) string {
-	const most = 60
 	var b bytes.Buffer
 	if json.Compact(&b, raw) != nil {
 		b.Reset()
 		b.Write(raw)
 	}
-	if b.Len() > most {
-		return string(bytes.ToValidUTF8(b.Bytes()[:most], nil)) + "…"
+	return excerpt(b.String())
+}
+
+// excerpt returns the beginning of a text, without what would do something to a
+// terminal.
+func excerpt(s string) string {
+	const most = 60 // bytes
+	cut := len(s) > most
+	if cut {
+		s = strings.ToValidUTF8(s[:most], "")
 	}
-	return b.String()
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+	if cut {
+		s += "…"
+	}
+	return s
 }
 
 // present reports whether the key stands there, be it with null.
@@ -175,46 +200,50 @@ func (k *keys) object(name string) *keys {
 	return in
 }
 
-// switches are keys that change what a model computes unless they hold the
-// value of neutral. A class names those that it reads; a checkpoint whose
-// config turns on another is refused, since ignoring it would prune and
-// measure a different model.
-var switches = []struct {
-	name    string
-	neutral func(k *keys, name string) bool
-}{
-	{"quantization_config", unset},
-	{"compression_config", unset},
-	{"attention_bias", off},
-	{"qkv_bias", off},
-	{"mlp_bias", off},
-	{"lm_head_bias", off},
-	{"use_qk_norm", off},
-	{"sliding_window", unset},
-	{"use_sliding_window", off},
-	{"layer_types", func(k *keys, name string) bool {
-		return !slices.ContainsFunc(k.texts(name), func(s string) bool { return s != fullAttention })
-	}},
-	{"attn_logit_softcapping", unset},
-	{"final_logit_softcapping", unset},
-	{"logit_scale", one},
-	{"use_bidirectional_attention", off},
-	{"attn_output_gate", off},
-	{"shared_expert_intermediate_size", unset},
-	{"output_gate_type", func(k *keys, name string) bool {
-		return slices.Contains([]string{"swish", "silu"}, k.textOr(name, "silu")) // two names of one function
-	}},
+// refuseEncoded fails on keys by which weights are not what they seem, with the
+// tool that opens them.
+func (k *keys) refuseEncoded() {
+	if q := k.object("quantization_config"); q != nil {
+		q.refuseQuantized()
+	}
+	if c := k.object("compression_config"); c != nil {
+		c.refuseCompressed()
+	}
+	if k.set("transformers_weights") {
+		k.failf("transformers_weights", "none: name the file model.safetensors and remove the key")
+	}
 }
 
-func unset(k *keys, name string) bool { return !k.set(name) }
-func off(k *keys, name string) bool   { return !k.boolOr(name, false) }
-func one(k *keys, name string) bool   { return k.positiveOr(name, 1) == 1 }
+// refuseQuantized fails on all but a format that leaves weights as they are.
+func (q *keys) refuseQuantized() {
+	method := q.textOr("quant_method", "")
+	switch {
+	case method == "compressed-tensors":
+		q.refuseCompressed()
+	case method == "" && q.set("bits") && q.set("group_size"):
+		q.failf("bits", "none: weights quantized by MLX; prune the model that they were made from")
+	case method == "":
+		q.failf("quant_method", "none: quantized weights; prune the model that they were made from")
+	default:
+		q.failf("quant_method", "none: weights quantized by %s; prune the model that they were made from", excerpt(method))
+	}
+}
 
-// refuseSwitches fails on the first switch that is on and not in reads.
-func (k *keys) refuseSwitches(class string, reads []string) {
-	for _, s := range switches {
-		if !slices.Contains(reads, s.name) && !s.neutral(k, s.name) {
-			k.failf(s.name, "none: %s here does not implement it", class)
+// refuseCompressed fails on a configuration of compressed-tensors but where it
+// only records that weights were pruned, and stores them dense.
+func (q *keys) refuseCompressed() {
+	const decompress = "dense: load it with transformers and compressed-tensors, and save it decompressed"
+	if format := q.textOr("format", "dense"); format != "dense" {
+		q.failf("format", decompress)
+	}
+	for _, name := range []string{"quantization_config", "config_groups"} {
+		if in, any := q.raw[name]; any && !slices.Contains([]string{"null", "{}"}, string(in)) {
+			q.failf(name, "none: quantized weights; prune the model that they were made from")
+		}
+	}
+	if s := q.object("sparsity_config"); s != nil {
+		if format := s.textOr("format", "dense"); format != "dense" {
+			s.failf("format", decompress)
 		}
 	}
 }

@@ -4,9 +4,9 @@ package model
 // else is published as a Llama.
 func init() {
 	register(&class{
-		name:     "LlamaForCausalLM",
-		defaults: defaults{maxPositions: 2048, normEps: 1e-6, ropeTheta: 1e4},
-		reads:    []string{"attention_bias", "mlp_bias"},
+		name:      "LlamaForCausalLM",
+		modelType: "llama",
+		defaults:  defaults{maxPositions: 2048, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkvBias = k.boolOr("attention_bias", false)
 			c.outBias = c.qkvBias

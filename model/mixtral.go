@@ -4,11 +4,11 @@ package model
 // chosen weights always sum to 1.
 func init() {
 	register(&class{
-		name:     "MixtralForCausalLM",
-		defaults: defaults{kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-5, ropeTheta: 1e6},
-		reads:    []string{"sliding_window"},
+		name:      "MixtralForCausalLM",
+		modelType: "mixtral",
+		defaults:  defaults{kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-5, ropeTheta: 1e6},
 		configure: func(k *keys, c *Config) {
-			c.setWindows(k, k.sizeOr("sliding_window", 0, maxPositions), func(int) bool { return true })
+			c.setWindows(k.sizeOr("sliding_window", 0, maxPositions), everyBlock)
 			c.experts = experts{count: k.sizeOr("num_local_experts", 8, maxExperts), inner: c.Intermediate, renormalise: true}
 			c.experts.readUsed(k, 2)
 		},

@@ -46,6 +46,7 @@ func Open(inv *checkpoint.Inventory) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(inv.Dir(), "config.json"), err)
 	}
+	config.findPrefix(inv)
 	m := &Model{Config: config, inv: inv, pool: &pool{free: map[poolKey][]*tensor.Weight{}}}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", inv.Dir(), err)
@@ -59,7 +60,7 @@ func (m *Model) Blocks() int { return m.Config.Blocks }
 // Width returns the width of the hidden states.
 func (m *Model) Width() int { return m.Config.Width }
 
-func (m *Model) layers() string { return m.Config.class.tensors() + "layers." }
+func (m *Model) layers() string { return m.Config.prefix + "layers." }
 
 func (m *Model) binder() *binder {
 	return &binder{
@@ -79,18 +80,22 @@ func (m *Model) bind(b *binder, i int) *decoder {
 func (m *Model) check() error {
 	b := m.binder()
 	m.embed, m.head = m.findEmbedding(b)
-	b.find(m.Config.class.tensors()+"norm.weight", m.Config.Width)
+	b.find(m.Config.prefix+"norm.weight", m.Config.Width)
 	for i := 0; i < m.Config.Blocks && len(b.errs) == 0; i++ {
 		m.bind(b, i)
 	}
 	if len(b.errs) > 0 {
 		return b.err() // of the first block that has any
 	}
+	named := ""
+	if m.Config.named != "" {
+		named = fmt.Sprintf(" (architectures says %s, but model_type %s, by which transformers goes)", m.Config.named, m.Config.class.modelType)
+	}
 	for _, t := range m.inv.Tensors() {
 		ours := strings.HasPrefix(t.Name, m.layers()) || strings.HasPrefix(t.Name, "lm_head.")
 		if ours && !b.bound[t.Name] && !ignorable(t.Name) {
-			b.errs = append(b.errs, fmt.Errorf("%s: tensor %s: not known to %s with %d blocks and these settings",
-				t.File, t.Name, m.Config.Architecture, m.Config.Blocks))
+			b.errs = append(b.errs, fmt.Errorf("%s: tensor %s: not known to %s with %d blocks and these settings%s",
+				t.File, excerpt(t.Name), m.Config.Architecture, m.Config.Blocks, named))
 		}
 	}
 	return b.err()
@@ -100,7 +105,7 @@ func (m *Model) check() error {
 // used also where the config ties it: it is equal to the embedding, or
 // meant not to be. Where both are one and only lm_head is stored, it is both.
 func (m *Model) findEmbedding(b *binder) (embed, head checkpoint.Tensor) {
-	embedName, headName := m.Config.class.tensors()+"embed_tokens.weight", "lm_head.weight"
+	embedName, headName := m.Config.prefix+"embed_tokens.weight", "lm_head.weight"
 	c := m.Config
 	_, hasEmbed := m.inv.Tensor(embedName)
 	_, hasHead := m.inv.Tensor(headName)

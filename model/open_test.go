@@ -160,6 +160,56 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestErrorsAreOneLine: several missing tensors, and a tied embedding that is
+// missing once.
+func TestErrorsAreOneLine(t *testing.T) {
+	_, err := tryOpen(t, variant(t, "qwen2", func(_ map[string]any, ts map[string]*rawTensor) {
+		for name := range ts {
+			delete(ts, name)
+		}
+		ts["x"] = &rawTensor{"F32", []int{1}, make([]byte, 4)}
+	}))
+	if err == nil || strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), "embed_tokens.weight: missing") != 1 {
+		t.Errorf("error %v, want one line that names the embedding once", err)
+	}
+}
+
+// TestAnotherClass: transformers goes by model_type, and leaves Qwen2's biases
+// unread; here they are not known, and the error says why.
+func TestAnotherClass(t *testing.T) {
+	_, err := tryOpen(t, variant(t, "qwen2", func(config map[string]any, _ map[string]*rawTensor) { config["model_type"] = "llama" }))
+	if err == nil || !strings.Contains(err.Error(), "architectures says Qwen2ForCausalLM, but model_type llama, by which transformers goes") {
+		t.Errorf("error %v, want one that names both", err)
+	}
+}
+
+// TestNamesWithoutPrefix: transformers finds them too (Qwen3-Embedding).
+func TestNamesWithoutPrefix(t *testing.T) {
+	dir := variant(t, "qwen2", func(_ map[string]any, ts map[string]*rawTensor) {
+		for name, r := range maps.Clone(ts) {
+			delete(ts, name)
+			ts[strings.TrimPrefix(name, "model.")] = r
+		}
+	})
+	m, err := tryOpen(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := m.Linears(1)[0]; l.Name != "layers.1.self_attn.q_proj" {
+		t.Errorf("the first Linear of block 1 is %s", l.Name)
+	}
+	whole, err := tryOpen(t, filepath.Join(fixturesDir, "qwen2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := sequences(golden.Read(t, filepath.Join(fixturesDir, "qwen2", "golden.safetensors"))["input_ids"])[0]
+	got := logits(t, m, []tensor.Matrix{run(t, m, m.NewState(), ids, []int{len(ids)})})
+	want := logits(t, whole, []tensor.Matrix{run(t, whole, whole.NewState(), ids, []int{len(ids)})})
+	if !slices.Equal(got, want) {
+		t.Error("other logits than with the prefix")
+	}
+}
+
 func TestOldRotaryFrequenciesAreIgnored(t *testing.T) {
 	dir := variant(t, "llama-mha", func(_ map[string]any, ts map[string]*rawTensor) {
 		ts["model.layers.0.self_attn.rotary_emb.inv_freq"] = &rawTensor{"F32", []int{8}, make([]byte, 32)}

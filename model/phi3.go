@@ -5,11 +5,12 @@ package model
 func init() {
 	register(&class{
 		name:      "Phi3ForCausalLM",
+		modelType: "phi3",
 		defaults:  defaults{maxPositions: 4096, normEps: 1e-5, ropeTheta: 1e4, ropeOriginal: 4096},
-		reads:     []string{"sliding_window", "partial_rotary_factor"},
+		turnsPart: true,
 		ropeNames: []string{"su", "yarn"},
 		configure: func(k *keys, c *Config) {
-			c.setWindows(k, k.sizeOr("sliding_window", 0, maxPositions), func(int) bool { return true })
+			c.setWindows(k.sizeOr("sliding_window", 0, maxPositions), everyBlock)
 		},
 		block: func(c *Config, b *binder, i int) *decoder {
 			return preNorm(c, b, newFusedAttention(c, b, i), newFusedMLP(c, b))

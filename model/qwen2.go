@@ -3,12 +3,12 @@ package model
 // Qwen2 and Qwen2.5: Llama with biases on q, k and v, always.
 func init() {
 	register(&class{
-		name:     "Qwen2ForCausalLM",
-		defaults: defaults{kvHeads: 32, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
-		reads:    []string{"sliding_window", "use_sliding_window", "layer_types"},
+		name:      "Qwen2ForCausalLM",
+		modelType: "qwen2",
+		defaults:  defaults{kvHeads: 32, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkvBias = true
-			c.setWindows(k, qwenWindow(k), qwenSlides(k))
+			c.setWindowsByType(k, qwenWindow(k), qwenSlides(k))
 		},
 		block: preNormBlock,
 	})

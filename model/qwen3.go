@@ -4,14 +4,14 @@ package model
 // to that of the hidden states.
 func init() {
 	register(&class{
-		name:     "Qwen3ForCausalLM",
-		defaults: defaults{kvHeads: 32, headDim: 128, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
-		reads:    []string{"attention_bias", "sliding_window", "use_sliding_window", "layer_types"},
+		name:      "Qwen3ForCausalLM",
+		modelType: "qwen3",
+		defaults:  defaults{kvHeads: 32, headDim: 128, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkNorm = true
 			c.qkvBias = k.boolOr("attention_bias", false)
 			c.outBias = c.qkvBias
-			c.setWindows(k, qwenWindow(k), qwenSlides(k))
+			c.setWindowsByType(k, qwenWindow(k), qwenSlides(k))
 		},
 		block: preNormBlock,
 	})

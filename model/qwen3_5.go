@@ -10,18 +10,16 @@ import (
 // model's keys in text_config and its tensors under model.language_model.
 func init() {
 	text := class{
-		name:     "Qwen3_5ForCausalLM",
-		defaults: defaults{kvHeads: 4, headDim: 256, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4, ropePart: 0.25},
-		reads:    []string{"attention_bias", "partial_rotary_factor", "layer_types", "attn_output_gate"},
+		name:      "Qwen3_5ForCausalLM",
+		modelType: "qwen3_5_text",
+		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4, ropePart: 0.25},
+		turnsPart: true,
 
 		zeroCentred: true,
 		configure: func(k *keys, c *Config) {
 			c.qkNorm = true
 			c.qkvBias = k.boolOr("attention_bias", false)
 			c.outBias = c.qkvBias
-			if !k.boolOr("attn_output_gate", true) {
-				k.failf("attn_output_gate", "true")
-			}
 			c.readDelta(k)
 		},
 		block: func(c *Config, b *binder, i int) *decoder {
@@ -34,6 +32,7 @@ func init() {
 	register(&text)
 	published := text
 	published.name = "Qwen3_5ForConditionalGeneration"
+	published.modelType = "qwen3_5"
 	published.nested = "text_config"
 	published.prefix = "model.language_model."
 	register(&published)

@@ -6,14 +6,14 @@ import "slices"
 // those that mlp_only_layers and decoder_sparse_step leave dense.
 func init() {
 	register(&class{
-		name:     "Qwen3MoeForCausalLM",
-		defaults: defaults{kvHeads: 4, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
-		reads:    []string{"attention_bias", "sliding_window", "use_sliding_window"},
+		name:      "Qwen3MoeForCausalLM",
+		modelType: "qwen3_moe",
+		defaults:  defaults{kvHeads: 4, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkNorm = true
 			c.qkvBias = k.boolOr("attention_bias", false)
 			c.outBias = c.qkvBias
-			c.setWindows(k, qwenWindow(k), func(int) bool { return true })
+			c.setWindows(qwenWindow(k), everyBlock)
 			c.readQwenExperts(k)
 		},
 		block: func(c *Config, b *binder, i int) *decoder {

@@ -11,11 +11,12 @@ import (
 // class is one architecture, by the name config.json gives it. A file that
 // declares and registers one is all that a new architecture takes.
 type class struct {
-	name     string
-	defaults defaults
-	reads    []string // the switches that configure reads
-	nested   string   // key of the object with the text model's keys; "": none
-	prefix   string   // of the text model's tensors; "" is "model."
+	name      string
+	modelType string // of config.json, by which transformers finds it
+	defaults  defaults
+	turnsPart bool   // partial_rotary_factor is read, whatever the kind of rope
+	nested    string // key of the object with the text model's keys; "": none
+	prefix    string // of the text model's tensors; "" is "model."
 
 	gelu        bool     // the MLP's activation is tanh-approximated gelu, not silu
 	zeroCentred bool     // RMSNorm multiplies with 1 + w
@@ -47,13 +48,21 @@ func Architectures() []string { return slices.Sorted(maps.Keys(classes)) }
 
 func known() string { return strings.Join(Architectures(), ", ") }
 
+func knownTypes() string {
+	var types []string
+	for _, cl := range classes {
+		types = append(types, cl.modelType)
+	}
+	slices.Sort(types)
+	return strings.Join(types, ", ")
+}
+
 // text returns the keys of the text model. Where they are in an object of
 // their own, tie_word_embeddings beside it wins over the one inside.
 func (cl *class) text(k *keys) (*keys, error) {
 	if cl.nested == "" {
 		return k, nil
 	}
-	k.refuseSwitches(cl.name, cl.reads)
 	in := k.object(cl.nested)
 	if in == nil {
 		k.failf(cl.nested, "an object")
@@ -71,11 +80,11 @@ func (cl *class) tensors() string { return cmp.Or(cl.prefix, "model.") }
 
 // checkActivation refuses an activation that the class does not implement.
 func (cl *class) checkActivation(k *keys) {
-	name, want := "hidden_act", "silu"
+	name, want := "hidden_act", []string{"silu", "swish"} // two names of one function
 	if cl.gelu {
-		name, want = "hidden_activation", "gelu_pytorch_tanh"
+		name, want = "hidden_activation", []string{"gelu_pytorch_tanh", "gelu_python_tanh"}
 	}
-	if k.textOr(name, want) != want {
-		k.failf(name, "%q", want)
+	if !slices.Contains(want, k.textOr(name, want[0])) {
+		k.failf(name, "%q", want[0])
 	}
 }

@@ -81,7 +81,7 @@ func (r *rope) read(top, in *keys, c *Config) {
 		r.factor = in.positive("factor")
 		r.low = in.positive("low_freq_factor")
 		r.high = in.positive("high_freq_factor")
-		r.original = in.size("original_max_position_embeddings", maxPositions)
+		r.original = readOriginal(top, in, c)
 		if !(r.high > r.low) {
 			in.failf("high_freq_factor", "more than low_freq_factor %g", r.low)
 		}
@@ -98,24 +98,43 @@ func (r *rope) read(top, in *keys, c *Config) {
 	default:
 		in.failf(name, "one of %s", strings.Join(ropeKinds, ", "))
 	}
+	r.refusePart(top, in, c)
 }
+
+const partOfHead = "partial_rotary_factor"
 
 // readDim reads partial_rotary_factor, for classes that have it.
 func (r *rope) readDim(top, in *keys, c *Config) {
-	const name = "partial_rotary_factor"
 	def := c.class.defaults.ropePart
-	if !in.set(name) && (in != top || def == 0) {
+	if !c.class.turnsPart || !in.set(partOfHead) && (in != top || def == 0) {
 		return
 	}
-	part := in.positiveOr(name, def)
-	if part != 1 && !slices.Contains(c.class.reads, name) {
-		in.failf(name, "1: %s here does not implement it", c.class.name)
-	}
+	part := in.positiveOr(partOfHead, def)
 	r.dim = int(float64(c.HeadDim) * part)
 	if part > 1 || r.dim < 2 || r.dim%2 != 0 {
-		in.failf(name, "a share of head_dim %d that is even and above 0", c.HeadDim)
+		in.failf(partOfHead, "a share of head_dim %d that is even and above 0", c.HeadDim)
 		r.dim = c.HeadDim
 	}
+}
+
+// refusePart refuses partial_rotary_factor where the class does not read it but
+// the kind of rope does: transformers makes too few frequencies then.
+func (r *rope) refusePart(top, in *keys, c *Config) {
+	for _, k := range []*keys{top, in} {
+		if !c.class.turnsPart && r.kind != "default" && k.positiveOr(partOfHead, 1) != 1 {
+			k.failf(partOfHead, "1 in %s with rope type %s", c.class.name, r.kind)
+		}
+	}
+}
+
+// readOriginal returns original_max_position_embeddings: that at the top first,
+// then that inside, else max_position_embeddings.
+func readOriginal(top, in *keys, c *Config) int {
+	const name = "original_max_position_embeddings"
+	if top.set(name) {
+		return top.size(name, maxPositions)
+	}
+	return in.sizeOr(name, c.MaxPositions, maxPositions)
 }
 
 // readLong reads longrope. C at the top wins over C inside, and so does its

@@ -24,11 +24,7 @@ import "math"
 //
 // Peng et al. 2023, arXiv:2309.00071, section 3, as in transformers 5.23.
 func (r *rope) readYarn(top, in *keys, c *Config) {
-	const original = "original_max_position_embeddings"
-	r.original = in.sizeOr(original, c.MaxPositions, maxPositions)
-	if top.set(original) {
-		r.original = top.size(original, maxPositions)
-	}
+	r.original = readOriginal(top, in, c)
 	r.factor = float64(c.MaxPositions) / float64(r.original)
 	if !in.present("factor") || in.set("factor") {
 		r.factor = in.positive("factor")

@@ -1,0 +1,138 @@
+// Package pyjson reads JSON as Python's json module writes it, where
+// encoding/json is too strict or too lenient: Python writes NaN and Infinity as
+// names, which are no JSON, and encoding/json puts replacement characters where
+// a string is broken.
+package pyjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// names are the numbers that Python writes and JSON has not.
+var names = []string{"NaN", "Infinity", "-Infinity"}
+
+// Strict returns data with each NaN, Infinity and -Infinity outside a string
+// replaced by an object, {"NaN":null} and so on, which nobody takes for a number:
+// what nothing reads may hold them. Where there is none it is data itself.
+func Strict(data []byte) []byte {
+	var out []byte // once something is replaced
+	from := 0
+	for at := 0; at < len(data); {
+		switch data[at] {
+		case '"':
+			at = endOfString(data, at)
+			continue
+		case 'N', 'I', '-':
+			if name := nameAt(data[at:]); name != "" {
+				out = fmt.Appendf(append(out, data[from:at]...), `{"%s":null}`, name)
+				at += len(name)
+				from = at
+				continue
+			}
+		}
+		at++
+	}
+	if from == 0 {
+		return data
+	}
+	return append(out, data[from:]...)
+}
+
+// nameAt returns the name that data begins with, "" if there is none.
+func nameAt(data []byte) string {
+	for _, name := range names {
+		if bytes.HasPrefix(data, []byte(name)) {
+			return name
+		}
+	}
+	return ""
+}
+
+// endOfString returns the offset after the string that begins at offset at, the
+// end of data if it has none.
+func endOfString(data []byte, at int) int {
+	for at++; at < len(data); at++ {
+		switch data[at] {
+		case '\\':
+			at++
+		case '"':
+			return at + 1
+		}
+	}
+	return len(data)
+}
+
+// Unmarshal is json.Unmarshal of Strict(data).
+func Unmarshal(data []byte, v any) error { return json.Unmarshal(Strict(data), v) }
+
+// Text returns the string that raw, a JSON value, is. Bytes that are not UTF-8
+// and escaped halves of surrogate pairs are errors that name their offset in
+// raw, where encoding/json would replace them.
+func Text(raw []byte) (string, error) {
+	if err := CheckUTF8(raw); err != nil {
+		return "", err
+	}
+	var s *string
+	if err := json.Unmarshal(raw, &s); err != nil || s == nil {
+		return "", fmt.Errorf("%s, want a string", excerpt(raw))
+	}
+	return *s, checkSurrogates(raw)
+}
+
+// excerpt is the beginning of a JSON value.
+func excerpt(raw []byte) string {
+	const most = 40 // runes
+	if text := []rune(string(raw[:min(len(raw), 4*most+4)])); len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return string(raw)
+}
+
+// CheckUTF8 returns an error that names the first byte of data which is not of
+// UTF-8, and its offset.
+func CheckUTF8(data []byte) error {
+	if utf8.Valid(data) {
+		return nil
+	}
+	at := 0
+	for r, n := utf8.DecodeRune(data); r != utf8.RuneError || n != 1; r, n = utf8.DecodeRune(data[at:]) {
+		at += n
+	}
+	return fmt.Errorf("not UTF-8 text: byte %#x at offset %d", data[at], at)
+}
+
+// checkSurrogates looks for escapes \ud800 to \udfff in a valid JSON string that
+// are not a high one and a low one.
+func checkSurrogates(raw []byte) error {
+	for at := 0; at < len(raw); at++ {
+		if raw[at] != '\\' {
+			continue
+		}
+		at++
+		if raw[at] != 'u' {
+			continue
+		}
+		start := at - 1
+		r := escape(raw[at:])
+		at += 4
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if len(raw) < at+7 || raw[at+1] != '\\' || raw[at+2] != 'u' || utf16.DecodeRune(r, escape(raw[at+2:])) == utf8.RuneError {
+			return fmt.Errorf("half a surrogate pair: %s at offset %d", raw[start:start+6], start)
+		}
+		at += 6
+	}
+	return nil
+}
+
+// escape returns the number of "uXXXX", which a JSON parser has seen to be one.
+func escape(raw []byte) rune {
+	v, _ := strconv.ParseUint(string(raw[1:5]), 16, 16)
+	return rune(v)
+}
