@@ -14,8 +14,6 @@ func lockFile(f *os.File) error { return nil }
 
 func removeLocked(f *os.File) error { return errors.Join(os.Remove(f.Name()), f.Close()) }
 
-func freeBytes(dir string) (int64, error) { return 0, errors.ErrUnsupported }
-
 func sameDevice(a, b string) bool { return true }
 
 func isDiskFull(err error) bool { return false }

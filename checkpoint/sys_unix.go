@@ -20,14 +20,6 @@ func removeLocked(f *os.File) error {
 	return errors.Join(os.Remove(f.Name()), f.Close())
 }
 
-func freeBytes(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
-	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
-}
-
 // sameDevice reports whether two folders are on one file system.
 func sameDevice(a, b string) bool {
 	var x, y unix.Stat_t

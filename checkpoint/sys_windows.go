@@ -21,18 +21,6 @@ func removeLocked(f *os.File) error {
 	return err
 }
 
-func freeBytes(dir string) (int64, error) {
-	path, err := windows.UTF16PtrFromString(dir)
-	if err != nil {
-		return 0, err
-	}
-	var free uint64
-	if err := windows.GetDiskFreeSpaceEx(path, &free, nil, nil); err != nil {
-		return 0, &os.PathError{Op: "free space", Path: dir, Err: err}
-	}
-	return int64(free), nil
-}
-
 // sameDevice: EvalSymlinks has resolved mounted folders, and drives have roots.
 func sameDevice(a, b string) bool { return true }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/crepe-llm/crepe/internal/sysinfo"
 )
 
 // partialPath returns the folder beside target in which it is made.
@@ -130,7 +132,7 @@ func FreeBytes(dir string) (int64, error) {
 	}
 	for {
 		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
-			return freeBytes(dir)
+			return sysinfo.FreeBytes(dir)
 		}
 		dir = filepath.Dir(dir)
 	}

@@ -136,7 +136,9 @@ func TestJSONLines(t *testing.T) {
 	want := []string{"one\n", "zwei é", " \t", "end"}
 	for name, content := range map[string]string{
 		"a.jsonl": lines, "a.json": lines, "a.jsonl.gz": zipped(t, lines), "a.JSON.gz": zipped(t, lines),
-		"two.json.gz": zipped(t, lines[:60]) + zipped(t, lines[60:]), // members, as C4's writer makes them
+		"two.json.gz":    zipped(t, lines[:60]) + zipped(t, lines[60:]), // members, as C4's writer makes them
+		"padded.json.gz": zipped(t, lines[:60]) + "\x00\x00" + zipped(t, lines[60:]) + strings.Repeat("\x00", 1<<20),
+		"nan.jsonl":      strings.Replace(lines, `"id": 1`, `"id": NaN, "x": [-Infinity, "NaN"]`, 1),
 	} {
 		path := write(t, name, content)
 		if got := all(t, path); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
@@ -153,7 +155,16 @@ func TestJSONLinesRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, content, want string }{
 		{"a.jsonl", "", "no documents"},
 		{"a.jsonl", " \n\n", "no documents"},
-		{"a.jsonl", "{\"text\": \"a\"}\n[1]\n", "document 2: want a JSON object"},
+		{"a.jsonl", "{\"text\": \"a\"}\n3\n", "document 2: \"3\", want a JSON object"},
+		{"a.jsonl", "[{\"text\": \"a\"}]", "document 1: a JSON array, want one object on each line"},
+		{"a.json", "[\n {\n  \"text\": \"a\"\n }\n]\n", "document 1: a JSON array"},
+		{"a.json", "{\n  \"text\": \"a\"\n}\n", "document 1: want a JSON object on a line"},
+		{"a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"\xe9t\xe9\"}\n", "document 2: not UTF-8 text: byte 0xe9 at offset 10"},
+		{"a.jsonl.gz", zipped(t, "{\"text\": \"a\"}\n{\"text\": \"\xe9t\xe9\"}\n"), "document 2: not UTF-8 text: byte 0xe9 at offset 10"},
+		{"a.jsonl", "{\"text\": \"a\"}\n{\"id\": \"\xff\", \"text\": \"\"}\n", "document 2: not UTF-8 text: byte 0xff at offset 8"},
+		{"a.jsonl", `{"text": "a \\ \ud83d b"}`, `document 1: field "text": half a surrogate pair: \ud83d at offset 6`},
+		{"a.jsonl", `{"text": NaN}`, `field "text": {"NaN":null}, want a string`},
+		{"a.jsonl.gz", zipped(t, lines) + "\x00\x00garbage in place of a header", "gzip"},
 		{"a.jsonl", "{\"text\": \"a\"}\n{\"body\": \"a\"}\n", `document 2: no field "text"`},
 		{"a.jsonl", `{"text": null}`, "null, want a string"},
 		{"a.jsonl", `{"text": ["a"]}`, "want a string"},
@@ -172,13 +183,13 @@ func TestJSONLinesRefuses(t *testing.T) {
 
 func TestLineLimit(t *testing.T) {
 	endless := io.MultiReader(strings.NewReader(`{"text": "`), repeat('x'))
-	_, err := indexLines(t.Context(), "endless.jsonl", endless, io.Discard)
+	_, err := indexLines(t.Context(), "endless.jsonl", endless, io.Discard, maxDocuments)
 	if err == nil || !strings.Contains(err.Error(), "document 1: line of more than") {
 		t.Errorf("err = %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := indexLines(ctx, "x", repeat('\n'), io.Discard); !errors.Is(err, context.Canceled) {
+	if _, err := indexLines(ctx, "x", repeat('\n'), io.Discard, maxDocuments); !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v, want %v", err, context.Canceled)
 	}
 }
@@ -226,6 +237,32 @@ func TestCompressedLinesTakeBoundedMemory(t *testing.T) {
 	}
 }
 
+// What a small file is unpacked to has a bound, as have its documents.
+func TestPackedBombs(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	t.Setenv("TMP", tmp)
+	for name, c := range map[string]struct{ line, want string }{
+		"bytes":     {`{"text": "` + strings.Repeat("a", 1<<20) + "\"}\n", "more than 1"},
+		"documents": {strings.Repeat("{\"text\":\"\"}\n", 1000), "documents"},
+	} {
+		path := write(t, name+".jsonl.gz", zipped(t, strings.Repeat(c.line, 200)))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := source(t, path).Documents(t.Context(), nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, want %q in it", name, err, c.want)
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 16<<20 {
+			t.Errorf("%s: %d bytes were allocated", name, got)
+		}
+		if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
+			t.Errorf("%s: left behind: %v, %v", name, left, err)
+		}
+	}
+}
+
 func TestParquet(t *testing.T) {
 	path := "../internal/parquet/testdata/dictionary-snappy.parquet"
 	docs := all(t, path)
@@ -241,6 +278,10 @@ func TestParquet(t *testing.T) {
 		if _, err := source(t, path).Documents(t.Context(), nil); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if _, err := source(t, "../internal/parquet/testdata/bad-bytes.parquet").Documents(t.Context(), nil); err == nil ||
+		!strings.Contains(err.Error(), "document 2: not UTF-8 text: byte 0xff at offset 0") {
+		t.Errorf("bytes that are not UTF-8: %v", err)
 	}
 	if _, err := source(t, write(t, "a.parquet", "x")).Text(t.Context(), nil); err == nil {
 		t.Error("not a Parquet file: no error")

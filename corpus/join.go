@@ -31,8 +31,8 @@ func join(ctx context.Context, docs Documents, n int, sep string) (string, error
 		if !blank(text) {
 			b.WriteString(text)
 		}
-		if b.Len() > maxText {
-			return "", fmt.Errorf("text of more than %d bytes when joined, want at most that", maxText)
+		if b.Len() > MaxText {
+			return "", fmt.Errorf("text of more than %d bytes when joined, want at most that", MaxText)
 		}
 	}
 	return b.String(), nil
@@ -50,7 +50,7 @@ func blank(s string) bool {
 
 func demoDocuments() (Documents, error) {
 	data := bytes.NewReader(demo.Calibration())
-	d, err := indexLines(context.Background(), "demo", data, io.Discard)
+	d, err := indexLines(context.Background(), "demo", data, io.Discard, maxDocuments)
 	if err != nil {
 		return nil, err
 	}

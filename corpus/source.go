@@ -1,6 +1,7 @@
 // Package corpus turns the SOURCE of --calibration and --eval into text.
 //
-// A source is one of the names demo, wikitext2 and c4, or the path of a file:
+// A source is one of the names demo, wikitext2 and c4, "-" for a text on standard
+// input, or the path of a file:
 //
 //	.txt                            one running text, UTF-8
 //	.jsonl .json .jsonl.gz .json.gz one JSON object a line, field "text"
@@ -62,13 +63,14 @@ const (
 	kindDemo kind = iota + 1
 	kindWikiText2
 	kindC4
+	kindStdin
 	kindText
 	kindJSON
 	kindParquet
 	kindTokens
 )
 
-var names = map[string]kind{"demo": kindDemo, "wikitext2": kindWikiText2, "c4": kindC4}
+var names = map[string]kind{"demo": kindDemo, "wikitext2": kindWikiText2, "c4": kindC4, "-": kindStdin}
 
 var suffixes = []struct {
 	suffix string
@@ -85,7 +87,7 @@ func Parse(s string) (Source, error) {
 	if k, ok := names[s]; ok {
 		return Source{name: s, kind: k}, nil
 	}
-	known := "known: demo, wikitext2, c4, or a file ending in"
+	known := "known: demo, wikitext2, c4, - for standard input, or a file ending in"
 	for _, x := range suffixes {
 		if !strings.HasSuffix(strings.ToLower(s), x.suffix) {
 			known += " " + x.suffix
@@ -157,12 +159,12 @@ func (s Source) hubFile(use Use) (hubFile, bool) {
 }
 
 // Locate returns the file that the source is read from, which is fetched from
-// the hub first if it is not cached; "" for the demo, which has none. Called
+// the hub first if it is not cached; "" where there is none. Called
 // before anything slow, it shows early whether the text can be had.
 func (s Source) Locate(ctx context.Context, h *hub.Client, use Use) (string, error) {
 	f, ok := s.hubFile(use)
 	if !ok {
-		if s.kind == kindDemo {
+		if s.kind == kindDemo || s.kind == kindStdin {
 			return "", nil
 		}
 		return s.name, nil
@@ -199,8 +201,8 @@ func (s Source) Documents(ctx context.Context, h *hub.Client) (Documents, error)
 			return nil, err
 		}
 		return running(text), nil
-	case kindText:
-		text, err := readText(path)
+	case kindText, kindStdin:
+		text, err := s.readText(path)
 		if err != nil {
 			return nil, err
 		}
@@ -213,6 +215,13 @@ func (s Source) Documents(ctx context.Context, h *hub.Client) (Documents, error)
 		return nil, fmt.Errorf("%s: holds token windows, not text", path)
 	}
 	panic("corpus: Documents of an invalid Source")
+}
+
+func (s Source) readText(path string) (string, error) {
+	if s.kind == kindStdin {
+		return standardInput()
+	}
+	return readText(path)
 }
 
 // c4EvalDocuments is how many documents of C4's validation shard the literature
@@ -229,8 +238,8 @@ func (s Source) Text(ctx context.Context, h *hub.Client) (string, error) {
 	switch s.kind {
 	case kindDemo:
 		return demoText(), nil
-	case kindText:
-		return readText(path)
+	case kindText, kindStdin:
+		return s.readText(path)
 	case kindC4, kindJSON:
 		docs, err = openLines(ctx, path, s.Progress)
 	case kindWikiText2, kindParquet:
@@ -250,14 +259,37 @@ func (s Source) Text(ctx context.Context, h *hub.Client) (string, error) {
 	return join(ctx, docs, docs.Len(), "\n\n")
 }
 
-// Windows reads the token windows of a source for which Tokens is true: the
-// rows of the int64 tensor input_ids [samples, seqlen], each ≥ 0 and < 2³¹.
-// Whether they lie in a model's vocabulary is the caller's to check.
-func (s Source) Windows() ([][]int32, error) {
-	if s.kind != kindTokens {
-		panic("corpus: Windows of a Source of text")
+// Shape returns how many token windows a source for which Tokens is true holds,
+// and of how many tokens.
+func (s Source) Shape() (samples, seqLen int, err error) {
+	t, err := s.openTokens()
+	if err != nil {
+		return 0, 0, err
 	}
-	return readTokens(s.name)
+	return t.samples, t.seqLen, t.f.Close()
+}
+
+// Windows reads the first seqLen ids of the first samples token windows of a
+// source for which Tokens is true, at most its Shape: the rows of the int64
+// tensor input_ids, each ≥ 0 and < 2³¹. Whether they lie in a model's vocabulary
+// is the caller's to check.
+func (s Source) Windows(samples, seqLen int) ([][]int32, error) {
+	t, err := s.openTokens()
+	if err != nil {
+		return nil, err
+	}
+	defer t.f.Close()
+	if samples < 0 || samples > t.samples || seqLen < 0 || seqLen > t.seqLen {
+		panic(fmt.Sprintf("corpus: Windows(%d, %d) of %s, which holds %d × %d", samples, seqLen, s.name, t.samples, t.seqLen))
+	}
+	return t.read(samples, seqLen)
+}
+
+func (s Source) openTokens() (*tokens, error) {
+	if s.kind != kindTokens {
+		panic("corpus: token windows of a Source of text")
+	}
+	return openTokens(s.name)
 }
 
 // hasSuffix reports whether path ends in one of the suffixes.

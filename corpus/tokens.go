@@ -1,51 +1,65 @@
 package corpus
 
 import (
-	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"os"
+
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // maxHeader bounds the header of a safetensors file of token windows; the format
 // itself allows 100 MB.
 const maxHeader = 16 << 20
 
-// readTokens reads the rows of the int64 tensor input_ids [samples, seqlen].
-func readTokens(path string) ([][]int32, error) {
-	f, err := os.Open(path)
+// maxIDs bounds the ids that are read of a file: 1 GiB of them, a hundred times
+// what a calibration takes.
+const maxIDs = 1 << 28
+
+// tokens is an open file of token windows.
+type tokens struct {
+	f               *os.File
+	samples, seqLen int   // of the file
+	offset          int64 // of the first id
+}
+
+// openTokens opens a safetensors file with an int64 tensor input_ids [samples, seqlen].
+func openTokens(path string) (*tokens, error) {
+	f, size, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	samples, seqLen, offset, err := tokensHeader(f, info.Size())
-	if err != nil {
+	t := &tokens{f: f}
+	if t.samples, t.seqLen, t.offset, err = tokensHeader(f, size); err != nil {
+		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	r := bufio.NewReaderSize(io.NewSectionReader(f, offset, int64(samples)*int64(seqLen)*8), 1<<20)
-	ids := make([]int32, samples*seqLen) // half the bytes that the file was seen to have
+	return t, nil
+}
+
+// read returns the first seqLen ids of the first samples rows. It reads no others.
+func (t *tokens) read(samples, seqLen int) ([][]int32, error) {
+	if int64(samples)*int64(seqLen) > maxIDs {
+		return nil, fmt.Errorf("%s: %d windows of %d tokens, want at most %d tokens in all: ask for fewer or shorter ones", t.f.Name(), samples, seqLen, maxIDs)
+	}
+	ids := make([]int32, samples*seqLen)
 	windows := make([][]int32, samples)
+	raw := make([]byte, 8*seqLen)
 	for i := range windows {
-		row := ids[i*seqLen : (i+1)*seqLen : (i+1)*seqLen]
-		for t := range row {
-			var word [8]byte
-			if _, err := io.ReadFull(r, word[:]); err != nil {
-				return nil, fmt.Errorf("%s: input_ids: %w", path, err)
-			}
-			id := int64(binary.LittleEndian.Uint64(word[:]))
-			if id < 0 || id > math.MaxInt32 {
-				return nil, fmt.Errorf("%s: input_ids[%d, %d] is %d, want a token id", path, i, t, id)
-			}
-			row[t] = int32(id)
+		if _, err := t.f.ReadAt(raw, t.offset+8*int64(i)*int64(t.seqLen)); err != nil {
+			return nil, fmt.Errorf("%s: input_ids: %w", t.f.Name(), err)
 		}
-		windows[i] = row
+		windows[i] = ids[i*seqLen : (i+1)*seqLen : (i+1)*seqLen]
+		for j := range windows[i] {
+			id := int64(binary.LittleEndian.Uint64(raw[8*j:]))
+			if id < 0 || id > math.MaxInt32 {
+				return nil, fmt.Errorf("%s: input_ids[%d, %d] is %d, want a token id", t.f.Name(), i, j, id)
+			}
+			windows[i][j] = int32(id)
+		}
 	}
 	return windows, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -21,11 +22,41 @@ func safetensors(header string, data int, ids ...int64) string {
 	return string(b)
 }
 
+// windows returns all of s.
+func windows(s Source) ([][]int32, error) {
+	samples, seqLen, err := s.Shape()
+	if err != nil {
+		return nil, err
+	}
+	return s.Windows(samples, seqLen)
+}
+
+// A file of a tebibyte costs no more than what is asked of it.
+func TestTokensReadsWhatIsAskedFor(t *testing.T) {
+	const rows, cols = 1 << 20, 1 << 17
+	path := write(t, "a.safetensors", safetensors(
+		fmt.Sprintf(`{"input_ids": {"dtype": "I64", "shape": [%d, %d], "data_offsets": [0, %d]}}`, rows, cols, rows*cols*8), 24, 7, 8, 9))
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, info.Size()-24+rows*cols*8)
+	}
+	if err != nil {
+		t.Skipf("no sparse files here: %v", err)
+	}
+	got, err := source(t, path).Windows(2, 3)
+	if err != nil || fmt.Sprint(got) != "[[7 8 9] [0 0 0]]" {
+		t.Errorf("Windows = %v, %v", got, err)
+	}
+	if _, err := windows(source(t, path)); err == nil || !strings.Contains(err.Error(), "want at most 268435456 tokens") {
+		t.Errorf("all of it: %v", err)
+	}
+}
+
 func TestTokens(t *testing.T) {
 	path := write(t, "a.safetensors", safetensors(
 		`{"__metadata__": {"a": "b"}, "attention_mask": {"dtype": "I64", "shape": [0, 3], "data_offsets": [48, 48]},
 		  "input_ids": {"dtype": "I64", "shape": [2, 3], "data_offsets": [0, 48]}}`, 48, 1, 2, 3, 4, 5, 2147483647))
-	got, err := source(t, path).Windows()
+	got, err := windows(source(t, path))
 	if err != nil || fmt.Sprint(got) != "[[1 2 3] [4 5 2147483647]]" {
 		t.Errorf("Windows = %v, %v", got, err)
 	}
@@ -60,7 +91,7 @@ func TestTokensRefuses(t *testing.T) {
 		{safetensors(good, 48, 1, 1<<31), "input_ids[0, 1] is 2147483648"},
 	} {
 		path := write(t, "a.safetensors", tc.content)
-		_, err := source(t, path).Windows()
+		_, err := windows(source(t, path))
 		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%.120q: %v, want %q and the name in it", tc.content, err, tc.want)
 		}
@@ -84,7 +115,7 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte("\xef\xbb\xbf\n\r\n{\"text\":\"\\ud800\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var out bytes.Buffer
-		d, err := indexLines(t.Context(), "fuzz", bytes.NewReader(data), &out)
+		d, err := indexLines(t.Context(), "fuzz", bytes.NewReader(data), &out, maxDocuments)
 		if err != nil {
 			return
 		}

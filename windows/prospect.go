@@ -44,7 +44,7 @@ func (l *Loader) prospect(source string, seqLen, windows int) (*Set, error) {
 	if windows == 0 {
 		size := int64(wikiText2Bytes)
 		if st, err := os.Stat(source); err == nil {
-			size = st.Size()
+			size = min(st.Size(), corpus.MaxText)
 		}
 		windows = max(1, int(size/bytesPerToken/int64(seqLen)))
 	}

@@ -123,33 +123,33 @@ func (l *Loader) parse(source string) (corpus.Source, error) {
 	return src, err
 }
 
-// given takes windows that are already tokens: the first limit rows, in their
-// own length if it is not above seqLen, else their first seqLen ids.
+// given takes windows that are already tokens: the first limit rows (0: all), in
+// their own length if it is not above seqLen, else their first seqLen ids. No
+// others are read.
 func (l *Loader) given(src corpus.Source, what string, seqLen, limit int) (*Set, error) {
-	rows, err := src.Windows()
+	rows, own, err := src.Shape()
 	if err != nil {
 		return nil, err
 	}
-	if limit > 0 && len(rows) > limit {
-		rows = rows[:limit]
-	}
-	if len(rows) == 0 || len(rows[0]) < 2 {
+	if own < 2 {
 		return nil, fmt.Errorf("%s: no window of two tokens or more", src)
 	}
-	if len(rows) < limit {
-		l.warn("%s: %d windows, fewer than the %d asked for", src, len(rows), limit)
+	if rows < limit {
+		l.warn("%s: %d windows, fewer than the %d asked for", src, rows, limit)
+	} else if limit > 0 {
+		rows = limit
 	}
-	own := len(rows[0])
 	if own < seqLen {
 		l.warn("%s: windows of %d tokens, not %d", src, own, seqLen)
 	}
 	if seqLen = l.clip(what, min(own, seqLen)); seqLen < own {
 		l.warn("%s: windows of %d tokens cut to %d", src, own, seqLen)
-		for i := range rows {
-			rows[i] = rows[i][:seqLen]
-		}
 	}
-	return l.check(&Set{Source: src.String(), Tokens: rows, SeqLen: seqLen})
+	tokens, err := src.Windows(rows, seqLen)
+	if err != nil {
+		return nil, err
+	}
+	return l.check(&Set{Source: src.String(), Tokens: tokens, SeqLen: seqLen})
 }
 
 func (l *Loader) check(s *Set) (*Set, error) {

@@ -1,4 +1,4 @@
-// Package sysinfo asks the operating system about memory.
+// Package sysinfo asks the operating system about memory and disks.
 package sysinfo
 
 // Memory returns the bytes of memory that new work may take now without
@@ -12,3 +12,6 @@ func Budget() int64 { return Memory() / 4 * 3 }
 // PeakRSS returns the largest resident size of this process so far in bytes,
 // or 0 where the system does not say.
 func PeakRSS() int64 { return peakRSS() }
+
+// FreeBytes returns the free space for this user on the file system of a folder.
+func FreeBytes(dir string) (int64, error) { return freeBytes(dir) }

@@ -50,7 +50,11 @@ func run(dir, ids, count, out string) error {
 	if err != nil {
 		return err
 	}
-	rows, err := src.Windows()
+	samples, seqLen, err := src.Shape()
+	if err != nil {
+		return err
+	}
+	rows, err := src.Windows(samples, seqLen)
 	if err != nil {
 		return err
 	}
