@@ -135,15 +135,15 @@ func (l *Loader) given(src corpus.Source, what string, seqLen, limit int) (*Set,
 		return nil, fmt.Errorf("%s: no window of two tokens or more", src)
 	}
 	if rows < limit {
-		l.warn("%s: %d windows, fewer than the %d asked for", src, rows, limit)
+		l.warn("%s has %d windows, fewer than the %d requested", src, rows, limit)
 	} else if limit > 0 {
 		rows = limit
 	}
 	if own < seqLen {
-		l.warn("%s: windows of %d tokens, not %d", src, own, seqLen)
+		l.warn("%s has windows of %d tokens, shorter than the %d requested", src, own, seqLen)
 	}
 	if seqLen = l.clip(what, min(own, seqLen)); seqLen < own {
-		l.warn("%s: windows of %d tokens cut to %d", src, own, seqLen)
+		l.warn("%s: windows of %d tokens are truncated to %d", src, own, seqLen)
 	}
 	tokens, err := src.Windows(rows, seqLen)
 	if err != nil {
@@ -162,7 +162,7 @@ func (l *Loader) check(s *Set) (*Set, error) {
 // clip returns the window's length, cut to the model's maximum.
 func (l *Loader) clip(what string, seqLen int) int {
 	if l.MaxSeqLen > 0 && seqLen > l.MaxSeqLen {
-		l.warn("%s windows of %d tokens instead of %d: the model takes no more", what, l.MaxSeqLen, seqLen)
+		l.warn("%s windows have %d tokens instead of %d: the model takes no more", what, l.MaxSeqLen, seqLen)
 		return l.MaxSeqLen
 	}
 	return seqLen

@@ -98,7 +98,7 @@ func TestGivenTokensNeedNoTokenizer(t *testing.T) {
 	if len(e.Tokens) != 2 || e.SeqLen != 3 || !slices.Equal(e.Tokens[1], []int32{5, 6, 7}) {
 		t.Errorf("%v of %d, want two rows cut to 3", e.Tokens, e.SeqLen)
 	}
-	if last := (*warned)[len(*warned)-1]; !strings.Contains(last, "4 tokens cut to 3") {
+	if last := (*warned)[len(*warned)-1]; !strings.Contains(last, "4 tokens are truncated to 3") {
 		t.Errorf("warned of %q, want of the cut", *warned)
 	}
 }

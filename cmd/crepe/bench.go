@@ -17,20 +17,20 @@ func newBench(a *app) *cobra.Command {
 	var threads int
 	c := &cobra.Command{
 		Use:   "bench [flags]",
-		Short: "Measure how fast this machine computes, and how near its peak",
-		Long: `Measure what crepe's work consists of on this machine: matrix products,
-products with one token, attention, score and selection, SparseGPT's factor and
-sweep, the tokenizer; at LLaMA-2-7B's shapes, with 2048 tokens. Beside each stands
-its share of what the machine does at best, which is measured first: multiply-adds
-in registers, and reading memory.
+		Short: "Measure this machine's speed, and how close it is to its peak",
+		Long: `Measure crepe's main computations on this machine: matrix products, products with
+one token, attention, score and selection, SparseGPT's factor and sweep, and the
+tokenizer, at LLaMA-2-7B's shapes with 2048 tokens. Each is also shown as a share of
+the machine's peak, which is measured first: multiply-adds in registers, and reading
+memory.
 
-The fastest of at least three runs counts. It takes about half a minute on 2 cores
-and at most 1 GB of memory; other work on the machine makes every number worse.
-CREPE_CPU=avx2 or generic shows what an older processor would do.
+The fastest of at least three runs counts. The whole takes about half a minute on 2
+cores and at most 1 GB of memory. Other work on the machine makes every number worse.
+CREPE_CPU=avx2 or generic shows the speed of an older processor.
 
-The rate of score and selection is that of the weights, so its share is what
-reading them once is of the whole time. --quick measures small shapes that caches
-hold: its shares of the read bandwidth may be above 100 %.`,
+The rate of score and selection counts the bytes of the weights, so its share is the
+part of the time that reading them once would take. --quick measures small shapes
+that fit in caches: its shares of the read bandwidth may exceed 100 %.`,
 		Example: `  crepe bench
   crepe bench --quick
   crepe bench --json --threads 1`,
@@ -42,7 +42,7 @@ hold: its shares of the read bandwidth may be above 100 %.`,
 			return a.bench(c.Context(), o, asJSON)
 		},
 	}
-	c.Flags().BoolVar(&o.Quick, "quick", false, "small shapes, briefly: a few seconds and some 200 MB")
+	c.Flags().BoolVar(&o.Quick, "quick", false, "small shapes: a few seconds and some 200 MB")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to use (0: all)")
 	c.ValidArgsFunction = cobra.NoFileCompletions

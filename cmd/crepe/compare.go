@@ -39,24 +39,24 @@ func newCompare(a *app) *cobra.Command {
 		Long: `Prune every MODEL with every method at every pattern, and print a table of
 perplexities, and of zero-shot accuracies with --tasks.
 
-A method of --methods is a name of crepe prune's --method, with steps after "+",
-as in "crepe+sparsegpt", which is crepe's mask with weights rebuilt by SparseGPT:
+--methods takes the names of crepe prune's --method, with steps after "+": in
+"crepe+sparsegpt", SparseGPT updates the weights of crepe's mask. The steps are
 
   ` + strings.Join(recipe.StepNames(), ", ") + `
 
-"pho" is crepe with the coefficients that crepe search finds for the
-model and the pattern, without the steps; --trials and --top are its budget, and
-lists of both make a row for each pair. --kernels makes a row for each kernel of
-every method that has one. --recipe FILE is a row of its own: method, steps and
-parameters are the file's; pattern, texts and --compute are the grid's.
+"pho" is crepe with the coefficients that crepe search finds, without steps, for the
+model and the pattern. --trials and --top are the search's budget; lists of both
+make a row for each pair. --kernels makes a row for each kernel of every method that
+has one. --recipe FILE adds a row: the file sets method, steps and parameters, the
+grid sets pattern, texts and --compute.
 
-A method that goes with none of the patterns is refused before work begins; one
-that goes with some of them has a "–" for the others, and the reason below.
+A method that fits none of the patterns is refused before work begins. One that fits
+some of them has "–" for the others, and the reason below the table.
 
-Every finished cell is kept in the --study file and never computed again, in
-this grid or another, unless --again asks for it: an interrupted grid goes on
-with the same command, and another --format costs nothing. A pruned model is
-written beside that file, measured, and removed.`,
+Every finished cell is kept in the --study file and is not computed again, in this
+grid or another, unless --again asks for it. So run the same command again to continue
+an interrupted grid; another --format costs nothing. Each pruned model is written
+beside the study file, measured, and removed.`,
 		Example: `  crepe compare demo
   crepe compare demo --methods ria,crepe,pho --patterns 50%,2:4
   crepe compare ./llama-2-7b ./llama-3-8b --methods wanda,sparsegpt,crepe+sparsegpt --patterns 2:4
@@ -81,30 +81,30 @@ written beside that file, measured, and removed.`,
 func (f *compareFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
 	p := &f.prune
-	fl.StringVar(&f.methods, "methods", "magnitude,wanda,ria,crepe", "methods, with their steps: wanda,crepe+sparsegpt,pho (none by default beside --recipe)")
+	fl.StringVar(&f.methods, "methods", "magnitude,wanda,ria,crepe", "methods, with steps: wanda,crepe+sparsegpt,pho (with --recipe, no default)")
 	fl.StringVar(&f.patterns, "patterns", "50%,60%,70%,2:4,4:8", "sparsities and N:M")
-	fl.StringArrayVar(&f.recipes, "recipe", nil, "a recipe file as a method; may be given several times")
-	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: 3,5,7,9,11 (default the method's own)")
-	fl.StringVar(&f.trials, "trials", strconv.Itoa(pho.DefaultTrials), "pho: candidates to rate; a list makes rows")
-	fl.StringVar(&f.top, "top", strconv.Itoa(pho.DefaultTop), "pho: of them, to verify; as many as --trials")
-	fl.StringVar(&f.verify, "verify", "", "pho: SOURCE that candidates are verified on (default held-out windows of the calibration text)")
+	fl.StringArrayVar(&f.recipes, "recipe", nil, "recipe file that adds a row; may be repeated")
+	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: 3,5,7,9,11 (default: the method's own)")
+	fl.StringVar(&f.trials, "trials", strconv.Itoa(pho.DefaultTrials), "pho: candidates to rate; a list makes several rows")
+	fl.StringVar(&f.top, "top", strconv.Itoa(pho.DefaultTop), "pho: candidates to verify; a list needs as many numbers as --trials")
+	fl.StringVar(&f.verify, "verify", "", "pho: SOURCE to verify candidates on (default: held-out windows of the calibration text)")
 
-	fl.StringVar(&p.eval, "eval", "", `SOURCE that perplexity is measured on (default "demo" for the demo model, else "wikitext2")`)
+	fl.StringVar(&p.eval, "eval", "", `SOURCE to measure perplexity on (default "demo" for the demo model, otherwise "wikitext2")`)
 	fl.IntVar(&p.windows, "windows", 0, "evaluate on the first N windows (default: all; 64 for the demo text)")
-	fl.StringVar(&f.tasks, "tasks", "", "measure accuracy on these tasks too: rte,boolq")
+	fl.StringVar(&f.tasks, "tasks", "", "tasks to measure accuracy on too, such as rte,boolq")
 	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data (default: the datasets on the hub, cached)")
-	fl.IntVar(&f.limit, "limit", 0, "ask the first N documents of each task (0: all)")
-	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin texts of tasks with the BOS token: on, off, or auto as the tokenizer does")
+	fl.IntVar(&f.limit, "limit", 0, "use only the first N documents of each task (0: all)")
+	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin the tasks' texts with the BOS token: on, off, or auto (as the tokenizer does)")
 
-	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
+	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, otherwise "c4")`)
 	fl.IntVar(&p.samples, "samples", recipe.DefaultSamples, "calibration sequences")
-	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a calibration sequence and an evaluation window; at most what the model takes")
-	fl.Int64Var(&p.seed, "seed", 0, "of the drawing of calibration sequences")
-	fl.StringVar(&p.r.Fused, "fused", recipe.DefaultFused, "fused matrices (qkv_proj, gate_up_proj) are scored whole, or split as in models that do not fuse")
-	fl.StringVar(&p.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
+	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens per calibration sequence and per evaluation window, at most the model's maximum")
+	fl.Int64Var(&p.seed, "seed", 0, "seed for sampling calibration sequences")
+	fl.StringVar(&p.r.Fused, "fused", recipe.DefaultFused, "score fused matrices (qkv_proj, gate_up_proj) whole, or split as in models that do not fuse")
+	fl.StringVar(&p.r.Skip, "skip", "", "regular expression: Linears whose name it matches stay dense")
 
-	fl.StringVar(&f.study, "study", "crepe-compare"+studySuffix, "file that finished cells are kept in")
-	fl.BoolVar(&f.again, "again", false, "compute the cells of this grid once more")
+	fl.StringVar(&f.study, "study", "crepe-compare"+studySuffix, "file that keeps finished cells")
+	fl.BoolVar(&f.again, "again", false, "compute the cells of this grid again")
 	f.addMachine(fl)
 	fl.StringVar(&f.format, "format", grid.Formats[0], strings.Join(grid.Formats, ", "))
 	fl.BoolVar(&p.json, "json", false, "--format json: one JSON object on stdout")
@@ -163,14 +163,14 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 func parseBudgets(trials, top string) ([]grid.Budget, error) {
 	a, b := strings.Split(trials, ","), strings.Split(top, ",")
 	if len(a) != len(b) {
-		return nil, fmt.Errorf("--trials and --top: %d and %d numbers, want as many: each two make a row", len(a), len(b))
+		return nil, fmt.Errorf("--trials and --top: %d and %d numbers, want equally many: each pair makes a row", len(a), len(b))
 	}
 	var out []grid.Budget
 	for i := range a {
 		n, err1 := strconv.Atoi(strings.TrimSpace(a[i]))
 		k, err2 := strconv.Atoi(strings.TrimSpace(b[i]))
 		if err1 != nil || err2 != nil || k < 1 || n < k {
-			return nil, fmt.Errorf("--trials %s --top %s: want whole numbers, at least 1 to verify and as many to rate", a[i], b[i])
+			return nil, fmt.Errorf("--trials %s --top %s: want whole numbers, --top at least 1 and --trials at least --top", a[i], b[i])
 		}
 		out = append(out, grid.Budget{Trials: n, Top: k})
 	}
@@ -192,7 +192,7 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 			return err
 		}
 		if bases[i].Eval.Source == "none" {
-			return usageError{errors.New("--eval: none, want a text: a grid measures perplexity")}
+			return usageError{errors.New("--eval: none, want a text: compare measures perplexity")}
 		}
 		if err := grid.Check(opt.Rows, bases[i], opt.Patterns); err != nil {
 			return usageError{err}
@@ -251,7 +251,7 @@ func (a *app) gridModel(ctx context.Context, o *opened, f *compareFlags, opt gri
 	return m, a.gatherGrid(ctx, o, meter, f, &m, opt)
 }
 
-// cellDone says what became of each cell of a model.
+// cellDone returns a function that prints the result of each cell of a model.
 func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
 	started := time.Now()
 	return func(c grid.Cell) {
@@ -262,10 +262,10 @@ func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
 		}
 		started = time.Now()
 		if c.Refused != "" {
-			a.warn("%s, %s at %s: –, %s", model, c.Method, c.Pattern, c.Refused)
+			a.note("%s, %s at %s: –, %s", model, c.Method, c.Pattern, c.Refused)
 			return
 		}
-		a.warn("%s, %s at %s: perplexity %.4f (%s)", model, c.Method, c.Pattern, c.Perplexity.Perplexity, took)
+		a.note("%s, %s at %s: perplexity %.4f (%s)", model, c.Method, c.Pattern, c.Perplexity.Perplexity, took)
 	}
 }
 

@@ -52,29 +52,31 @@ func newEval(a *app) *cobra.Command {
 	var f evalFlags
 	c := &cobra.Command{
 		Use:   "eval MODEL [flags]",
-		Short: "Measure perplexity and the accuracy on zero-shot tasks",
-		Long: `Measure the perplexity of MODEL on a text, by the literature's protocol: the
-text is tokenised once with the tokenizer's default special tokens, cut into
-windows of --seqlen tokens, and the tail is dropped; perplexity is the
-exponential of the mean negative log-likelihood over the windows.
+		Short: "Measure perplexity and accuracy on zero-shot tasks",
+		Long: `Measure the perplexity of MODEL on a text, by the literature's protocol: crepe
+tokenises the text once with the tokenizer's default special tokens, cuts it into
+windows of --seqlen tokens and drops the tail. Perplexity is the exponential of
+the mean negative log-likelihood over the windows.
 
-Published perplexities of LLaMA-2 are at --seqlen 2048 on wikitext2; a number
-at another window is another number.
+Published perplexities of LLaMA-2 use --seqlen 2048 on wikitext2. Numbers for
+other window lengths cannot be compared with these.
 
-With --tasks, measure the accuracy on multiple-choice tasks instead, with the
-prompts and the mechanics of lm-evaluation-harness, so that the numbers are the
-same; give --data too for both. The tasks: ` + strings.Join(task.Names(), ", ") + `.
-Their data comes from the datasets on the Hugging Face hub, cached where its own
-tools cache it, or from --tasks-data, a folder with one for each task and the
-split's files in it, under the hub's names (DIR/rte/validation-00000-of-00001.parquet)
-or as JSON lines in the dataset's columns (DIR/rte/validation.jsonl).
+With --tasks, measure accuracy on multiple-choice tasks instead, or, with --data,
+both. Prompts and scoring are those of lm-evaluation-harness, so the numbers are
+the same. The tasks are ` + strings.Join(task.Names(), ", ") + `.
+Their data comes from the datasets on the Hugging Face hub, through Hugging Face's
+own cache, or from --tasks-data. This folder has a folder for each task, which
+holds the split's files under the hub's names (DIR/rte/validation-00000-of-00001.parquet)
+or as JSON lines with the dataset's columns (DIR/rte/validation.jsonl).
 
-With --against, measure a dense model beside it: how far the predictions are
-from the dense model's (Kullback-Leibler divergence, in nats) and how often both
-find the same token likeliest, and on tasks the difference with its error.
+With --against, also measure a dense model: how far MODEL's predictions are from
+the dense model's (Kullback-Leibler divergence, in nats), how often both give the
+same token the highest probability, and on tasks the difference in accuracy with
+its standard error.
 
-acc counts the likeliest choice, which the pruning literature reports; acc_norm
-divides log-likelihoods by the choices' lengths in characters first.`,
+acc counts how often the gold choice has the highest likelihood; the pruning
+literature reports acc. acc_norm first divides log-likelihoods by the lengths of
+the choices in characters.`,
 		Example: `  crepe eval demo --data demo --windows 64
   crepe eval meta-llama/Llama-2-7b-hf --data wikitext2 --seqlen 2048
   crepe eval ./demo-crepe-50 --data my.txt --seqlen 512 --json
@@ -90,14 +92,14 @@ divides log-likelihoods by the choices' lengths in characters first.`,
 	}
 	fl := c.Flags()
 	fl.SortFlags = false
-	fl.StringVar(&f.data, "data", "", `SOURCE to measure on (default "demo" for the demo model, else "wikitext2")`)
-	fl.IntVar(&f.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a window, at most what the model takes")
+	fl.StringVar(&f.data, "data", "", `SOURCE to measure on (default "demo" for the demo model, otherwise "wikitext2")`)
+	fl.IntVar(&f.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens per window, at most the model's maximum")
 	fl.IntVar(&f.windows, "windows", 0, "measure on the first N windows (0: all)")
-	fl.StringVar(&f.against, "against", "", "compare with the MODEL that this one was made from")
+	fl.StringVar(&f.against, "against", "", "dense MODEL to compare with")
 	f.taskFlags.add(fl)
-	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16 or auto")
+	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
-	fl.Var(&f.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of what is free)")
+	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of the free memory)")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
 	complete(c, map[string][]string{"data": sourceNames, "compute": computeNames})
 	return c
@@ -106,7 +108,7 @@ divides log-likelihoods by the choices' lengths in characters first.`,
 // check refuses what can be seen to be wrong before anything is opened.
 func (f *evalFlags) check(given func(flag string) bool) error {
 	if f.tasks != "" && f.data == "" && (given("seqlen") || given("windows")) {
-		return usageError{errors.New("--seqlen and --windows are of perplexity: with --tasks, give --data too")}
+		return usageError{errors.New("--seqlen and --windows apply to perplexity: with --tasks they need --data too")}
 	}
 	return cmp.Or(
 		setThreads(f.threads),

@@ -79,7 +79,7 @@ func (a *app) closeResults(r *task.Results, o *opened, documents int) {
 		return
 	}
 	if n := r.Hits(); n > 0 {
-		a.warn("%s: %d of %d documents were measured before (%s; --no-cache measures them again)", o.name, n, documents, r.Path())
+		a.note("%s: %d of %d documents were measured before (%s; --no-cache measures them again)", o.name, n, documents, r.Path())
 	}
 	if err := r.Close(); err != nil {
 		a.warn("results are not kept for the next run: %v", err)

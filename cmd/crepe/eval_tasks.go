@@ -23,12 +23,12 @@ type taskFlags struct {
 }
 
 func (f *taskFlags) add(fl *pflag.FlagSet) {
-	fl.StringVar(&f.tasks, "tasks", "", "measure accuracy on these tasks: rte,boolq")
+	fl.StringVar(&f.tasks, "tasks", "", "tasks to measure accuracy on, such as rte,boolq")
 	fl.StringVar(&f.dir, "tasks-data", "", "folder with the tasks' data (default: the datasets on the hub, cached)")
-	fl.IntVar(&f.limit, "limit", 0, "ask the first N documents of each task (0: all)")
-	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin texts of tasks with the BOS token: on, off, or auto as the tokenizer does")
-	fl.BoolVar(&f.noCache, "no-cache", false, "measure documents of tasks again that an earlier run has measured, and keep nothing for the next")
-	fl.StringVar(&f.samples, "samples-out", "", "write each document's likelihoods and answer to this file, as JSON lines")
+	fl.IntVar(&f.limit, "limit", 0, "use only the first N documents of each task (0: all)")
+	fl.StringVar(&f.bos, "bos", task.Auto.String(), "begin the tasks' texts with the BOS token: on, off, or auto (as the tokenizer does)")
+	fl.BoolVar(&f.noCache, "no-cache", false, "neither read nor store results: measure every document again")
+	fl.StringVar(&f.samples, "samples-out", "", "file for each document's likelihoods and answer, as JSON lines")
 }
 
 func (f *taskFlags) check(given func(flag string) bool) error {
@@ -126,7 +126,7 @@ func (a *app) ask(ctx context.Context, o *opened, f taskFlags, sets []task.Set, 
 	}
 	a.closeResults(r, o, documents)
 	if err != nil && r != nil {
-		err = interruptedError{err, "the documents measured so far are kept: the same command goes on"}
+		err = interruptedError{err, "finished documents are kept: run the same command again to continue"}
 	}
 	return answers, e.BOS(), err
 }

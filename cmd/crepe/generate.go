@@ -38,19 +38,19 @@ func newGenerate(a *app) *cobra.Command {
 	var f generateFlags
 	c := &cobra.Command{
 		Use:   "generate MODEL (--prompt TEXT | --prompt-file FILE) [flags]",
-		Short: "Let a model continue a text, beside its dense model",
-		Long: `Continue a text with MODEL and print what it adds, as it comes. Perplexity and
-multiple choice hide a model that can no longer speak; a look at its text does
-not. With --against, the dense model continues the same text, and the two stand
+		Short: "Continue a text with a model, beside its dense model",
+		Long: `Continue a text with MODEL and print each token when it is generated. Perplexity
+and multiple choice can hide that a model no longer writes well; its text cannot.
+With --against, the dense model continues the same text, and crepe prints both
 side by side.
 
-The text is tokenised with the tokenizer's default special tokens. It ends at
-the model's end-of-sequence tokens (generation_config.json), after --max-tokens,
-or at the longest sequence that the model was made for.
+The prompt is tokenised with the tokenizer's default special tokens. The text ends
+at one of the model's end-of-sequence tokens (generation_config.json), after
+--max-tokens, or at the model's maximum length.
 
-By default each token is the likeliest. With a --temperature above 0 tokens are
-drawn; the same --seed draws the same ones. --top-k and --top-p limit what is
-drawn from, in this order, as in transformers.
+By default each token is the most probable one. With a --temperature above 0,
+tokens are sampled; the same --seed gives the same samples. --top-k and --top-p
+restrict what is sampled from, in this order, as in transformers.
 
 Blocks that do not fit --memory are read again for each token.`,
 		Example: `  crepe generate demo --prompt "The game was released in"
@@ -68,16 +68,16 @@ Blocks that do not fit --memory are read again for each token.`,
 	fl := c.Flags()
 	fl.SortFlags = false
 	fl.StringVar(&f.prompt, "prompt", "", "text to continue")
-	fl.StringVar(&f.file, "prompt-file", "", `file with the text to continue; "-" is standard input. A line's end at its end is left out`)
-	fl.StringVar(&f.against, "against", "", "let this MODEL continue it too, and show both side by side")
-	fl.IntVar(&f.options.MaxTokens, "max-tokens", 128, "new tokens at most (0: as many as the model takes)")
-	fl.Float64Var(&f.options.Temperature, "temperature", 0, "0 takes the likeliest token; above, draw: 1 by the model's probabilities, less nearer to the likeliest")
-	fl.IntVar(&f.options.TopK, "top-k", 0, "draw from the K likeliest tokens (0: all)")
-	fl.Float64Var(&f.options.TopP, "top-p", 0, "draw from the likeliest tokens that together have this probability (0: all)")
-	fl.Uint64Var(&f.options.Seed, "seed", 0, "of the draws")
-	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16 or auto")
+	fl.StringVar(&f.file, "prompt-file", "", `file with the text to continue, without its final newline; "-" is standard input`)
+	fl.StringVar(&f.against, "against", "", "dense MODEL that also continues the text; both are shown side by side")
+	fl.IntVar(&f.options.MaxTokens, "max-tokens", 128, "maximum number of new tokens (0: up to the model's maximum)")
+	fl.Float64Var(&f.options.Temperature, "temperature", 0, "0 takes the most probable token; above 0 samples, at 1 by the model's probabilities")
+	fl.IntVar(&f.options.TopK, "top-k", 0, "sample from the K most probable tokens (0: all)")
+	fl.Float64Var(&f.options.TopP, "top-p", 0, "sample from the most probable tokens that together have this probability (0: all)")
+	fl.Uint64Var(&f.options.Seed, "seed", 0, "seed for sampling")
+	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
-	fl.Var(&f.memory, "memory", "memory budget, 16GiB (default 3/4 of what is free)")
+	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB (default 3/4 of the free memory)")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
 	complete(c, map[string][]string{"compute": computeNames})
 	return c
@@ -223,7 +223,7 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	}
 	a.meter.finish()
 	if n := o.m.Blocks() - g.Resident(); n > 0 {
-		a.warn("%s: %d of %d blocks do not fit the memory budget and are read again for each token", o.name, n, o.m.Blocks())
+		a.note("%s: %d of %d blocks do not fit the memory budget and are read again for each token", o.name, n, o.m.Blocks())
 	}
 	var report progress.Func // none beside a text that comes
 	if stream == io.Discard {
@@ -250,7 +250,7 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	}
 	a.meter.finish()
 	if err == nil && !f.json {
-		a.warn("%s: %d tokens after %d in %.1f s, %.3g tokens/s, %s; ended by %s",
+		a.note("%s: %d tokens after %d in %.1f s, %.3g tokens/s, %s; ended by %s",
 			o.name, len(c.IDs), len(ids), c.Seconds, float64(len(c.IDs))/c.Seconds, o.m.Compute, c.End)
 	}
 	return c, err

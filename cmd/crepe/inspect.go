@@ -54,10 +54,10 @@ func newInspect(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect MODEL [flags]",
 		Short: "Show architecture, size and the sparsity of every Linear",
-		Long: `Show what MODEL is: architecture, parameters, types, size, and for every
-prunable Linear the share of weights that are zero and whether N:M patterns
-hold, in the columns as they are or, "permuted", in the order that crepe.json
-records. All weights are read; nothing is changed.`,
+		Long: `Show MODEL's architecture, parameters, data types and size, and for every prunable
+Linear the share of zero weights and the N:M patterns that hold, either in the order
+of the columns or, marked "permuted", in the order that crepe.json records. crepe
+reads all weights and changes nothing.`,
 		Example: `  crepe inspect demo
   crepe inspect ./demo-crepe-50 --json`,
 		Args: argsBetween(1, 1),

@@ -61,7 +61,7 @@ func (a *app) newHub(meter *meter) (*hub.Client, error) {
 		return nil, err
 	}
 	client.Progress = func(file string, done, total int64) {
-		meter.update(progress.Update{Phase: "fetch " + file, Done: done, Total: total, Unit: "bytes"})
+		meter.update(progress.Update{Phase: "fetch " + file, Done: done, Total: total, Unit: "bytes", PartDone: done, PartTotal: total})
 	}
 	client.Notice = func(line string) { a.warn("%s", line) }
 	return client, nil

@@ -23,8 +23,8 @@ import (
 // The exit codes, as crepe help states them.
 const (
 	exitOK          = 0
-	exitError       = 1 // the work was not done; the message says why
-	exitUsage       = 2 // the command line itself is wrong; nothing was begun
+	exitError       = 1 // the message says why
+	exitUsage       = 2 // the command line is invalid; no work began
 	exitInterrupted = 130
 )
 
@@ -78,9 +78,9 @@ func resumeHint(err error) string {
 	return ""
 }
 
-// interruptible returns a context that the first Ctrl-C cancels. Work that
-// has not come to a stop soon after is cut off: what is on disk can be resumed
-// from at any moment, so nothing is gained by waiting for a long step.
+// interruptible returns a context that the first Ctrl-C cancels. Work that does
+// not stop soon after is cut off: a run can be resumed from what is on disk at any
+// moment, so nothing is gained by waiting for a long step.
 func interruptible(stderr io.Writer) (context.Context, func()) {
 	const patience = 600 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
@@ -99,7 +99,7 @@ func interruptible(stderr io.Writer) (context.Context, func()) {
 		case <-signals:
 			os.Exit(exitInterrupted)
 		case <-time.After(patience):
-			fmt.Fprintln(stderr, "\ncrepe: interrupted; what is done is kept: the same command goes on, a prune with --resume")
+			fmt.Fprintln(stderr, "\ncrepe: interrupted; finished work is kept: run the same command again to continue (prune: with --resume)")
 			os.Exit(exitInterrupted)
 		}
 	}()
@@ -115,20 +115,20 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "crepe",
 		Short: "Prune large language models after training",
-		Long: `crepe prunes large language models after training: Hugging Face folder in,
-Hugging Face folder out, perplexity before and after.
+		Long: `crepe prunes large language models after training. It reads and writes Hugging
+Face folders, and reports perplexity before and after.
 
-MODEL is "demo" (a small trained Llama inside this program), a local folder,
-or a Hugging Face id "org/name[@revision]".
+MODEL is "demo" (a small trained Llama inside this program), a local folder, or
+a Hugging Face id "org/name[@revision]".
 
 SOURCE is "demo", "wikitext2", "c4", or a file: .txt, .jsonl(.gz) or .parquet
 with a column "text", or .safetensors with int64 input_ids [samples, seqlen].
 
-Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as
-everywhere with Hugging Face; CREPE_CPU=avx512|avx2|generic limits the processor
-features used.
+Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have
+their usual meaning; CREPE_CPU=avx512|avx2|generic limits the processor features
+that crepe uses.
 
-Exit codes: 0 done, 1 an error, 2 a wrong command line, 130 interrupted.`,
+Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 		Example: `  crepe prune demo                                  # see it work, in seconds
   crepe prune meta-llama/Llama-3.2-1B --pattern 2:4 # a model from the hub
   crepe prune ./my-model -o ./my-model-60 --sparsity 60% --calibration my.txt
@@ -170,13 +170,17 @@ func (a *app) startMeter() *meter {
 	return a.meter
 }
 
-// warn prints a line that is not the result.
-func (a *app) warn(format string, args ...any) {
+// warn prints what the user may want to change. Only errors begin with "crepe: "
+// alone.
+func (a *app) warn(format string, args ...any) { a.note("crepe: warning: "+format, args...) }
+
+// note prints a line about the work, which is not its result.
+func (a *app) note(format string, args ...any) {
 	if a.meter != nil {
 		a.meter.clearLine()
 	}
 	a.board.leave()
-	fmt.Fprintf(a.stderr, "crepe: "+format+"\n", args...)
+	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 
 // argsBetween is cobra.RangeArgs as a usage error that shows the form.

@@ -18,7 +18,7 @@ type meter struct {
 	w    io.Writer
 	live bool
 
-	phase   string
+	label   string // of the live line
 	started time.Time
 	printed time.Time // plain lines: when the last one was
 	bar     *progressbar.ProgressBar
@@ -54,21 +54,30 @@ func (m *meter) update(u progress.Update) {
 }
 
 func (m *meter) drawLive(u progress.Update) {
+	bytes := u.Unit == "bytes"
 	if m.bar == nil {
-		m.bar = progressbar.NewOptions64(u.Total,
+		options := []progressbar.Option{
 			progressbar.OptionSetWriter(m.w),
 			progressbar.OptionSetWidth(20),
-			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionThrottle(100 * time.Millisecond),
 			progressbar.OptionShowIts(),
-			progressbar.OptionShowCount(),
-			progressbar.OptionShowBytes(u.Unit == "bytes"),
+			progressbar.OptionShowBytes(bytes),
 			progressbar.OptionSetItsString(u.Unit),
 			progressbar.OptionSetPredictTime(true),
-			progressbar.OptionClearOnFinish())
+			progressbar.OptionClearOnFinish(),
+		}
+		if bytes {
+			options = append(options, progressbar.OptionShowCount())
+		}
+		m.bar = progressbar.NewOptions64(u.Total, options...)
 	}
-	if u.Phase != m.phase {
-		m.phase = u.Phase
-		m.bar.Describe(fmt.Sprintf("%-28s", u.Phase))
+	label := u.Phase
+	if !bytes { // the bar counts the whole step, the label its part
+		label += fmt.Sprintf(", %d of %d", u.PartDone, u.PartTotal)
+	}
+	if label != m.label {
+		m.label = label
+		m.bar.Describe(fmt.Sprintf("%-28s", label))
 	}
 	_ = m.bar.Set64(u.Done) // a terminal that has gone is not an error of the work
 }
@@ -86,16 +95,17 @@ func (m *meter) finish() {
 		_ = m.bar.Clear()
 		m.bar = nil
 	}
-	m.phase = ""
+	m.label = ""
 	m.started = time.Time{}
 }
 
-// plainLine is "block 3/32: 40 of 128 sequences, 12.1 sequences/s, 7s left".
+// plainLine is "block 3 of 32: calibrate: 40 of 128 sequences, 12.1 sequences/s, 7s
+// left". The count is that of the step's part, the time that of the whole step.
 func plainLine(u progress.Update, elapsed time.Duration) string {
 	done, total := float64(u.Done), float64(u.Total)
-	line := fmt.Sprintf("%s: %d of %d %s", u.Phase, u.Done, u.Total, u.Unit)
+	line := fmt.Sprintf("%s: %d of %d %s", u.Phase, u.PartDone, u.PartTotal, u.Unit)
 	if u.Unit == "bytes" {
-		line = fmt.Sprintf("%s: %s of %s", u.Phase, formatBytes(u.Done), formatBytes(u.Total))
+		line = fmt.Sprintf("%s: %s of %s", u.Phase, formatBytes(u.PartDone), formatBytes(u.PartTotal))
 	}
 	if s := elapsed.Seconds(); done > 0 && s > 0.001 {
 		rate := done / s

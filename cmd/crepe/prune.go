@@ -353,7 +353,7 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	rep, err := prune.Run(ctx, o.inv, o.m, opt)
 	if err != nil {
 		if ctx.Err() != nil {
-			return interruptedError{context.Canceled, "what is done is kept: the same command with --resume goes on"}
+			return interruptedError{context.Canceled, "finished blocks are kept: add --resume to the same command to continue"}
 		}
 		return err
 	}
@@ -364,8 +364,8 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	return a.showReport(rep, o)
 }
 
-// gather loads the token windows. A default evaluation text that cannot be had
-// is no reason not to prune: it is left out, and said so.
+// gather loads the token windows. If a default evaluation text is not available,
+// perplexity is not measured, and a warning says so.
 func (a *app) gather(ctx context.Context, o *opened, meter *meter, opt *prune.Options, evalAsked bool) error {
 	resolved, err := opt.Recipe.Resolve()
 	if err != nil {
@@ -387,7 +387,7 @@ func (a *app) gather(ctx context.Context, o *opened, meter *meter, opt *prune.Op
 	case evalAsked:
 		return fmt.Errorf("--eval: %w", err)
 	}
-	a.warn("perplexity is not measured: %v; name a text with --eval", err)
+	a.warn("perplexity is not measured: %v; choose a text with --eval", err)
 	opt.Evaluation, opt.Recipe.Eval.Source = nil, "none"
 	return nil
 }

@@ -14,19 +14,19 @@ import (
 	"github.com/crepe-llm/crepe/recipe"
 )
 
-// announce says what is about to happen.
+// announce prints what the run is going to do.
 func (a *app) announce(o *opened, r recipe.Recipe, p *prune.Plan) {
-	a.warn("%s: %s, %d blocks, %s of weights; %s, %s, %s",
+	a.note("%s: %s, %d blocks, %s of weights; %s, %s, %s",
 		o.name, o.m.Config.Architecture, o.m.Blocks(), formatBytes(o.inv.WeightBytes()), r.Method, amount(r), o.m.Compute)
 	for _, l := range o.inv.LeftOut() {
-		a.warn("not carried over: %s (%s)", l.Path, l.Reason)
+		a.note("skipped: %s (%s)", l.Path, l.Reason)
 	}
 	if p.Memory.Experts > 0 {
-		a.warn("a block's experts are held to %s, the rest is read for each sequence: the memory budget is %s",
+		a.note("%s of each block's experts stay in memory, the others are read for each sequence: the memory budget is %s",
 			formatBytes(p.Memory.Experts), formatBytes(p.Memory.Budget))
 	}
 	if p.Memory.Spill {
-		a.warn("hidden states (%s) are kept in a file: the memory budget is %s", formatBytes(p.Memory.Hidden), formatBytes(p.Memory.Budget))
+		a.note("hidden states (%s) are kept in a file: the memory budget is %s", formatBytes(p.Memory.Hidden), formatBytes(p.Memory.Budget))
 	}
 }
 

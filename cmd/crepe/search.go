@@ -34,20 +34,20 @@ func newSearch(a *app) *cobra.Command {
 		Long: `Find the coefficients of --method crepe for MODEL (PHO; CRePE, section 4).
 
 Stage 1 rates --trials candidates by the Gini coefficient of the scores of the
-weights they prune in the first query Linear, which needs no model pass.
-Stage 2 prunes the whole model with RIA and measures perplexity, then screens
-equal coefficients and the --top best rated: they are pruned by what RIA has
-seen, adjusted by some of the calibration, and measured on half of the windows
-first. Those that may win are pruned in full, until the others cannot
-with ` + fmt.Sprintf("%.4g %%", 100*pho.Confidence) + ` confidence. The recipe of the best is written for crepe prune
---recipe, for this or another model.
+weights that they prune in the first query Linear, which needs no model pass.
+Stage 2 prunes the whole model with RIA and measures perplexity. Then it screens
+equal coefficients and the --top candidates with the best rating: they are pruned
+by RIA's statistics, adjusted on a few calibration sequences, and first measured
+on half of the windows. Candidates that may still win are pruned in full, until the
+others cannot win with ` + fmt.Sprintf("%.4g %%", 100*pho.Confidence) + ` confidence. The best candidate's recipe is written
+for crepe prune --recipe, for this or another model.
 
-Perplexity is measured on windows of the calibration text that share nothing
-with those that calibrate, or on --verify SOURCE. To verify on a test set is to
-select on it, and the result says so.
+Perplexity is measured on windows of the calibration text that share no text with
+the calibration sequences, or on --verify SOURCE. Verifying on a test set selects
+on it, and the result says so.
 
-Every result is kept in the --study file: an interrupted search goes on with
-the same command. --sampler hillclimb prunes the whole model in each trial.`,
+Every result is kept in the --study file: run the same command again to continue an
+interrupted search. --sampler hillclimb prunes the whole model in every trial.`,
 		Example: `  crepe search demo
   crepe search ./llama-3.2-1b --pattern 2:4 --calibration c4
   crepe search demo --kernels 3,5,7,9,11 --trials 100 -o ./demo-pho
@@ -67,12 +67,12 @@ func (f *searchFlags) add(fl *pflag.FlagSet) {
 	p := &f.prune
 	f.addPattern(fl)
 	fl.IntVar(&f.trials, "trials", pho.DefaultTrials, "candidates to rate")
-	fl.IntVar(&f.top, "top", pho.DefaultTop, "of them, to verify beside RIA and equal coefficients")
+	fl.IntVar(&f.top, "top", pho.DefaultTop, "candidates to verify, beside RIA and equal coefficients")
 	fl.StringVar(&f.sampler, "sampler", search.Names()[0], strings.Join(search.Names(), ", "))
-	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; several to search among: 3,5,7,9,11")
-	fl.Uint64Var(&f.seed, "search-seed", 0, "of the sampler")
-	fl.StringVar(&f.study, "study", "", "file of the study, after which the recipe is named (default MODEL's name with pho and sparsity, .study)")
-	fl.StringVarP(&p.output, "output", "o", "", "folder to write the model to, pruned by the best (default: only the recipe)")
+	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; a list searches among several: 3,5,7,9,11")
+	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for the sampler")
+	fl.StringVar(&f.study, "study", "", "study file, which also names the recipe (default: MODEL's name with pho and sparsity, .study)")
+	fl.StringVarP(&p.output, "output", "o", "", "folder for the model pruned by the best candidate (default: write only the recipe)")
 	f.addText(fl)
 	fl.BoolVar(&p.overwrite, "overwrite", false, "replace the output folder and the recipe")
 	fl.BoolVar(&p.json, "json", false, "print one JSON object on stdout, everything else on stderr")
@@ -99,7 +99,7 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	rep := searchReport{Study: cmp.Or(f.study, base+studySuffix), Output: f.prune.output}
 	rep.Recipe = prune.RecipePath(cmp.Or(f.prune.output, strings.TrimSuffix(rep.Study, studySuffix)))
 	if exists(rep.Recipe) && !exists(rep.Study) && !f.prune.overwrite {
-		return fmt.Errorf("recipe %s: there is one already, and it is not of this study: replace it with --overwrite", rep.Recipe)
+		return fmt.Errorf("recipe %s: exists already, and belongs to another study: replace it with --overwrite", rep.Recipe)
 	}
 	meter := a.startMeter()
 	defer meter.finish()
@@ -153,7 +153,7 @@ func (a *app) pruneOptions(o *opened, r recipe.Recipe, f *searchFlags, base stri
 // stopped is err of a study in the file at path.
 func (a *app) stopped(ctx context.Context, err error, path string) error {
 	if ctx.Err() != nil {
-		return interruptedError{context.Canceled, "what is done is kept in " + path + ": the same command goes on"}
+		return interruptedError{context.Canceled, "finished work is kept in " + path + ": run the same command again to continue"}
 	}
 	return err
 }
@@ -175,7 +175,7 @@ func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *
 	opt.Calibration, opt.Masks, opt.Progress = c.opt.Calibration, res.Masks, meter.update
 	opt.Resume = true // the recipe there is the one just written
 	if res.Masks == nil {
-		a.warn("what the best prunes is no longer in memory: it is pruned once more")
+		a.note("the best candidate's masks are no longer in memory: it is pruned once more")
 	}
 	_, err = prune.Run(ctx, c.inv, c.m, opt)
 	meter.finish()

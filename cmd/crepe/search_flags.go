@@ -37,26 +37,26 @@ type candidateFlags struct {
 
 func (f *candidateFlags) addPattern(fl *pflag.FlagSet) {
 	fl.StringVar(&f.prune.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
-	fl.StringVar(&f.prune.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
+	fl.StringVar(&f.prune.r.Pattern, "pattern", "", "N:M instead of --sparsity: keep N of every M weights along a row (2:4, 4:8, …)")
 }
 
 func (f *candidateFlags) addText(fl *pflag.FlagSet) {
 	p := &f.prune
-	fl.StringVar(&f.verify, "verify", "", "SOURCE that candidates are verified on (default held-out windows of the calibration text)")
+	fl.StringVar(&f.verify, "verify", "", "SOURCE to verify candidates on (default: held-out windows of the calibration text)")
 	fl.IntVar(&p.windows, "windows", demoWindows, "windows to verify on")
-	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
+	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, otherwise "c4")`)
 	fl.IntVar(&p.samples, "samples", recipe.DefaultSamples, "calibration sequences")
-	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a sequence and a window; at most what the model takes")
-	fl.Int64Var(&p.seed, "seed", 0, "of the drawing of calibration sequences")
-	fl.StringVar(&p.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
+	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens per sequence and per window, at most the model's maximum")
+	fl.Int64Var(&p.seed, "seed", 0, "seed for sampling calibration sequences")
+	fl.StringVar(&p.r.Skip, "skip", "", "regular expression: Linears whose name it matches stay dense")
 	f.addMachine(fl)
 }
 
 func (f *candidateFlags) addMachine(fl *pflag.FlagSet) {
 	p := &f.prune
-	fl.StringVar(&p.r.Compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor have it)")
+	fl.StringVar(&p.r.Compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&p.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
-	fl.Var(&p.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of what is free)")
+	fl.Var(&p.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of the free memory)")
 }
 
 // options returns the search that the flags describe for model, without texts
@@ -79,7 +79,7 @@ func parseKernels(list string) ([]int, error) {
 	for _, s := range strings.Split(list, ",") {
 		k, err := strconv.Atoi(strings.TrimSpace(s))
 		if err != nil || slices.Contains(kernels, k) {
-			return nil, usageError{fmt.Errorf("--kernels: %q, want different numbers among 3, 5, 7, 9 and 11", list)}
+			return nil, usageError{fmt.Errorf("--kernels: %q, want different numbers out of 3, 5, 7, 9 and 11", list)}
 		}
 		kernels = append(kernels, k)
 	}

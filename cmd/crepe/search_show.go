@@ -128,7 +128,7 @@ func (a *app) startBoard(m *meter) *board {
 func (b *board) leaders(stage int, c []pho.Candidate) {
 	if !b.meter.live {
 		if stage == 2 {
-			fmt.Fprintf(b.w, "crepe: verified %d, %d in full; best: perplexity %.4f at %s\n", len(c), inFull(c), c[0].Perplexity, c[0].Coefficients.Normalized())
+			fmt.Fprintf(b.w, "verified %d, %d in full; best: perplexity %.4f at %s\n", len(c), inFull(c), c[0].Perplexity, c[0].Coefficients.Normalized())
 		}
 		return
 	}

@@ -41,15 +41,15 @@ func newStudy(a *app) *cobra.Command {
 	var f studyFlags
 	c := &cobra.Command{
 		Use:   "study MODEL [flags]",
-		Short: "Measure how proxies of the search go with perplexity",
+		Short: "Measure how well the search's proxies predict perplexity",
 		Long: `Prune MODEL with --configs random sets of CRePE's coefficients, and correlate
 the perplexities with five proxies measured at the first query Linear (CRePE,
-Table 2): the share of scores above 5 times their mean, among all, the retained
+Table 2): the share of scores above 5 times their mean among all, the retained
 and the pruned weights, and the Gini coefficient of the retained and the pruned.
 
-For each: Spearman's ρ and its two-sided p-value. All configurations are
-written to a CSV file for plotting. Every one is kept in the --study file: an
-interrupted study goes on with the same command, and more --configs add to it.`,
+For each proxy, print Spearman's ρ and its two-sided p-value. A CSV file holds all
+configurations for plotting. Each is kept in the --study file: run the same command
+again to continue an interrupted study, also with more --configs.`,
 		Example: `  crepe study demo --configs 40
   crepe study ./llama-3.2-1b --pattern 2:4 --calibration c4 --verify wikitext2`,
 		Args: argsBetween(1, 1),
@@ -62,12 +62,12 @@ interrupted study goes on with the same command, and more --configs add to it.`,
 
 func (f *studyFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
-	fl.IntVar(&f.configs, "configs", pho.DefaultConfigs, "sets of coefficients to prune with")
+	fl.IntVar(&f.configs, "configs", pho.DefaultConfigs, "number of sets of coefficients")
 	f.addPattern(fl)
-	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; of several each set draws one: 3,5,7,9,11")
-	fl.Uint64Var(&f.seed, "search-seed", 0, "of the drawing of coefficients")
-	fl.StringVar(&f.study, "study", "", "file of the study (default MODEL's name with proxies and sparsity, .study)")
-	fl.StringVar(&f.csv, "csv", "", "file for the configurations (default the study's, .csv)")
+	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; each set takes one at random from a list: 3,5,7,9,11")
+	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for sampling coefficients")
+	fl.StringVar(&f.study, "study", "", "study file (default: MODEL's name with proxies and sparsity, .study)")
+	fl.StringVar(&f.csv, "csv", "", "file for the configurations (default: the study file's name, .csv)")
 	f.addText(fl)
 	fl.BoolVar(&f.prune.json, "json", false, "print one JSON object on stdout, everything else on stderr")
 }
@@ -93,7 +93,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	rep := studyReport{Model: name, Study: cmp.Or(f.study, base+studySuffix)}
 	rep.CSV = cmp.Or(f.csv, strings.TrimSuffix(rep.Study, studySuffix)+".csv")
 	if exists(rep.CSV) && !exists(rep.Study) {
-		return fmt.Errorf("--csv: %s: there is such a file already, and it is not of this study", rep.CSV)
+		return fmt.Errorf("--csv: %s: exists already, and belongs to another study", rep.CSV)
 	}
 	meter := a.startMeter()
 	defer meter.finish()
@@ -113,7 +113,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	defer c.Close()
 	rep.StudyResult, err = pho.Study(ctx, c.m, c.opt, f.configs, func(n int, cfg pho.Config) {
 		if !meter.live {
-			fmt.Fprintf(a.stderr, "crepe: configuration %d: perplexity %.4f, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity, cfg.GiniPruned, cfg.Coefficients)
+			fmt.Fprintf(a.stderr, "configuration %d: perplexity %.4f, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity, cfg.GiniPruned, cfg.Coefficients)
 		}
 	})
 	if err != nil {

@@ -23,19 +23,20 @@ func newVerify(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify DIR [DENSE] [flags]",
 		Short: "Check a pruned folder against its crepe.json and its dense model",
-		Long: `Check that DIR, a folder that crepe prune wrote, is what its crepe.json says:
-the SHA-256 of config and weights, and of every Linear the zeros. These are
-counted, and pruned Linears have as many as the recipe asks for: in each group of
-N:M (in the recorded order of the columns), in each row or in the whole, part by
-part where fused matrices were split, block by block where it was allocated.
+		Long: `Check DIR, a folder that crepe prune wrote, against its crepe.json: the SHA-256 of
+config and weights, and the zeros of every Linear. Pruned Linears must have exactly
+as many zeros as the recipe asks for: in each group of N:M (in the recorded order of
+the columns), in each row or in the whole matrix, for each part if fused matrices
+were split, and for each block if the sparsity was allocated.
 
-With DENSE, the MODEL that was pruned: its files have the hashes that crepe.json
-has of the inputs; tensors have its names, types and shapes; what is not pruned
-has its bytes, other files included; weights that are not zero are its weights,
-unless an update changed them; and no more weights were set to zero than asked.
+With DENSE, the MODEL that was pruned, also check that its files have the hashes of
+crepe.json; that tensors have its names, types and shapes; that everything that is
+not pruned, other files included, has its bytes; that weights which are not zero are
+its weights, unless an update changed them; and that no more weights were set to zero
+than the recipe asks for.
 
-Each finding is a line on stdout. The exit code is 0 if there is none, else 1.
-Perplexity is not measured again: crepe eval does that.`,
+Each finding is one line on stdout. The exit code is 0 if there is none, and 1
+otherwise. crepe verify does not measure perplexity; crepe eval does.`,
 		Example: `  crepe verify demo-crepe-50
   crepe verify ./sparse ./llama-3.2-1b
   crepe verify ./sparse org/name --json`,
