@@ -13,7 +13,7 @@ import (
 )
 
 // configCase is what transformers makes of a fixture whose config has one key
-// changed; tools/config_golden.py made testdata/config.json.
+// changed; tools/golden_config.py made testdata/config.json.
 type configCase struct {
 	Fixture    string
 	Change     map[string]json.RawMessage
@@ -127,7 +127,7 @@ func evalChanged(t *testing.T, c configCase, dir string) (rep evalReport, refuse
 	return rep, ""
 }
 
-// changed makes c's change of a config as tools/config_golden.py does.
+// changed makes c's change of a config as tools/golden_config.py does.
 func (c configCase) changed(t *testing.T, text []byte) []byte {
 	t.Helper()
 	var top map[string]any

@@ -2,7 +2,7 @@
 """What transformers computes when one key of a config changes, for crepe's
 goldens.
 
-    python tools/config_golden.py testdata/fixtures > testdata/config.json
+    python tools/golden_config.py testdata/fixtures > testdata/config.json
 
 For each fixture and each change: the mean negative log-likelihood of the
 fixture's input_ids (mean over the windows of each window's mean), float32,
