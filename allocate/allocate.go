@@ -14,38 +14,27 @@ package allocate
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/crepe-llm/crepe/internal/registry"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// Params are the parameters of all methods. Each reads those that its
-// Method.Params names.
-type Params struct {
-	Lambda  float64 // owl: half the distance between the least and the greatest share
-	M       float64 // owl: a score above M times the mean is an outlier
-	Alpha   float64 // dlp: half the distance between the least and the greatest share
-	Center  string  // dlp: what of the scores is taken, "mean" or "median"
-	Epsilon float64 // alphapruning: shares go from 1−ε to 1+ε, before the total is put right
-}
-
 // Method is a way to allocate.
 type Method struct {
-	Name     string
-	Doc      string   // what it does, in a line
-	Cite     string   // its source
-	Params   []string // the parameters it reads: lambda, m, alpha, center, epsilon
-	Defaults Params
+	Name   string
+	Doc    string       // what it does, in a line
+	Cite   string       // its source
+	Params []param.Spec // the parameters it reads; the first sets how far shares lie apart
 
 	// One of the two measures a block; both are nil for Uniform. A result that
 	// is NaN says that there is nothing to measure.
-	FromScores func(s Scores, p Params) (float64, error) // needs data
-	FromWeight func(w *tensor.Weight) (float64, error)   // of a Linear; the block's is their mean
+	FromScores func(s Scores, p param.Values) (float64, error) // needs data
+	FromWeight func(w *tensor.Weight) (float64, error)         // of a Linear; the block's is their mean
 
 	// spread writes the p_b, whose mean, weighted by n_b, is p.
-	spread func(share []float64, blocks []Block, p float64, params Params)
+	spread func(share []float64, blocks []Block, p float64, params param.Values)
 }
 
 // Scores calls f with Wanda's scores of each Linear of a block in turn: the
@@ -63,45 +52,30 @@ type Block struct {
 	Share    pattern.Sparsity `json:"-"`        // the same, exactly
 }
 
+// methods are all methods, the simplest first.
+var methods = registry.New("allocation", func(m Method) string { return m.Name },
+	Uniform,
+	OWL,
+	DLP,
+	AlphaPruning,
+)
+
 // Methods returns all methods, the simplest first.
-func Methods() []Method { return []Method{Uniform, OWL, DLP, AlphaPruning} }
+func Methods() []Method { return methods.All() }
 
 // Names returns the names of all methods, in their order.
-func Names() []string { return registry.Names(Methods(), name) }
+func Names() []string { return methods.Names() }
 
 // Lookup returns the method called want.
-func Lookup(want string) (Method, error) {
-	return registry.Lookup("allocation", want, Methods(), name)
-}
+func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 
-func name(m Method) string { return m.Name }
+// Defaults returns the defaults of m's parameters.
+func (m Method) Defaults() param.Values { return param.Defaults(m.Params) }
 
 // Uniform prunes every block alike.
 var Uniform = Method{
 	Name: "uniform",
 	Doc:  "every block alike",
-}
-
-// Check returns an error if m cannot compute with p. What m does not read is
-// not looked at.
-func (m Method) Check(p Params) error {
-	for _, c := range []struct {
-		name            string
-		v, least, limit float64
-	}{
-		{"lambda", p.Lambda, 0, 1},
-		{"m", p.M, 0, 1e6},
-		{"alpha", p.Alpha, 0, 1},
-		{"epsilon", p.Epsilon, 0, 1},
-	} {
-		if slices.Contains(m.Params, c.name) && !(c.v >= c.least && c.v <= c.limit) {
-			return fmt.Errorf("%s: %v, want %v to %v", c.name, c.v, c.least, c.limit)
-		}
-	}
-	if slices.Contains(m.Params, "center") && p.Center != Mean && p.Center != Median {
-		return fmt.Errorf("center: %q, want %s or %s", p.Center, Mean, Median)
-	}
-	return nil
 }
 
 // Allocate fills in the shares of blocks, whose weights and measures are known,
@@ -112,7 +86,7 @@ func (m Method) Check(p Params) error {
 // but for rounding to 15 decimals. uniform says that the method had nothing to
 // tell the blocks apart by and all get p: there is one, or their measures are
 // equal. A share outside [0, 1) is an error that names block and value.
-func (m Method) Allocate(blocks []Block, target pattern.Sparsity, params Params) (uniform bool, err error) {
+func (m Method) Allocate(blocks []Block, target pattern.Sparsity, params param.Values) (uniform bool, err error) {
 	least, most := math.Inf(1), math.Inf(-1)
 	for i := range blocks {
 		b := &blocks[i]
@@ -136,7 +110,7 @@ func (m Method) Allocate(blocks []Block, target pattern.Sparsity, params Params)
 			continue
 		}
 		if b.Share, err = pattern.Round(share[i]); err != nil {
-			return false, fmt.Errorf("%s: block %d would have %.4g of its weights pruned, want at least 0 and below 1: make %s smaller", m.Name, i, share[i], m.width())
+			return false, fmt.Errorf("%s: block %d would have %.4g of its weights pruned, want at least 0 and below 1: make %s smaller", m.Name, i, share[i], m.Params[0].Name)
 		}
 		b.Sparsity = b.Share.Float64()
 	}
@@ -144,16 +118,6 @@ func (m Method) Allocate(blocks []Block, target pattern.Sparsity, params Params)
 }
 
 func finite(v float64) bool { return math.Abs(v) <= math.MaxFloat64 }
-
-// width returns the name of the parameter that sets how far shares lie apart.
-func (m Method) width() string {
-	for _, name := range []string{"lambda", "alpha", "epsilon"} {
-		if slices.Contains(m.Params, name) {
-			return name
-		}
-	}
-	return "it"
-}
 
 // least is what a block is pruned at least, unless all together are pruned less.
 const least = 0.01

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 )
 
@@ -37,7 +38,7 @@ func TestSharesByHand(t *testing.T) {
 		for _, v := range c.measures {
 			blocks = append(blocks, Block{Weights: 100, Measure: v})
 		}
-		if uniform, err := c.m.Allocate(blocks, sparsity(t, "50%"), c.m.Defaults); uniform || err != nil {
+		if uniform, err := c.m.Allocate(blocks, sparsity(t, "50%"), c.m.Defaults()); uniform || err != nil {
 			t.Fatalf("%s: uniform %v, error %v", c.m.Name, uniform, err)
 		}
 		for i, b := range blocks {
@@ -65,8 +66,8 @@ func TestTotalIsExact(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		params := m.Defaults
-		params.Epsilon /= 3 // AlphaPruning has no floor, and leaves [0, 1) soon
+		params := m.Defaults()
+		params["alphapruning_epsilon"] = 0.1 // AlphaPruning has no floor, and leaves [0, 1) soon
 		if _, err := m.Allocate(blocks, target, params); err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +93,7 @@ func TestTotalIsExact(t *testing.T) {
 func TestNothingToTellApart(t *testing.T) {
 	for _, m := range Methods() {
 		for _, blocks := range [][]Block{{{Weights: 10, Measure: 2}}, {{Weights: 10, Measure: 2}, {Weights: 7, Measure: 2}, {}}} {
-			uniform, err := m.Allocate(blocks, sparsity(t, "30%"), m.Defaults)
+			uniform, err := m.Allocate(blocks, sparsity(t, "30%"), m.Defaults())
 			if !uniform || err != nil || blocks[0].Share != sparsity(t, "30%") {
 				t.Errorf("%s: uniform %v, error %v, %+v", m.Name, uniform, err, blocks)
 			}
@@ -108,37 +109,14 @@ func TestShareOutsideNamesBlockAndValue(t *testing.T) {
 	}{
 		{OWL, "block 0 would have 1.03"}, {DLP, "block 1 would have 1.1"}, {AlphaPruning, "block 1 would have 1.235"},
 	} {
-		_, err := c.m.Allocate(blocks, sparsity(t, "95%"), c.m.Defaults)
+		_, err := c.m.Allocate(blocks, sparsity(t, "95%"), c.m.Defaults())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q", c.m.Name, err, c.want)
 		}
 	}
 	blocks[1].Measure = math.NaN()
-	if _, err := OWL.Allocate(blocks, sparsity(t, "50%"), OWL.Defaults); err == nil || !strings.Contains(err.Error(), "block 1") {
+	if _, err := OWL.Allocate(blocks, sparsity(t, "50%"), OWL.Defaults()); err == nil || !strings.Contains(err.Error(), "block 1") {
 		t.Errorf("NaN: %v, want an error that names block 1", err)
-	}
-}
-
-func TestCheckNamesTheParameter(t *testing.T) {
-	for name, p := range map[string]Params{
-		"lambda": {Lambda: -1, Center: Mean}, "m": {M: math.NaN(), Center: Mean},
-		"alpha": {Alpha: 2, Center: Mean}, "epsilon": {Epsilon: 1.5, Center: Mean}, "center": {Center: "mode"},
-	} {
-		named := 0
-		for _, m := range Methods() {
-			if err := m.Check(p); err != nil {
-				named++
-				if !strings.HasPrefix(err.Error(), name) || !slices.Contains(m.Params, name) {
-					t.Errorf("%s: %v, want an error about %s", m.Name, err, name)
-				}
-			}
-			if err := m.Check(m.Defaults); err != nil {
-				t.Errorf("%s: its defaults: %v", m.Name, err)
-			}
-		}
-		if named != 1 {
-			t.Errorf("%s: %d methods object, want 1", name, named)
-		}
 	}
 }
 
@@ -155,21 +133,21 @@ func parts(x ...[]float32) Scores {
 // By hand: of 1, 1, 1, 1, 6 the mean is 2, and one of five is above 2.9 of it.
 func TestMeasuresByHand(t *testing.T) {
 	s := parts([]float32{1, 6}, nil, []float32{1, 1, 1})
-	if v, err := outliers(s, Params{M: 2.9}); v != 0.2 || err != nil {
+	if v, err := outliers(s, param.Values{"owl_m": 2.9}); v != 0.2 || err != nil {
 		t.Errorf("outliers: %v (%v), want 0.2", v, err)
 	}
-	if v, _ := outliers(s, Params{M: 3}); v != 0 { // not above
+	if v, _ := outliers(s, param.Values{"owl_m": 3.}); v != 0 { // not above
 		t.Errorf("outliers: %v, want 0", v)
 	}
-	if v, err := center(s, Params{Center: Mean}); v != 2 || err != nil {
+	if v, err := center(s, param.Values{"dlp_center": Mean}); v != 2 || err != nil {
 		t.Errorf("mean: %v (%v), want 2", v, err)
 	}
-	if v, err := center(s, Params{Center: Median}); v != 1 || err != nil {
+	if v, err := center(s, param.Values{"dlp_center": Median}); v != 1 || err != nil {
 		t.Errorf("median: %v (%v), want 1", v, err)
 	}
-	for _, p := range []Params{{Center: Mean}, {Center: Median}} {
+	for _, p := range []param.Values{{"dlp_center": Mean}, {"dlp_center": Median}} {
 		if v, _ := center(parts(), p); !math.IsNaN(v) {
-			t.Errorf("%s of nothing: %v, want NaN", p.Center, v)
+			t.Errorf("%s of nothing: %v, want NaN", p["dlp_center"], v)
 		}
 	}
 }
@@ -196,13 +174,13 @@ func TestMeasuresOfMany(t *testing.T) {
 	s := parts(x[:100], x[100:200001], x[200001:])
 	for _, threads := range []int{1, 3} {
 		runtime.GOMAXPROCS(threads)
-		if v, _ := outliers(s, OWL.Defaults); v != float64(above)/float64(len(x)) {
+		if v, _ := outliers(s, OWL.Defaults()); v != float64(above)/float64(len(x)) {
 			t.Errorf("outliers %v, want %v", v, float64(above)/float64(len(x)))
 		}
-		if v, _ := center(s, DLP.Defaults); !(math.Abs(v-mean) <= 1e-12*mean) {
+		if v, _ := center(s, DLP.Defaults()); !(math.Abs(v-mean) <= 1e-12*mean) {
 			t.Errorf("mean %v, want %v", v, mean)
 		}
-		if v, _ := center(s, Params{Center: Median}); v != float64(sorted[(len(x)-1)/2]) {
+		if v, _ := center(s, param.Values{"dlp_center": Median}); v != float64(sorted[(len(x)-1)/2]) {
 			t.Errorf("median %v, want %v", v, sorted[(len(x)-1)/2])
 		}
 	}

@@ -4,28 +4,31 @@ import (
 	"math"
 
 	"github.com/crepe-llm/crepe/linalg"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
 // AlphaPruning prunes less where the spectrum of the weights has a heavier tail.
 var AlphaPruning = Method{
-	Name:       "alphapruning",
-	Doc:        "more is kept of blocks whose singular values have a heavier tail; needs no data",
-	Cite:       "Lu et al. 2024, arXiv:2410.10912",
-	Params:     []string{"epsilon"},
-	Defaults:   Params{Epsilon: 0.3},
+	Name: "alphapruning",
+	Doc:  "more is kept of blocks whose singular values have a heavier tail; needs no data",
+	Cite: "Lu et al. 2024, arXiv:2410.10912",
+	Params: []param.Spec{
+		{Name: "alphapruning_epsilon", Doc: "ε: blocks get from 1−ε to 1+ε times the sparsity", Default: 0.3, Max: 1},
+	},
 	FromWeight: tail,
-	spread: func(share []float64, blocks []Block, p float64, params Params) {
+	spread: func(share []float64, blocks []Block, p float64, params param.Values) {
 		lo, hi := math.Inf(1), math.Inf(-1)
 		for _, b := range blocks {
 			if b.Weights > 0 {
 				lo, hi = min(lo, b.Measure), max(hi, b.Measure)
 			}
 		}
+		epsilon := params.Number("alphapruning_epsilon")
 		total, scaled := 0.0, 0.0
 		for i, b := range blocks {
 			if b.Weights > 0 {
-				share[i] = 1 - params.Epsilon + (b.Measure-lo)/(hi-lo)*2*params.Epsilon
+				share[i] = 1 - epsilon + (b.Measure-lo)/(hi-lo)*2*epsilon
 				total += float64(b.Weights)
 				scaled += float64(b.Weights) * share[i]
 			}

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/param"
 )
 
 // What DLP takes of a block's scores.
@@ -15,20 +16,22 @@ const (
 
 // DLP keeps less of blocks with high scores.
 var DLP = Method{
-	Name:       "dlp",
-	Doc:        "more is kept of blocks whose scores are lower, by their mean or median",
-	Cite:       "Chen et al. 2025, arXiv:2505.23807",
-	Params:     []string{"alpha", "center"},
-	Defaults:   Params{Alpha: 0.15, Center: Mean},
+	Name: "dlp",
+	Doc:  "more is kept of blocks whose scores are lower, by their mean or median",
+	Cite: "Chen et al. 2025, arXiv:2505.23807",
+	Params: []param.Spec{
+		{Name: "dlp_alpha", Doc: "half the range of the blocks' sparsities", Default: 0.15, Max: 1},
+		{Name: "dlp_center", Doc: "what measures a block: the mean or the median of its scores", Default: Mean, Choices: []any{Mean, Median}},
+	},
 	FromScores: center,
-	spread: func(share []float64, blocks []Block, p float64, params Params) {
+	spread: func(share []float64, blocks []Block, p float64, params param.Values) {
 		sum := 0.0
 		for _, b := range blocks {
 			if b.Weights > 0 {
 				sum += b.Measure
 			}
 		}
-		spreadBy(share, blocks, func(b Block) float64 { return 1 - b.Measure/sum }, params.Alpha, p)
+		spreadBy(share, blocks, func(b Block) float64 { return 1 - b.Measure/sum }, params.Number("dlp_alpha"), p)
 	},
 }
 
@@ -37,8 +40,8 @@ var DLP = Method{
 //
 // Chen et al. 2025, arXiv:2505.23807, take the median in the text and the mean
 // in the code that made their tables.
-func center(s Scores, p Params) (float64, error) {
-	if p.Center == Median {
+func center(s Scores, p param.Values) (float64, error) {
+	if p.Text("dlp_center") == Median {
 		return median(s)
 	}
 	sum, n := 0.0, 0

@@ -4,18 +4,21 @@ import (
 	"math"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/param"
 )
 
 // OWL keeps more of blocks with many outliers.
 var OWL = Method{
-	Name:       "owl",
-	Doc:        "more is kept of blocks with more scores above M times their mean",
-	Cite:       "Yin et al. 2023, arXiv:2310.05175",
-	Params:     []string{"lambda", "m"},
-	Defaults:   Params{Lambda: 0.08, M: 5},
+	Name: "owl",
+	Doc:  "more is kept of blocks with more scores above M times their mean",
+	Cite: "Yin et al. 2023, arXiv:2310.05175",
+	Params: []param.Spec{
+		{Name: "owl_lambda", Doc: "half the range of the blocks' sparsities", Default: 0.08, Max: 1},
+		{Name: "owl_m", Doc: "a score above this many times the mean is an outlier", Default: 5., Max: 1e6},
+	},
 	FromScores: outliers,
-	spread: func(share []float64, blocks []Block, p float64, params Params) {
-		spreadBy(share, blocks, func(b Block) float64 { return b.Measure }, params.Lambda, p)
+	spread: func(share []float64, blocks []Block, p float64, params param.Values) {
+		spreadBy(share, blocks, func(b Block) float64 { return b.Measure }, params.Number("owl_lambda"), p)
 	},
 }
 
@@ -26,12 +29,12 @@ var OWL = Method{
 // The mean is float64, the comparison exact.
 //
 // Yin et al. 2023, arXiv:2310.05175, section 3; their code counts in percent.
-func outliers(s Scores, p Params) (float64, error) {
+func outliers(s Scores, p param.Values) (float64, error) {
 	sum, n := 0.0, 0
 	if err := s(func(x []float32) { sum += total(x); n += len(x) }); err != nil || n == 0 {
 		return math.NaN(), err
 	}
-	limit := p.M * sum / float64(n)
+	limit := p.Number("owl_m") * sum / float64(n)
 	above := 0
 	err := s(func(x []float32) { above += countAbove(x, limit) })
 	return float64(above) / float64(n), err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/eval/task"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/recipe"
@@ -83,7 +84,11 @@ func ParseRows(specs []string, kernels []int, budgets []Budget) ([]Row, error) {
 // reads reports whether r's method reads a parameter.
 func reads(r recipe.Recipe, parameter string) bool {
 	m, err := score.Lookup(r.Method)
-	return err == nil && slices.Contains(m.Params, parameter)
+	if err != nil {
+		return false
+	}
+	_, ok := param.Declared(m.Params, parameter)
+	return ok
 }
 
 func withKernels(rows []Row, kernels []int) []Row {
@@ -92,7 +97,7 @@ func withKernels(rows []Row, kernels []int) []Row {
 		for _, k := range kernels {
 			row := row
 			row.Name = fmt.Sprintf("%s, kernel %d", row.Name, k)
-			row.Recipe.Kernel = &k
+			row.Recipe = row.Recipe.With("kernel", k)
 			out = append(out, row)
 		}
 	}

@@ -44,7 +44,7 @@ func TestRowsOfSpecs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := rows[1]; r.Recipe.Method != "crepe" || r.Recipe.Update != "sparsegpt" || *r.Recipe.Kernel != 5 || *rows[0].Recipe.Kernel != 3 || *r.Budget != one[0] {
+	if r := rows[1]; r.Recipe.Method != "crepe" || r.Recipe.Update != "sparsegpt" || r.Recipe.Params["kernel"] != 5 || rows[0].Recipe.Params["kernel"] != 3 || *r.Budget != one[0] {
 		t.Errorf("pho+sparsegpt is %+v", r)
 	}
 	for specs, want := range map[string]string{

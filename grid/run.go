@@ -242,8 +242,7 @@ func (g *runner) cell(ctx context.Context, row Row, pattern string) (Cell, error
 			return c, fmt.Errorf("search: %w", err)
 		}
 		c.Found, searched = &f.Best, f.Seconds
-		b := f.Best.Coefficients
-		r.Alpha, r.Beta, r.Gamma, r.Kernel = &b.Alpha, &b.Beta, &b.Gamma, &b.Kernel
+		r = f.Best.Coefficients.Of(r)
 	}
 	c.Recipe = &r
 	key, err := g.key(r)
@@ -421,8 +420,8 @@ func (g *runner) search(ctx context.Context, row Row, pattern string) (found, er
 		base.Sparsity, base.Pattern = "", pattern
 	}
 	kernel := pho.DefaultKernel
-	if row.Recipe.Kernel != nil {
-		kernel = *row.Recipe.Kernel
+	if k, ok := row.Recipe.Params["kernel"]; ok {
+		kernel = k.(int)
 	}
 	opt := pho.Options{
 		Recipe: base, Sampler: search.Names()[0], Trials: row.Budget.Trials, Top: row.Budget.Top, Kernels: []int{kernel}, Seed: g.opt.Seed,

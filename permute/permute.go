@@ -21,30 +21,34 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/internal/registry"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 )
 
 // Method is a way to find an order.
 type Method struct {
-	Name string
-	Doc  string // what it does, in a line
-	Cite string // its source
+	Name   string
+	Doc    string       // what it does, in a line
+	Cite   string       // its source
+	Params []param.Spec // the parameters it reads
 
 	improve func(l *layout, blocks int) // after CP; may be nil
 }
 
+// methods are all methods, the simplest first.
+var methods = registry.New("permutation", func(m Method) string { return m.Name },
+	CP,
+	LSA,
+)
+
 // Methods returns all methods, the simplest first.
-func Methods() []Method { return []Method{CP, LSA} }
+func Methods() []Method { return methods.All() }
 
 // Names returns the names of all methods, in their order.
-func Names() []string { return registry.Names(Methods(), name) }
+func Names() []string { return methods.Names() }
 
 // Lookup returns the method called want.
-func Lookup(want string) (Method, error) {
-	return registry.Lookup("permutation", want, Methods(), name)
-}
-
-func name(m Method) string { return m.Name }
+func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 
 // CP deals the columns to the slots by their sums.
 var CP = Method{
@@ -58,7 +62,14 @@ var LSA = Method{
 	Name:    "lsa",
 	Doc:     "then slot by slot the best assignment of columns to groups, solved exactly",
 	Cite:    "Zhang et al. 2024, Plug-and-Play, ICLR",
+	Params:  []param.Spec{{Name: "lsa_fast", Doc: "assign within 4 to 16 blocks of columns, each by itself, which is faster", Default: false}},
 	improve: assignSlots,
+}
+
+// Fast reports whether p asks for the form of m in blocks of columns.
+func (m Method) Fast(p param.Values) bool {
+	_, ok := param.Declared(m.Params, "lsa_fast")
+	return ok && p.On("lsa_fast")
 }
 
 // Result is an order and what it is worth.

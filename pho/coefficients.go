@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/crepe-llm/crepe/param"
+	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
 )
 
@@ -68,8 +70,15 @@ func (c Coefficients) Duplicates(d Coefficients) bool {
 	return near && (a.Kernel == b.Kernel || a.Gamma == 0 && b.Gamma == 0)
 }
 
-func (c Coefficients) params() score.Params {
-	return score.Params{Alpha: c.Alpha, Beta: c.Beta, Gamma: c.Gamma, Kernel: c.Kernel}
+// params returns the parameters of crepe with these coefficients.
+func (c Coefficients) params(power float64) param.Values {
+	return param.Values{"alpha": c.Alpha, "beta": c.Beta, "gamma": c.Gamma, "kernel": c.Kernel, "power": power}
+}
+
+// Of returns r with method crepe and these coefficients.
+func (c Coefficients) Of(r recipe.Recipe) recipe.Recipe {
+	r.Method = score.CRePE.Name
+	return r.With("alpha", c.Alpha).With("beta", c.Beta).With("gamma", c.Gamma).With("kernel", c.Kernel)
 }
 
 // String is "α 0.3 β 0.2 γ 0.5 kernel 9".

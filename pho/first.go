@@ -50,7 +50,7 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 
 // proxy returns the proxy of many candidates there.
 func (f *firstLinear) proxy() (*Proxy, error) {
-	p, err := NewProxy(f.l.W, f.in, f.resolved.Target, f.resolved.Params.Power)
+	p, err := NewProxy(f.l.W, f.in, f.resolved.Target, f.resolved.Params.Number("power"))
 	if err != nil {
 		return nil, fmt.Errorf("tensor %s.weight: %w", f.l.Name, err)
 	}
@@ -59,7 +59,7 @@ func (f *firstLinear) proxy() (*Proxy, error) {
 
 // proxies returns the five proxies of one candidate there.
 func (f *firstLinear) proxies(work []float32, c Coefficients) (Proxies, error) {
-	p, err := MeasureProxies(work, f.l.W, f.in, f.resolved.Target, f.resolved.Params.Power, c)
+	p, err := MeasureProxies(work, f.l.W, f.in, f.resolved.Target, f.resolved.Params.Number("power"), c)
 	if err != nil {
 		return p, fmt.Errorf("tensor %s.weight: %s: %w", f.l.Name, c, err)
 	}

@@ -35,10 +35,8 @@ func (p Proxies) List() []float64 {
 // against a pruned model's perplexity that each is to be compared with. work is
 // for rows·cols scores.
 func MeasureProxies(work []float32, w *tensor.Weight, s *stats.Input, t pattern.Target, power float64, c Coefficients) (Proxies, error) {
-	params := c.params()
-	params.Power = power
 	x := work[:w.Rows*w.Cols]
-	if err := score.CRePE.Score(x, w, s, params); err != nil {
+	if err := score.CRePE.Score(x, w, s, c.params(power)); err != nil {
 		return Proxies{}, err
 	}
 	kept, err := mask.Select(x, w.Rows, w.Cols, t)

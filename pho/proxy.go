@@ -83,7 +83,7 @@ func (p *Proxy) count(c Coefficients) (*histogram, error) {
 	}
 	var bad error
 	first := p.rows
-	err := p.terms.EachRow(c.params(), func(i int, x []float32) {
+	err := p.terms.EachRow(c.params(score.DefaultPower), func(i int, x []float32) {
 		h := p.take()
 		kept := x
 		if p.scores != nil {
@@ -156,7 +156,7 @@ func (p *Proxy) lowest(at uint32, k int) []float32 {
 // end are sorted.
 func (p *Proxy) sorted(c Coefficients, end uint32, last []float32) (float64, error) {
 	x := make([]float32, 0, p.pruned)
-	err := p.terms.EachRow(c.params(), func(_ int, row []float32) {
+	err := p.terms.EachRow(c.params(score.DefaultPower), func(_ int, row []float32) {
 		if p.scores == nil {
 			row = p.prunedOf(row)
 		}

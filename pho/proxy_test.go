@@ -68,8 +68,7 @@ func TestGiniByHand(t *testing.T) {
 // direct is Gini_pruned by prune's own scores and mask and a full sort.
 func direct(t testing.TB, w *tensor.Weight, s *stats.Input, tg pattern.Target, c Coefficients) float64 {
 	t.Helper()
-	p := c.params()
-	p.Power = score.DefaultPower
+	p := c.params(score.DefaultPower)
 	x := make([]float32, w.Rows*w.Cols)
 	if err := score.CRePE.Score(x, w, s, p); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/search"
 	"github.com/crepe-llm/crepe/windows"
 )
@@ -19,8 +20,10 @@ import (
 const (
 	DefaultTrials = 60
 	DefaultTop    = 10
-	DefaultKernel = 9
 )
+
+// DefaultKernel is crepe's.
+var DefaultKernel = score.CRePE.Defaults().Whole("kernel")
 
 // ClimbSampler is the sampler that climbs on perplexity itself: the paper's
 // baseline. Each of its trials prunes the whole model.
@@ -76,11 +79,7 @@ func (o *Options) Validate() error {
 }
 
 // RecipeOf returns the recipe of a candidate.
-func (o *Options) RecipeOf(c Coefficients) recipe.Recipe {
-	r := o.Recipe
-	r.Method, r.Alpha, r.Beta, r.Gamma, r.Kernel = "crepe", &c.Alpha, &c.Beta, &c.Gamma, &c.Kernel
-	return r
-}
+func (o *Options) RecipeOf(c Coefficients) recipe.Recipe { return c.Of(o.Recipe) }
 
 // Fields are what a study in a store must agree on to go on with.
 func (o *Options) Fields(compute model.Compute) []search.Field {
@@ -101,8 +100,8 @@ func (o *Options) Fields(compute model.Compute) []search.Field {
 	if r.Compare != "" {
 		fields = append(fields, search.Field{Name: "compare", Value: r.Compare})
 	}
-	if r.Power != nil {
-		fields = append(fields, search.Field{Name: "power", Value: fmt.Sprint(*r.Power)})
+	if power, ok := r.Params["power"]; ok {
+		fields = append(fields, search.Field{Name: "power", Value: fmt.Sprint(power)})
 	}
 	return fields
 }

@@ -237,7 +237,7 @@ func TestSearchRefusesAnotherStudy(t *testing.T) {
 		"kernel: 4":                               func(o *Options) { o.Kernels = []int{4} },
 		"multiple of 5":                           func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:5" },
 		"crepe+dsnot, want no step":               func(o *Options) { o.Recipe.Refine = "dsnot" },
-		"power is 0.5 there, 1 here":              func(o *Options) { one := 1.; o.Recipe.Power = &one },
+		"power is 0.5 there, 1 here":              func(o *Options) { o.Recipe = o.Recipe.With("power", 1.) },
 		"target prunes none":                      func(o *Options) { o.Recipe.Sparsity = "0%"; o.Name = "new" },
 		`skip: ".*" leaves no Linear to prune`:    func(o *Options) { o.Recipe.Skip = ".*"; o.Name = "newer" },
 		"calibration: sequence 1: token 3 has id": func(o *Options) { o.Calibration.Tokens[1][3] = 123456; o.Name = "newest" },

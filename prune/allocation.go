@@ -42,7 +42,7 @@ func (r *runner) allocate(ctx context.Context) error {
 		}
 	}
 	var err error
-	r.alike, err = a.Allocate(r.allocated, r.plan.resolved.Target.Sparsity, r.plan.resolved.AllocateParams)
+	r.alike, err = a.Allocate(r.allocated, r.plan.resolved.Target.Sparsity, r.plan.resolved.Params)
 	if err != nil {
 		return fmt.Errorf("allocate: %w", err)
 	}
@@ -188,14 +188,14 @@ func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block model.
 				return nil
 			}
 			buf := r.buffer(l.Rows * l.Cols)
-			if err := score.Wanda.Score(buf, l.W, s, score.Params{}); err != nil {
+			if err := score.Wanda.Score(buf, l.W, s, nil); err != nil {
 				return err
 			}
 			f(buf)
 			return nil
 		})
 	}
-	return a.FromScores(scores, r.plan.resolved.AllocateParams)
+	return a.FromScores(scores, r.plan.resolved.Params)
 }
 
 // buffer returns memory for n scores.

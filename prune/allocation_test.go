@@ -48,7 +48,13 @@ func TestAllocationEqualsPyTorch(t *testing.T) {
 	tokens := rows(golden.Read(t, filepath.Join(goldenDir, "calibration.safetensors"))["input_ids"])
 	calibration := &windows.Set{Source: "golden", Tokens: tokens, SeqLen: len(tokens[0])}
 	for _, want := range all {
-		rec := recipe.Recipe{Method: "magnitude", Sparsity: "50%", Allocate: want.Method, DLPCenter: want.Params.Center, AlphaPruningEpsilon: want.Params.Epsilon}
+		rec := recipe.Recipe{Method: "magnitude", Sparsity: "50%", Allocate: want.Method}
+		if want.Params.Center != "" {
+			rec = rec.With("dlp_center", want.Params.Center)
+		}
+		if want.Params.Epsilon != nil {
+			rec = rec.With("alphapruning_epsilon", *want.Params.Epsilon)
+		}
 		inv, m := openDemo(t)
 		rep, err := prune.Run(t.Context(), inv, m, prune.Options{Recipe: rec, Output: filepath.Join(t.TempDir(), "out"), Calibration: calibration})
 		if err != nil {
@@ -71,7 +77,7 @@ func TestAllocationEqualsPyTorch(t *testing.T) {
 				t.Fatal(err)
 			}
 			blocks := slices.Clone(rep.Allocation.Blocks)
-			_, err = resolved.Allocate.Allocate(blocks, target, resolved.AllocateParams)
+			_, err = resolved.Allocate.Allocate(blocks, target, resolved.Params)
 			if shares == nil {
 				if err == nil || !strings.Contains(err.Error(), "block 0 would have 1.02") {
 					t.Errorf("%s at %s: %v, want an error that names block 0", want.Method, sparsity, err)

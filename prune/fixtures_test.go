@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -119,8 +120,8 @@ var fixtureRecipes = map[string]recipe.Recipe{
 	"magnitude 4:8":   {Method: "magnitude", Pattern: "4:8"},
 	"ria 60% dsnot":   {Method: "ria", Sparsity: "60%", Refine: "dsnot"},
 	"crepe 70% swaps": {Method: "crepe", Sparsity: "70%", Refine: "swaps"},
-	"ria 4:8 swaps":   {Method: "ria", Pattern: "4:8", Fused: "split", Refine: "swaps", RefineCycles: 5},
-	"wanda 2:4 dsnot": {Method: "wanda", Pattern: "2:4", Fused: "split", Refine: "dsnot", RefineLayers: "all"},
+	"ria 4:8 swaps":   {Method: "ria", Pattern: "4:8", Fused: "split", Refine: "swaps", Params: param.Values{"refine_cycles": 5}},
+	"wanda 2:4 dsnot": {Method: "wanda", Pattern: "2:4", Fused: "split", Refine: "dsnot", Params: param.Values{"refine_layers": "all"}},
 }
 
 // TestFixtures prunes every fixture in several ways: the dense perplexity is

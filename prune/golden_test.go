@@ -17,6 +17,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -167,7 +168,7 @@ func (c goldenConfig) recipe(t *testing.T) recipe.Recipe {
 		r.Sparsity = c.Pattern
 	}
 	if c.Method == "crepe" {
-		r.Alpha, r.Beta, r.Gamma, r.Kernel, r.Power = &c.Alpha, &c.Beta, &c.Gamma, &c.Kernel, &c.Power
+		r.Params = param.Values{"alpha": c.Alpha, "beta": c.Beta, "gamma": c.Gamma, "kernel": c.Kernel, "power": c.Power}
 	}
 	return r
 }

@@ -182,7 +182,7 @@ func (r *runner) prepare(change *update.Method, in *model.Input, s *stats.Input)
 	defer timed(&r.report.Seconds.Update)()
 	r.prepared = nil
 	runtime.GC() // what the input before held is as large as what this one takes
-	p, err := change.Prepare(s.Gram, r.plan.resolved.Target.Pattern)
+	p, err := change.Prepare(s.Gram, r.plan.resolved.Target.Pattern, r.plan.resolved.Params)
 	if err != nil {
 		return fmt.Errorf("input of %s: Gram %w", in.Name, err)
 	}

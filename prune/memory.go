@@ -155,7 +155,7 @@ func (p *InMemory) allocate(ctx context.Context, r *runner) error {
 	if a == nil {
 		return nil
 	}
-	key := fmt.Sprintf("%s %+v %s", a.Name, r.plan.resolved.AllocateParams, r.opt.Recipe.Skip)
+	key := fmt.Sprintf("%s %v %s", a.Name, r.plan.resolved.Params.Only(a.Params), r.opt.Recipe.Skip)
 	r.allocated = slices.Clone(p.measured[key])
 	if err := r.allocate(ctx); err != nil {
 		return err

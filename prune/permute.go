@@ -116,7 +116,7 @@ func (r *runner) order(l *model.Linear, part model.Part, w *tensor.Weight, out *
 	}
 	defer timed(&r.report.Seconds.Permute)()
 	blocks := 1
-	if r.plan.resolved.LSAFast {
+	if m.Fast(r.plan.resolved.Params) {
 		blocks = fastBlocks(l)
 	}
 	res := m.Find(r.scores[:w.Rows*w.Cols], w.Rows, w.Cols, r.target.Pattern, blocks)
@@ -166,7 +166,7 @@ func (r *runner) selectsPermuted(method score.Method) bool {
 func (r *runner) selectPermuted(ctx context.Context, l *model.Linear, part model.Part, w *tensor.Weight, in *model.Input, s *stats.Input, out *Linear) error {
 	scores := r.buffer(w.Rows * w.Cols)
 	stop := timed(&r.report.Seconds.Score)
-	err := score.RIA.Score(scores, w, s, score.RIA.Defaults)
+	err := score.RIA.Score(scores, w, s, score.RIA.Defaults())
 	stop()
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func (r *runner) selectPermuted(ctx context.Context, l *model.Linear, part model
 		to = tensor.NewWeight(w.DType, w.Rows, w.Cols)
 		moveColumns(to, w, func(k int) (int, int) { return k, order[k] })
 	}
-	p, err := change.Prepare(gram, r.target.Pattern)
+	p, err := change.Prepare(gram, r.target.Pattern, r.plan.resolved.Params)
 	if err != nil {
 		return fmt.Errorf("input of %s: Gram %w", in.Name, err)
 	}

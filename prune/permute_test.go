@@ -12,6 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -23,7 +24,7 @@ import (
 var permutedRecipes = map[string]recipe.Recipe{
 	"cp wanda 2:4":           {Method: "wanda", Permute: "cp", Pattern: "2:4"},
 	"lsa magnitude 4:8":      {Method: "magnitude", Permute: "lsa", Pattern: "4:8", Fused: "split"},
-	"lsa crepe 2:4, updated": {Method: "crepe", Permute: "lsa", LSAFast: true, Pattern: "2:4", Update: "sparsegpt"},
+	"lsa crepe 2:4, updated": {Method: "crepe", Permute: "lsa", Params: param.Values{"lsa_fast": true}, Pattern: "2:4", Update: "sparsegpt"},
 	"lsa sparsegpt 2:4":      {Method: "sparsegpt", Permute: "lsa", Pattern: "2:4"},
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -14,8 +13,8 @@ import (
 
 // refinement returns how the mask of a Linear is refined, that is of the
 // attention or not; nil if it is left as it was selected.
-func (p *Plan) refinement(attention bool) *recipe.Refinement {
-	if f := p.resolved.Refine; f != nil && (attention || f.Layers == refine.All) {
+func (p *Plan) refinement(attention bool) *refine.Method {
+	if f := p.resolved.Refine; f != nil && f.Refines(attention, p.resolved.Params) {
 		return f
 	}
 	return nil
@@ -49,7 +48,7 @@ func (p *Plan) observes(in *model.Input) (gram, moments bool) {
 }
 
 // refine refines the mask of w, the rows of a Linear that were just selected.
-func (r *runner) refine(ctx context.Context, f *recipe.Refinement, kept *mask.Mask, w *tensor.Weight, s *stats.Input, out *Linear) error {
+func (r *runner) refine(ctx context.Context, f *refine.Method, kept *mask.Mask, w *tensor.Weight, s *stats.Input, out *Linear) error {
 	defer timed(&r.report.Seconds.Refine)()
 	if out.Refined == nil {
 		out.Refined = new(refine.Result)
@@ -61,7 +60,7 @@ func (r *runner) refine(ctx context.Context, f *recipe.Refinement, kept *mask.Ma
 		}
 	}
 	done, err := f.Run(ctx, refine.Problem{
-		Kept: kept, W: w, Scores: r.scores[:w.Rows*w.Cols], Input: s, Gram: r.gram, Pattern: r.plan.resolved.Target.Pattern, Cycles: f.Cycles,
+		Kept: kept, W: w, Scores: r.scores[:w.Rows*w.Cols], Input: s, Gram: r.gram, Pattern: r.plan.resolved.Target.Pattern, Params: r.plan.resolved.Params,
 	})
 	out.Refined.Add(done)
 	return err

@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/refine"
@@ -186,7 +187,7 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 		t.Fatal(err)
 	}
 	scores := make([]float32, l.Rows*l.Cols)
-	if err := method.Score(scores, l.W, s, method.Defaults); err != nil {
+	if err := method.Score(scores, l.W, s, method.Defaults()); err != nil {
 		t.Fatal(err)
 	}
 	decided := slices.Clone(scores)
@@ -206,7 +207,7 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 		t.Fatal(err)
 	}
 	r, err := by.Run(t.Context(), refine.Problem{
-		Kept: kept, W: l.W, Scores: scores, Input: s, Gram: gram, Pattern: target.Pattern, Cycles: c.Cycles,
+		Kept: kept, W: l.W, Scores: scores, Input: s, Gram: gram, Pattern: target.Pattern, Params: param.Values{"refine_cycles": c.Cycles},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +300,7 @@ func TestRefinedPerplexityEqualsNumPy(t *testing.T) {
 		want float64
 	}{
 		{recipe.Recipe{Method: "ria", Sparsity: "60%", Refine: "dsnot"}, 131.637609},
-		{recipe.Recipe{Method: "wanda", Pattern: "2:4", Refine: "dsnot", RefineLayers: "all"}, 147.005174},
+		{recipe.Recipe{Method: "wanda", Pattern: "2:4", Refine: "dsnot", Params: param.Values{"refine_layers": "all"}}, 147.005174},
 	} {
 		t.Run(fmt.Sprintf("%s %s%s %s", c.r.Method, c.r.Sparsity, c.r.Pattern, c.r.Refine), func(t *testing.T) {
 			inv, m := openDemo(t)
@@ -378,7 +379,7 @@ func TestRefineInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range refine.Names() {
-		opt.Recipe.Refine, opt.Recipe.RefineLayers, opt.Recipe.RefineCycles, opt.Overwrite = name, "all", 4, true
+		opt.Recipe.Refine, opt.Recipe.Params, opt.Overwrite = name, param.Values{"refine_layers": "all", "refine_cycles": 4}, true
 		if _, err := run(t, t.Context(), opt); err != nil {
 			t.Fatal(err)
 		}
@@ -409,7 +410,7 @@ func TestRefineThenUpdate(t *testing.T) {
 	opt := options(t.TempDir())
 	opt.Calibration, opt.Evaluation = tokens(8, 100, 7), nil // more tokens than a Linear has columns
 	weights := func(update, refinement, layers string) map[string]*tensor.Weight {
-		opt.Recipe = recipe.Recipe{Method: "wanda", Pattern: "2:4", Refine: refinement, RefineLayers: layers, Update: update}
+		opt.Recipe = recipe.Recipe{Method: "wanda", Pattern: "2:4", Refine: refinement, Params: param.Values{"refine_layers": layers}, Update: update}
 		opt.Overwrite = true
 		if _, err := run(t, t.Context(), opt); err != nil {
 			t.Fatal(err)
@@ -473,7 +474,7 @@ func TestRefinementMemory(t *testing.T) {
 	if none.Gram != 0 || none.Refine != 0 || dsnot.Gram != 0 || dsnot.Refine < 8*2*2*256 {
 		t.Errorf("%+v without, %+v with dsnot", none, dsnot)
 	}
-	all, attention := get(recipe.Recipe{Refine: "swaps"}), get(recipe.Recipe{Refine: "swaps", RefineLayers: "attention"})
+	all, attention := get(recipe.Recipe{Refine: "swaps"}), get(recipe.Recipe{Refine: "swaps", Params: param.Values{"refine_layers": "attention"}})
 	// Gram matrices of three inputs of 256 channels and one of 688, and a copy.
 	if all.Gram < 4*(3*256*256+2*688*688) || attention.Gram < 4*3*256*256 || attention.Gram >= all.Gram {
 		t.Errorf("Gram %d for all, %d for the attention", all.Gram, attention.Gram)

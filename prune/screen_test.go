@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 )
@@ -13,7 +14,7 @@ import (
 func noBlock(model.Block) error { return nil }
 
 func crepe(alpha, beta, gamma float64, pattern string) recipe.Recipe {
-	r := recipe.Recipe{Method: "crepe", Alpha: &alpha, Beta: &beta, Gamma: &gamma, Sparsity: "60%"}
+	r := recipe.Recipe{Method: "crepe", Params: param.Values{"alpha": alpha, "beta": beta, "gamma": gamma}, Sparsity: "60%"}
 	if pattern != "" {
 		r.Sparsity, r.Pattern = "", pattern
 	}

@@ -79,7 +79,7 @@ func (c *updateGolden) compare(t *testing.T, l *model.Linear, g *stats.Gram) {
 	}
 	want, target := c.Linears[c.seen], c.target(t)
 	c.seen++
-	p, err := c.method.Prepare(g, target.Pattern)
+	p, err := c.method.Prepare(g, target.Pattern, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/refine"
@@ -42,28 +43,17 @@ const (
 type Recipe struct {
 	Version int `yaml:"version" json:"version"`
 
-	Method string   `yaml:"method" json:"method"`                   // a name that package score or update knows
-	Alpha  *float64 `yaml:"alpha,omitempty" json:"alpha,omitempty"` // of the row term; nil: the method's default
-	Beta   *float64 `yaml:"beta,omitempty" json:"beta,omitempty"`   // of the column term
-	Gamma  *float64 `yaml:"gamma,omitempty" json:"gamma,omitempty"` // of the neighbourhood term
-	Kernel *int     `yaml:"kernel,omitempty" json:"kernel,omitempty"`
-	Power  *float64 `yaml:"power,omitempty" json:"power,omitempty"` // of the activation norm
+	// What does the work, by the names of the packages' methods. Empty, but for
+	// Method: nothing does.
+	Method   string `yaml:"method" json:"method"`                         // score or update: which weights go
+	Allocate string `yaml:"allocate,omitempty" json:"allocate,omitempty"` // the blocks' shares of Sparsity
+	Permute  string `yaml:"permute,omitempty" json:"permute,omitempty"`   // the order of the columns in N:M's groups
+	Refine   string `yaml:"refine,omitempty" json:"refine,omitempty"`     // exchanges what the method prunes and keeps
+	Update   string `yaml:"update,omitempty" json:"update,omitempty"`     // changes what the method keeps
 
-	Refine       string `yaml:"refine,omitempty" json:"refine,omitempty"`               // a name that package refine knows: exchanges what the method prunes and keeps; empty: nothing does
-	RefineLayers string `yaml:"refine_layers,omitempty" json:"refine_layers,omitempty"` // "attention" or "all"; empty: the refinement's own
-	RefineCycles int    `yaml:"refine_cycles,omitempty" json:"refine_cycles,omitempty"` // exchanges a row at most; 0: the refinement's own
-
-	Update string `yaml:"update,omitempty" json:"update,omitempty"` // a name that package update knows: changes what the method keeps; empty: nothing does
-
-	Allocate            string   `yaml:"allocate,omitempty" json:"allocate,omitempty"`     // a name that package allocate knows: the blocks' shares of Sparsity; empty: uniform
-	OWLLambda           *float64 `yaml:"owl_lambda,omitempty" json:"owl_lambda,omitempty"` // nil: the method's default
-	OWLM                *float64 `yaml:"owl_m,omitempty" json:"owl_m,omitempty"`
-	DLPAlpha            *float64 `yaml:"dlp_alpha,omitempty" json:"dlp_alpha,omitempty"`
-	DLPCenter           string   `yaml:"dlp_center,omitempty" json:"dlp_center,omitempty"` // "mean" or "median"
-	AlphaPruningEpsilon *float64 `yaml:"alphapruning_epsilon,omitempty" json:"alphapruning_epsilon,omitempty"`
-
-	Permute string `yaml:"permute,omitempty" json:"permute,omitempty"`   // a name that package permute knows: the order of the columns in N:M's groups; empty: as they are
-	LSAFast bool   `yaml:"lsa_fast,omitempty" json:"lsa_fast,omitempty"` // lsa in blocks of columns
+	// Params are the parameters of these methods, in a file keys of their own
+	// beside the others. One that is not there has its default.
+	Params param.Values `yaml:",inline" json:"-"`
 
 	Sparsity string `yaml:"sparsity,omitempty" json:"sparsity,omitempty"` // "50%" or "0.5"; with Pattern empty
 	Pattern  string `yaml:"pattern,omitempty" json:"pattern,omitempty"`   // "2:4"
@@ -139,9 +129,13 @@ func Parse(data []byte) (Recipe, error) {
 	if err := refuseFractions(&tree); err != nil {
 		return Recipe{}, err
 	}
+	if err := refuseUnknown(&tree); err != nil {
+		return Recipe{}, err
+	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return Recipe{}, errors.New("more than one YAML document, want one recipe")
 	}
+	r.normalize()
 	if r.Version < 1 || r.Version > Version {
 		return Recipe{}, fmt.Errorf("version: %d, want %d", r.Version, Version)
 	}
@@ -152,7 +146,7 @@ func Parse(data []byte) (Recipe, error) {
 }
 
 // wholeNumbers are the keys of fields that are int.
-var wholeNumbers = []string{"version", "kernel", "refine_cycles", "samples", "seqlen", "seed", "windows"}
+var wholeNumbers = []string{"version", "samples", "seqlen", "seed", "windows"}
 
 // refuseFractions returns an error if a whole number is given as a fraction, of
 // which the decoder would take the whole part.
@@ -170,6 +164,25 @@ func refuseFractions(n *yaml.Node) error {
 		}
 		if v != math.Trunc(v) {
 			return fmt.Errorf("%s: %s, want a whole number", n.Content[i-1].Value, child.Value)
+		}
+	}
+	return nil
+}
+
+// refuseUnknown returns an error if the recipe has a key that is no field and no
+// parameter, which the decoder would take for one.
+func refuseUnknown(doc *yaml.Node) error {
+	known := map[string]bool{}
+	for _, p := range Parameters() {
+		known[p.Name] = true
+	}
+	for f := range reflect.TypeFor[Recipe]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		known[name] = true
+	}
+	for i, n := range doc.Content[0].Content {
+		if i%2 == 0 && !known[n.Value] && n.Value != "<<" {
+			return fmt.Errorf("line %d: unknown field %q", n.Line, n.Value)
 		}
 	}
 	return nil
@@ -200,26 +213,15 @@ func (r Recipe) YAML() ([]byte, error) {
 
 // Resolved is a checked recipe in the types that the work is done with.
 type Resolved struct {
-	Method score.Method   // Score is nil where Update selects; NeedsData counts what Update and Allocate need
-	Refine *Refinement    // nil: the mask stays as it was selected
-	Update *update.Method // nil: what is kept stays as it is
-	Params score.Params
-	Target pattern.Target // of the whole
-
-	Permute *permute.Method // nil: columns stay in their order
-	LSAFast bool
-
-	Allocate       *allocate.Method // nil: every block gets Target
-	AllocateParams allocate.Params
-	Observes       bool // pruning a block needs what its inputs see
+	Method   score.Method     // Score is nil where Update selects; NeedsData counts what Update and Allocate need
+	Allocate *allocate.Method // nil: every block gets Target
+	Permute  *permute.Method  // nil: columns stay in their order
+	Refine   *refine.Method   // nil: the mask stays as it was selected
+	Update   *update.Method   // nil: what is kept stays as it is
+	Params   param.Values     // of all of these
+	Target   pattern.Target   // of the whole
+	Observes bool             // pruning a block needs what its inputs see
 
 	Split bool           // score and select each part of a fused matrix by itself
 	Skip  *regexp.Regexp // nil: nothing is skipped
-}
-
-// Refinement is a refinement and where it is used.
-type Refinement struct {
-	refine.Method
-	Layers refine.Layers
-	Cycles int // exchanges a row at most
 }

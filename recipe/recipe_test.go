@@ -1,20 +1,20 @@
 package recipe
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
-	"github.com/crepe-llm/crepe/score"
 )
 
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
-	alpha, kernel := 0.25, 5
 	want := Recipe{
-		Method: "crepe", Alpha: &alpha, Kernel: &kernel, Pattern: "2:4", Skip: `q_proj|"quoted": #`,
+		Method: "crepe", Params: param.Values{"alpha": 0.25, "kernel": 5}, Pattern: "2:4", Skip: `q_proj|"quoted": #`,
 		Calibration: Calibration{Source: "c4", Seed: 7},
 		Eval:        Eval{Source: "wikitext2", Windows: 3},
 	}.WithDefaults()
@@ -40,7 +40,7 @@ func TestDefaultsAreThePapers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Method.Name != "crepe" || r.Params != (score.Params{Alpha: 1, Beta: 1, Gamma: 1, Kernel: 9, Power: 0.5}) {
+	if r.Method.Name != "crepe" || !reflect.DeepEqual(r.Params, param.Values{"alpha": 1., "beta": 1., "gamma": 1., "kernel": 9, "power": 0.5}) {
 		t.Errorf("%s %+v", r.Method.Name, r.Params)
 	}
 	if n, err := r.Target.Pruned(10, 11); err != nil || n != 55 || r.Target.Group != pattern.Matrix {
@@ -58,15 +58,15 @@ func TestDefaultsAreThePapers(t *testing.T) {
 // A refinement's defaults are its source's, and it needs data whatever the score.
 func TestRefinementDefaults(t *testing.T) {
 	r := Recipe{Method: "magnitude", Refine: "dsnot"}
-	if d := r.WithDefaults(); d.RefineLayers != "attention" || d.RefineCycles != 50 {
-		t.Errorf("%s, %d cycles", d.RefineLayers, d.RefineCycles)
+	if d := r.WithDefaults(); d.Params["refine_layers"] != "attention" || d.Params["refine_cycles"] != 50 {
+		t.Errorf("%v", d.Params)
 	}
 	got, err := r.Resolve()
-	if err != nil || got.Refine == nil || !got.Method.NeedsData || got.Refine.Cycles != 50 {
+	if err != nil || got.Refine == nil || !got.Method.NeedsData || got.Params.Whole("refine_cycles") != 50 {
 		t.Errorf("%+v (%v)", got, err)
 	}
-	if d := (Recipe{}).WithDefaults(); d.RefineLayers != "" || d.RefineCycles != 0 {
-		t.Errorf("nothing is refined, yet %q, %d", d.RefineLayers, d.RefineCycles)
+	if d := (Recipe{}).WithDefaults(); d.Params["refine_layers"] != nil || d.Params["refine_cycles"] != nil {
+		t.Errorf("nothing is refined, yet %v", d.Params)
 	}
 }
 
@@ -94,10 +94,58 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		}
 	}
 	// What was chosen stays where another method comes in.
-	alpha := 0.25
-	r := Recipe{Method: "crepe", Alpha: &alpha}.WithDefaults().WithoutDefaults()
-	if r.Alpha == nil || r.Power != nil || r.Kernel != nil || r.Compare != "" {
+	r := Recipe{Method: "crepe", Params: param.Values{"alpha": 0.25}}.WithDefaults().WithoutDefaults()
+	if len(r.Params) != 1 || r.Params["alpha"] != 0.25 || r.Compare != "" {
 		t.Errorf("%+v, want alpha alone", r)
+	}
+}
+
+// Parameters are keys like all others, in YAML beside the step that they are of.
+func TestParametersAreKeys(t *testing.T) {
+	r := Recipe{Method: "ria", Permute: "lsa", Refine: "dsnot", Pattern: "2:4", Params: param.Values{"power": 1, "lsa_fast": true}}.WithDefaults()
+	text, err := r.YAML()
+	want := "version: 1\nmethod: ria\npower: 1\npermute: lsa\nlsa_fast: true\nrefine: dsnot\nrefine_layers: attention\nrefine_cycles: 50\npattern: \"2:4\"\n"
+	if err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("%s (%v), want\n%s", text, err, want)
+	}
+	object, err := json.Marshal(r)
+	if err != nil || !strings.Contains(string(object), `"lsa_fast":true,"power":1,"refine_cycles":50,"refine_layers":"attention"}`) {
+		t.Errorf("%s (%v)", object, err)
+	}
+	var back Recipe
+	if err := json.Unmarshal(object, &back); err != nil || !reflect.DeepEqual(back, r) {
+		t.Errorf("JSON comes back as %+v (%v), want %+v", back, err, r)
+	}
+	for _, said := range []string{"alpha: null", "dlp_center: ''", "lsa_fast: false"} { // nothing
+		if r, err := Parse([]byte("version: 1\nmethod: wanda\n" + said)); err != nil || len(r.Params) > 0 {
+			t.Errorf("%s: %v (%v), want no parameter", said, r.Params, err)
+		}
+	}
+}
+
+// What is true of one declaration must be true of all that share its name.
+func TestDeclarations(t *testing.T) {
+	seen := map[string]param.Spec{}
+	for _, s := range Steps() {
+		for _, m := range s.Methods() {
+			for _, p := range m.Params {
+				if err := p.Check(p.Default); err != nil || p.Doc == "" {
+					t.Errorf("%s of %s: its default: %v; doc %q", p.Name, m.Name, err, p.Doc)
+				}
+				was, ok := seen[p.Name]
+				p.Default = nil
+				if ok && !reflect.DeepEqual(was, p) {
+					t.Errorf("%s is %+v, of %s %+v", p.Name, was, m.Name, p)
+				}
+				seen[p.Name] = p
+			}
+		}
+	}
+	for f := range reflect.TypeFor[Recipe]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if _, ok := seen[name]; ok {
+			t.Errorf("%s is a parameter and a field", name)
+		}
 	}
 }
 
@@ -108,7 +156,7 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`version: 2`:                       "version: 2",
 		`method: crepe`:                    "version: 0",
 		`[1, 2]`:                           "seq",
-		`{version: 1, methd: ria}`:         "methd",
+		`{version: 1, methd: ria}`:         `line 1: unknown field "methd"`,
 		`{version: 1, method: prayer}`:     `method "prayer"`,
 		`{version: 1, method: magnitude, alpha: 1}`:                        "alpha: method magnitude has no parameters",
 		`{version: 1, method: ria, gamma: 1}`:                              "gamma: method ria does not read it; it reads",
@@ -123,21 +171,21 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, pattern: "4:2"}`:                                     `pattern "4:2"`,
 		`{version: 1, refine: prayer}`:                                     `refine: unknown refinement "prayer", want one of dsnot, swaps`,
 		`{version: 1, refine: dsnot, method: sparsegpt}`:                   "refine: dsnot, beside method sparsegpt",
-		`{version: 1, refine_layers: all}`:                                 "refine layers: all, but nothing is refined",
-		`{version: 1, refine_cycles: 3}`:                                   "refine cycles: 3, but nothing is refined",
-		`{version: 1, refine: dsnot, refine_layers: mlp}`:                  `refine layers: "mlp", want attention or all`,
-		`{version: 1, refine: dsnot, refine_cycles: -1}`:                   "refine cycles: -1, want at least 1",
+		`{version: 1, refine_layers: all}`:                                 "refine_layers: all, but there is no refinement; want refine dsnot or swaps too",
+		`{version: 1, refine_cycles: 3}`:                                   "refine_cycles: 3, but there is no refinement; want refine dsnot or swaps too",
+		`{version: 1, refine: dsnot, refine_layers: mlp}`:                  `refine_layers: "mlp", want attention or all`,
+		`{version: 1, refine: dsnot, refine_cycles: -1}`:                   "refine_cycles: -1, want at least 1",
 		`{version: 1, allocate: owls}`:                                     `allocate: unknown allocation "owls", want one of uniform, owl`,
 		`{version: 1, allocate: owl, pattern: "2:4"}`:                      "allocate: owl, beside pattern 2:4",
-		`{version: 1, owl_lambda: 0.1}`:                                    "owl_lambda: allocation uniform has no parameters",
+		`{version: 1, owl_lambda: 0.1}`:                                    "owl_lambda: 0.1, but there is no allocation; want allocate owl too",
 		`{version: 1, allocate: dlp, owl_m: 3}`:                            "owl_m: allocation dlp does not read it; it reads dlp_alpha, dlp_center",
 		`{version: 1, allocate: owl, dlp_center: mean}`:                    "dlp_center: allocation owl does not read it",
 		`{version: 1, allocate: owl, owl_lambda: -1}`:                      "owl_lambda: -1, want 0 to 1",
 		`{version: 1, allocate: dlp, dlp_center: mode}`:                    `dlp_center: "mode", want mean or median`,
 		`{version: 1, allocate: alphapruning, alphapruning_epsilon: .nan}`: "alphapruning_epsilon: NaN",
 		`{version: 1, permute: lsa}`:                                       "permute: lsa, but without a pattern N:M",
-		`{version: 1, permute: cp, lsa_fast: true, pattern: "2:4"}`:        "lsa fast: only permutation lsa",
-		`{version: 1, lsa_fast: true, pattern: "2:4"}`:                     "lsa fast: ",
+		`{version: 1, permute: cp, lsa_fast: true, pattern: "2:4"}`:        "lsa_fast: permutation cp has no parameters",
+		`{version: 1, lsa_fast: true, pattern: "2:4"}`:                     "lsa_fast: true, but there is no permutation; want permute lsa too",
 		`{version: 1, fused: halves}`:                                      `fused: "halves", want whole or split`,
 		`{version: 1, skip: "("}`:                                          "skip: ",
 		`{version: 1, compute: f64}`:                                       "compute: ",
@@ -148,7 +196,7 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, calibration: {samples: 2.5}}`:                        "samples: 2.5, want a whole number",
 		`{version: 1, kernel: 5.5}`:                                        "kernel: 5.5, want a whole number",
 		`{version: 1.5}`:                                                   "version: 1.5, want a whole number",
-		`{version: 1, refine: dsnot, refine_cycles: 1e-1}`:                 "refine_cycles: 1e-1, want a whole number",
+		`{version: 1, refine: dsnot, refine_cycles: 1e-1}`:                 "refine_cycles: 0.1, want a whole number",
 		`{version: 1, calibration: {samples: 99999999999999999999}}`:       "line 1",
 	} {
 		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -3,13 +3,13 @@ package recipe
 import (
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
-	"slices"
 	"strings"
 
+	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
@@ -30,14 +30,8 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if out.Refine != nil {
 		out.Method.NeedsData = true
 	}
-	if out.Params, err = r.params(out.Method); err != nil {
-		return out, err
-	}
-	if out.Target, err = r.target(out.Method); err != nil {
-		return out, err
-	}
 	out.Observes = out.Method.NeedsData
-	if out.Allocate, out.AllocateParams, err = r.allocation(); err != nil {
+	if out.Allocate, err = r.allocation(); err != nil {
 		return out, err
 	}
 	if out.Allocate != nil && out.Allocate.NeedsData() {
@@ -46,7 +40,16 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if out.Permute, err = r.permutation(); err != nil {
 		return out, err
 	}
-	out.LSAFast = r.LSAFast
+	if err := r.checkParams(); err != nil {
+		return out, err
+	}
+	out.Params = r.Params
+	if err := out.Method.Check(out.Params); err != nil {
+		return out, err
+	}
+	if out.Target, err = r.target(out.Method); err != nil {
+		return out, err
+	}
 	switch r.Fused {
 	case "whole":
 	case "split":
@@ -95,68 +98,48 @@ func (r Recipe) methods() (score.Method, *update.Method, error) {
 }
 
 // refinement returns how the mask that m selects is refined, nil if it is not.
-func (r Recipe) refinement(m score.Method) (*Refinement, error) {
+func (r Recipe) refinement(m score.Method) (*refine.Method, error) {
 	if r.Refine == "" {
-		switch {
-		case r.RefineLayers != "":
-			return nil, fmt.Errorf("refine layers: %s, but nothing is refined; want a refinement (%s) too", r.RefineLayers, strings.Join(refine.Names(), ", "))
-		case r.RefineCycles != 0:
-			return nil, fmt.Errorf("refine cycles: %d, but nothing is refined; want a refinement (%s) too", r.RefineCycles, strings.Join(refine.Names(), ", "))
-		}
 		return nil, nil
 	}
-	method, err := refine.Lookup(r.Refine)
+	f, err := refine.Lookup(r.Refine)
 	if err != nil {
 		return nil, fmt.Errorf("refine: %w", err)
 	}
 	if m.Score == nil {
 		return nil, fmt.Errorf("refine: %s, beside method %s, which changes weights as it selects: there is no mask to refine before", r.Refine, m.Name)
 	}
-	layers, err := refine.ParseLayers(r.RefineLayers)
-	if err != nil {
-		return nil, fmt.Errorf("refine layers: %w", err)
-	}
-	if r.RefineCycles < 1 {
-		return nil, fmt.Errorf("refine cycles: %d, want at least 1", r.RefineCycles)
-	}
-	return &Refinement{Method: method, Layers: layers, Cycles: r.RefineCycles}, nil
+	return &f, nil
 }
 
-func (r Recipe) params(m score.Method) (score.Params, error) {
-	p := m.Defaults
-	set := func(name string, dst *float64, v *float64) error {
-		if v == nil {
-			return nil
-		}
-		if !slices.Contains(m.Params, name) {
-			return notRead(name, m)
-		}
-		if math.IsNaN(*v) || math.IsInf(*v, 0) || *v < 0 {
-			return fmt.Errorf("%s: %v, want a finite number of at least 0", name, *v)
-		}
-		*dst = *v
-		return nil
+// allocation returns how the sparsity is spread over the blocks; nil: evenly.
+func (r Recipe) allocation() (*allocate.Method, error) {
+	if r.Allocate == "" {
+		return nil, nil
 	}
-	err := errors.Join(
-		set("alpha", &p.Alpha, r.Alpha), set("beta", &p.Beta, r.Beta),
-		set("gamma", &p.Gamma, r.Gamma), set("power", &p.Power, r.Power))
+	m, err := allocate.Lookup(r.Allocate)
 	if err != nil {
-		return p, err
+		return nil, fmt.Errorf("allocate: %w", err)
 	}
-	if r.Kernel != nil {
-		if !slices.Contains(m.Params, "kernel") {
-			return p, notRead("kernel", m)
-		}
-		p.Kernel = *r.Kernel
+	if r.Pattern != "" {
+		return nil, fmt.Errorf("allocate: %s, beside pattern %s: N:M fixes the share of every block", m.Name, r.Pattern)
 	}
-	return p, m.Check(p)
+	return &m, nil
 }
 
-func notRead(name string, m score.Method) error {
-	if len(m.Params) == 0 {
-		return fmt.Errorf("%s: method %s has no parameters", name, m.Name)
+// permutation returns how columns are put in order for N:M; nil: they are not.
+func (r Recipe) permutation() (*permute.Method, error) {
+	if r.Permute == "" {
+		return nil, nil
 	}
-	return fmt.Errorf("%s: method %s does not read it; it reads %s", name, m.Name, strings.Join(m.Params, ", "))
+	m, err := permute.Lookup(r.Permute)
+	if err != nil {
+		return nil, fmt.Errorf("permute: %w", err)
+	}
+	if r.Pattern == "" {
+		return nil, errors.New("permute: " + m.Name + ", but without a pattern N:M no order of the columns is better than another")
+	}
+	return &m, nil
 }
 
 func (r Recipe) target(m score.Method) (pattern.Target, error) {

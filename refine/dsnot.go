@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 	"sync"
+
+	"github.com/crepe-llm/crepe/param"
 )
 
 // DSnoT balances what pruning takes from the expected output of each row.
@@ -11,8 +13,7 @@ var DSnoT = Method{
 	Name:         "dsnot",
 	Doc:          "regrows and prunes until the expected change of each output is near 0",
 	Cite:         "Zhang et al. 2024, arXiv:2310.08915",
-	Layers:       Attention,
-	Cycles:       50,
+	Params:       []param.Spec{layers(Attention), cycles(50)},
 	NeedsMoments: true,
 	Run:          runDSnoT,
 }
@@ -26,7 +27,7 @@ const balanced = 0.1
 //
 //	err = Σ_pruned M_j
 //
-// and while |err| > 0.1, at most Cycles times,
+// and while |err| > 0.1, at most refine_cycles times,
 //
 //	regrow  the pruned weight of the sign of err with the largest |M_j|/ColVar_j
 //	prune   unstructured: the kept weight of the other sign with the lowest
@@ -57,7 +58,7 @@ func runDSnoT(ctx context.Context, p Problem) (Result, error) {
 	}
 	at, place := p.order()
 	return eachRow(ctx, 0, p.W.Rows, &sync.Pool{New: func() any {
-		return &balance{Problem: &p, norm: norm, at: at, place: place, w: make([]float32, p.W.Cols), spent: map[int]bool{}}
+		return &balance{Problem: &p, norm: norm, at: at, place: place, cycles: p.Params.Whole("refine_cycles"), w: make([]float32, p.W.Cols), spent: map[int]bool{}}
 	}})
 }
 
@@ -68,6 +69,7 @@ type balance struct {
 	norm   []float64 // ‖X_j‖
 	at     []int     // N:M: Problem.order
 	place  []int
+	cycles int       // exchanges a row at most
 	w      []float32 // the row
 	regrow [2]queue
 	prune  [2]queue     // unstructured
@@ -129,7 +131,7 @@ func (b *balance) gather(i int) {
 
 // whole exchanges over all of row i and returns err.
 func (b *balance) whole(i int, err float64, n *int) float64 {
-	for ; *n < b.Cycles && math.Abs(err) > balanced; *n++ {
+	for ; *n < b.cycles && math.Abs(err) > balanced; *n++ {
 		side := sideOf(err)
 		if len(b.regrow[side]) == 0 || len(b.prune[1-side]) == 0 {
 			break
@@ -145,7 +147,7 @@ func (b *balance) whole(i int, err float64, n *int) float64 {
 func (b *balance) groups(i int, err float64, n *int) float64 {
 	clear(b.spent)
 	side := sideOf(err)
-	for *n < b.Cycles && math.Abs(err) > balanced && len(b.regrow[side]) > 0 {
+	for *n < b.cycles && math.Abs(err) > balanced && len(b.regrow[side]) > 0 {
 		grown := b.regrow[side].pop()
 		pruned := b.lowest(i, grown)
 		if pruned < 0 {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -45,7 +46,7 @@ func start(tb testing.TB, w *tensor.Weight, in *stats.Input, scores []float32, t
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := Problem{Kept: kept, W: w, Scores: scores, Input: in, Pattern: to.Pattern, Cycles: cycles}
+	p := Problem{Kept: kept, W: w, Scores: scores, Input: in, Pattern: to.Pattern, Params: param.Values{"refine_cycles": cycles}}
 	if in.Gram != nil {
 		p.Gram = NewGram(in.Gram)
 	}
@@ -184,7 +185,7 @@ func TestMethodsKeepCounts(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for _, method := range Methods() {
 		for _, to := range []string{"30%", "60%", "70%", "2:4", "4:8", "1:4", "3:4"} {
-			for _, cycles := range []int{1, 7, method.Cycles} {
+			for _, cycles := range []int{1, 7, usual(method)} {
 				t.Run(fmt.Sprintf("%s/%s/%d", method.Name, to, cycles), func(t *testing.T) {
 					const rows, cols = 37, 120
 					p := random(t, 1, rows, cols, target(t, to), cycles)
@@ -221,7 +222,7 @@ func TestMethodsEndWithTheirContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, method := range Methods() {
-		p := random(t, 1, 300, 40, target(t, "50%"), method.Cycles)
+		p := random(t, 1, 300, 40, target(t, "50%"), usual(method))
 		was := grid(p.Kept)
 		if _, err := method.Run(ctx, p); !errors.Is(err, context.Canceled) || grid(p.Kept) != was {
 			t.Errorf("%s: %v; mask as it was: %v", method.Name, err, grid(p.Kept) == was)
@@ -229,19 +230,24 @@ func TestMethodsEndWithTheirContext(t *testing.T) {
 	}
 }
 
-func TestLookup(t *testing.T) {
+// usual returns how many exchanges a row has at most by default.
+func usual(m Method) int { return param.Defaults(m.Params).Whole("refine_cycles") }
+
+func TestMethodsDeclareWhatTheyRefine(t *testing.T) {
 	for _, name := range Names() {
-		if m, err := Lookup(name); err != nil || m.Name != name || m.Cycles < 1 {
+		m, err := Lookup(name)
+		if err != nil || m.Name != name || usual(m) < 1 {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
-		if l, err := ParseLayers(string(Methods()[0].Layers)); err != nil || l != Methods()[0].Layers {
-			t.Errorf("layers of %s: %v", name, err)
+		d := param.Defaults(m.Params)
+		if !m.Refines(true, d) || m.Refines(false, d) != (m.Name == "swaps") || !m.Refines(false, d.With("refine_layers", "all")) {
+			t.Errorf("%s refines the attention %v, the rest %v", name, m.Refines(true, d), m.Refines(false, d))
 		}
 	}
 	if _, err := Lookup("prayer"); err == nil || !strings.Contains(err.Error(), "dsnot") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := ParseLayers("mlp"); err == nil || !strings.Contains(err.Error(), "attention") {
+	if err := param.Check(DSnoT.Params, param.Values{"refine_layers": "mlp", "refine_cycles": 1}); err == nil || !strings.Contains(err.Error(), "want attention or all") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -17,10 +17,10 @@ func TestMethodsFollowTheOrder(t *testing.T) {
 		for _, s := range []string{"2:4", "4:8", "1:4"} {
 			t.Run(method.Name+"/"+s, func(t *testing.T) {
 				to := target(t, s)
-				p := random(t, 3, rows, cols, to, method.Cycles)
+				p := random(t, 3, rows, cols, to, usual(method))
 				order := rand.New(rand.NewPCG(4, 0)).Perm(cols)
 
-				moved := Problem{Pattern: to.Pattern, Cycles: method.Cycles, W: weightOf(rows, cols), Scores: make([]float32, rows*cols)}
+				moved := Problem{Pattern: to.Pattern, Params: p.Params, W: weightOf(rows, cols), Scores: make([]float32, rows*cols)}
 				moved.Input = &stats.Input{Tokens: p.Input.Tokens, ColSq: taken(p.Input.ColSq, order), ColSum: taken(p.Input.ColSum, order), ColVar: taken(p.Input.ColVar, order)}
 				h := tensor.NewMatrix(cols, cols)
 				for k, j := range order {

@@ -20,6 +20,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -28,10 +29,9 @@ import (
 // Method is a way to refine.
 type Method struct {
 	Name   string
-	Doc    string // what it does, in a line
-	Cite   string // its source
-	Layers Layers // that the source refines
-	Cycles int    // exchanges a row at most, unless asked otherwise
+	Doc    string       // what it does, in a line
+	Cite   string       // its source
+	Params []param.Spec // the parameters it reads
 
 	NeedsMoments bool // reads a stats.Input's ColSum and ColVar
 	NeedsGram    bool // reads a Gram
@@ -49,7 +49,7 @@ type Problem struct {
 	Input   *stats.Input    // with ColSum and ColVar if the method needs them
 	Gram    *Gram           // if the method needs it
 	Pattern pattern.Pattern // holds for Kept, in its order, and after; zero: none
-	Cycles  int             // exchanges a row at most
+	Params  param.Values    // of the method
 }
 
 // Result is what a refinement did.
@@ -76,27 +76,44 @@ const (
 	All       Layers = "all"
 )
 
-// ParseLayers reads "attention" or "all".
-func ParseLayers(s string) (Layers, error) {
-	switch l := Layers(s); l {
-	case Attention, All:
-		return l, nil
-	}
-	return "", fmt.Errorf("%q, want %s or %s", s, Attention, All)
+// layers declares which Linears are refined, by default those that the source
+// refines.
+func layers(source Layers) param.Spec {
+	return param.Spec{Name: "refine_layers", Doc: "Linears to refine", Default: string(source), Choices: []any{string(Attention), string(All)}}
 }
+
+// cycles declares how many exchanges are made in a row at most.
+func cycles(most int) param.Spec {
+	return param.Spec{Name: "refine_cycles", Doc: "most exchanges per row", Default: most, Min: 1}
+}
+
+// Refines reports whether m, with parameters p, refines a Linear that is of the
+// attention or not.
+func (m Method) Refines(attention bool, p param.Values) bool {
+	if _, ok := param.Declared(m.Params, "refine_layers"); !ok {
+		return true
+	}
+	return attention || Layers(p.Text("refine_layers")) == All
+}
+
+// methods are all methods.
+var methods = registry.New("refinement", func(m Method) string { return m.Name },
+	DSnoT,
+	Swaps,
+)
 
 // Methods returns all methods.
-func Methods() []Method { return []Method{DSnoT, Swaps} }
+func Methods() []Method { return methods.All() }
 
 // Names returns the names of all methods, in their order.
-func Names() []string { return registry.Names(Methods(), name) }
+func Names() []string { return methods.Names() }
 
 // Lookup returns the method called want.
-func Lookup(want string) (Method, error) {
-	return registry.Lookup("refinement", want, Methods(), name)
-}
+func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 
-func name(m Method) string { return m.Name }
+// Register makes m known to recipes until remove is called. It is for programs
+// that bring a refinement of their own.
+func Register(m Method) (remove func()) { return methods.Add(m) }
 
 // taskRows is how many rows one task refines: few, since some take many cycles
 // and some none.

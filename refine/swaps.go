@@ -9,6 +9,7 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -17,8 +18,7 @@ var Swaps = Method{
 	Name:      "swaps",
 	Doc:       "makes the exchange that lowers each output's squared error most, until none does",
 	Cite:      "Zimmer et al. 2025, arXiv:2512.10922",
-	Layers:    All,
-	Cycles:    100,
+	Params:    []param.Spec{layers(All), cycles(100)},
 	NeedsGram: true,
 	Run:       runSwaps,
 }
@@ -34,7 +34,7 @@ var Swaps = Method{
 //
 // The exchange of the lowest Δ of the row, under N:M the lowest inside a group,
 // is made, r follows in two columns of H, and so on until no Δ is below 0 or
-// Cycles exchanges are made. So every exchange lowers the error, and a row that
+// refine_cycles exchanges are made. So every exchange lowers the error, and a row that
 // ends before the limit is one that no single exchange improves.
 //
 // H is float32, all else float64 but the first r of a row: products of float32
@@ -71,6 +71,7 @@ const (
 // swaps is a run.
 type swaps struct {
 	*Problem
+	cycles int       // exchanges a row at most
 	diag   []float64 // H_jj
 	groups []float32 // under N:M: Gram.groups
 	order  []int     // and the columns in the order of their groups
@@ -83,7 +84,7 @@ type swaps struct {
 func newSwaps(p *Problem) *swaps {
 	rows, cols := min(swapRows, p.W.Rows), p.W.Cols
 	s := &swaps{
-		Problem: p, diag: make([]float64, cols),
+		Problem: p, cycles: p.Params.Whole("refine_cycles"), diag: make([]float64, cols),
 		u: tensor.NewMatrix(rows, cols), part: tensor.NewMatrix(rows, cols), r: make([]float64, rows*cols),
 	}
 	for j := range s.diag {
@@ -164,7 +165,7 @@ func (s *swapRow) refine(i int) Result {
 		out.Before += u * s.r[j]
 	}
 	out.After = out.Before
-	for out.Exchanges < s.Cycles {
+	for out.Exchanges < s.cycles {
 		j, k := s.best()
 		if j < 0 {
 			break

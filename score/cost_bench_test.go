@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -19,14 +20,14 @@ func BenchmarkCost(b *testing.B) {
 		const rows, cols = 4096, 11008
 		w, s := benchWeight(dtype, rows, cols)
 		dst := make([]float32, rows*cols)
-		seconds := func(m score.Method, p score.Params) float64 {
+		seconds := func(m score.Method, p param.Values) float64 {
 			begin := time.Now()
 			if err := m.Score(dst, w, s, p); err != nil {
 				b.Fatal(err)
 			}
 			return time.Since(begin).Seconds()
 		}
-		seconds(score.RIA, score.RIA.Defaults) // the first touches the pages of dst
+		seconds(score.RIA, score.RIA.Defaults()) // the first touches the pages of dst
 		for _, level := range cpu.Levels() {
 			if level == cpu.LevelGeneric {
 				continue
@@ -37,9 +38,9 @@ func BenchmarkCost(b *testing.B) {
 				ratios := map[int][]float64{}
 				for b.Loop() {
 					for k := 3; k <= 11; k += 2 {
-						p := score.CRePE.Defaults
-						p.Kernel = k
-						r, c := seconds(score.RIA, score.RIA.Defaults), seconds(score.CRePE, p)
+						p := score.CRePE.Defaults()
+						p["kernel"] = k
+						r, c := seconds(score.RIA, score.RIA.Defaults()), seconds(score.CRePE, p)
 						ria, ratios[k] = append(ria, r), append(ratios[k], c/r)
 					}
 				}

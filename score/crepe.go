@@ -1,10 +1,12 @@
 package score
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -17,16 +19,34 @@ var CRePE = Method{
 	Cite:      "CRePE",
 	Group:     pattern.Matrix,
 	NeedsData: true,
-	Params:    []string{"alpha", "beta", "gamma", "kernel", "power"},
-	Defaults:  Params{Alpha: 1, Beta: 1, Gamma: 1, Kernel: 9, Power: DefaultPower},
-	Score:     scoreCRePE,
+	Params: []param.Spec{
+		{Name: "alpha", Doc: "coefficient of the row term", Default: 1., Max: maxCoefficient},
+		{Name: "beta", Doc: "coefficient of the column term", Default: 1., Max: maxCoefficient},
+		{Name: "gamma", Doc: "coefficient of the neighbourhood term", Default: 1., Max: maxCoefficient},
+		{Name: "kernel", Doc: "width of the neighbourhood", Default: 9, Choices: []any{3, 5, 7, 9, 11}},
+		power,
+	},
+	Valid: someTerm,
+	Score: scoreCRePE,
+}
+
+// maxCoefficient bounds coefficients so that no score overflows float32 for the
+// weights and activations of any real model.
+const maxCoefficient = 1e6
+
+// someTerm refuses coefficients by which every score is 0.
+func someTerm(p param.Values) error {
+	if p.Number("alpha") == 0 && p.Number("beta") == 0 && p.Number("gamma") == 0 {
+		return errors.New("alpha, beta and gamma are all 0, want one above it")
+	}
+	return nil
 }
 
 // scoreCRePE adds to RIA the weight's share of its neighbourhood, which lies
 // beside its own row and column:
 //
 //	S_ij = (α|W_ij|/R_i + β|W_ij|/C_j + γ|W_ij|/N_ij)·‖X_j‖^p
-//	N_ij = |W_ij| + Σ_{1≤|a|≤r} Σ_{1≤|b|≤r} |W_{i+a,j+b}|,   r = (Kernel−1)/2
+//	N_ij = |W_ij| + Σ_{1≤|a|≤r} Σ_{1≤|b|≤r} |W_{i+a,j+b}|,   r = (kernel−1)/2
 //
 // with zeros outside the matrix: a k × k kernel has (k−1)² + 1 elements. N is
 // float32, a tree of additions of numbers that are not negative, at most 9
@@ -36,9 +56,9 @@ var CRePE = Method{
 //
 // Sums of r rows are shared between the rows above and below them, and sums of
 // r columns of those between the columns to the left and right.
-func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error {
+func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values) error {
 	checkDst(dst, w)
-	n, err := norms(w, s, p.Power)
+	n, err := norms(w, s, p.Number("power"))
 	if err != nil {
 		return err
 	}
@@ -46,12 +66,13 @@ func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error
 	if err != nil {
 		return err
 	}
-	a, b := overSums(p.Alpha, row), overSums(p.Beta, col)
-	if p.Gamma == 0 {
+	a, b := overSums(p.Number("alpha"), row), overSums(p.Number("beta"), col)
+	gamma := p.Number("gamma")
+	if gamma == 0 {
 		relative(dst, w, a, b, n)
 		return nil
 	}
-	cross(dst, w, a, b, n, float32(p.Gamma), p.Kernel/2)
+	cross(dst, w, a, b, n, float32(gamma), p.Whole("kernel")/2)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package score
 
 import (
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -22,7 +23,7 @@ var Magnitude = Method{
 // exactly.
 //
 // Han et al. 2015, arXiv:1506.02626, section 3.
-func scoreMagnitude(dst []float32, w *tensor.Weight, _ *stats.Input, _ Params) error {
+func scoreMagnitude(dst []float32, w *tensor.Weight, _ *stats.Input, _ param.Values) error {
 	checkDst(dst, w)
 	ones := make([]float32, w.Cols)
 	for j := range ones {

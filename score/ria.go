@@ -3,6 +3,7 @@ package score
 import (
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -11,6 +12,10 @@ import (
 // DefaultPower is the exponent of the activation norm in ria and crepe.
 const DefaultPower = 0.5
 
+// power is the exponent of ‖X_j‖. Up to 4 no score overflows float32 for the
+// activations of any real model.
+var power = param.Spec{Name: "power", Doc: "exponent of the activation norm", Default: DefaultPower, Max: 4}
+
 // RIA weighs the share of row and column by a dampened norm of the input.
 var RIA = Method{
 	Name:      "ria",
@@ -18,8 +23,7 @@ var RIA = Method{
 	Cite:      "Zhang et al. 2024, Plug-and-Play, ICLR",
 	Group:     pattern.Matrix,
 	NeedsData: true,
-	Params:    []string{"power"},
-	Defaults:  Params{Power: DefaultPower},
+	Params:    []param.Spec{power},
 	Score:     scoreRIA,
 }
 
@@ -28,15 +32,15 @@ var RIA = Method{
 //
 //	S_ij = (|W_ij|/R_i + |W_ij|/C_j)·‖X_j‖^p
 //
-// p is Params.Power. The sums are float64; 1/R_i, 1/C_j and the norm are
+// p is the parameter power. The sums are float64; 1/R_i, 1/C_j and the norm are
 // rounded to float32, and S_ij = |W_ij|·(1/R_i + 1/C_j)·‖X_j‖^p after each
 // operation: relative error at most 5·2⁻²⁴.
 //
 // Zhang et al. 2024, "Plug-and-Play: An Efficient Post-training Pruning Method
 // for Large Language Models", ICLR.
-func scoreRIA(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error {
+func scoreRIA(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values) error {
 	checkDst(dst, w)
-	n, err := norms(w, s, p.Power)
+	n, err := norms(w, s, p.Number("power"))
 	if err != nil {
 		return err
 	}

@@ -20,23 +20,13 @@ package score
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/crepe-llm/crepe/internal/registry"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
-
-// Params are the parameters of all methods. Each reads those that its
-// Method.Params names.
-type Params struct {
-	Alpha  float64 // coefficient of |W|/R
-	Beta   float64 // coefficient of |W|/C
-	Gamma  float64 // coefficient of |W|/N
-	Kernel int     // width of the neighbourhood: 3, 5, 7, 9 or 11
-	Power  float64 // exponent of ‖X_j‖
-}
 
 // Method is a way to score.
 type Method struct {
@@ -45,58 +35,48 @@ type Method struct {
 	Cite      string        // its source
 	Group     pattern.Group // which weights compete in the source
 	NeedsData bool          // reads a stats.Input
-	Params    []string      // the parameters it reads: alpha, beta, gamma, kernel, power
-	Defaults  Params        // of those
+	Params    []param.Spec  // the parameters it reads
+
+	// Valid says what no parameter's own bounds do; nil: nothing.
+	Valid func(p param.Values) error
 
 	// Score writes the score of W_ij to dst[i·in + j]. len(dst) is out·in;
 	// the statistic, if the method reads one, has one ColSq a column. A weight
 	// that is NaN or infinite is an error that names its position.
-	Score func(dst []float32, w *tensor.Weight, s *stats.Input, p Params) error
+	Score func(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values) error
 }
+
+// methods are all methods, the simplest first.
+var methods = registry.New("method", func(m Method) string { return m.Name },
+	Magnitude,
+	Wanda,
+	RIA,
+	CRePE,
+)
 
 // Methods returns all methods, the simplest first.
-func Methods() []Method { return []Method{Magnitude, Wanda, RIA, CRePE} }
+func Methods() []Method { return methods.All() }
 
 // Names returns the names of all methods, in their order.
-func Names() []string { return registry.Names(Methods(), name) }
+func Names() []string { return methods.Names() }
 
 // Lookup returns the method called want.
-func Lookup(want string) (Method, error) {
-	return registry.Lookup("method", want, Methods(), name)
-}
+func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 
-func name(m Method) string { return m.Name }
+// Register makes m known to recipes, and so to all that prunes by one, until
+// remove is called. It is for programs that bring a score of their own.
+func Register(m Method) (remove func()) { return methods.Add(m) }
 
-// Bounds within which no score overflows float32 for the weights and
-// activations of any real model.
-const (
-	maxCoefficient = 1e6
-	maxPower       = 4
-)
+// Defaults returns the defaults of m's parameters.
+func (m Method) Defaults() param.Values { return param.Defaults(m.Params) }
 
 // Check returns an error if m cannot compute with p. What m does not read is
 // not looked at.
-func (m Method) Check(p Params) error {
-	for _, c := range []struct {
-		name     string
-		v, limit float64
-	}{
-		{"alpha", p.Alpha, maxCoefficient},
-		{"beta", p.Beta, maxCoefficient},
-		{"gamma", p.Gamma, maxCoefficient},
-		{"power", p.Power, maxPower},
-	} {
-		if slices.Contains(m.Params, c.name) && !(c.v >= 0 && c.v <= c.limit) {
-			return fmt.Errorf("%s: %v, want 0 to %v", c.name, c.v, c.limit)
-		}
+func (m Method) Check(p param.Values) error {
+	if err := param.Check(m.Params, p); err != nil || m.Valid == nil {
+		return err
 	}
-	if slices.Contains(m.Params, "kernel") && (p.Kernel < 3 || p.Kernel > 11 || p.Kernel%2 == 0) {
-		return fmt.Errorf("kernel: %d, want 3, 5, 7, 9 or 11", p.Kernel)
-	}
-	if slices.Contains(m.Params, "alpha") && p.Alpha == 0 && p.Beta == 0 && p.Gamma == 0 {
-		return fmt.Errorf("alpha, beta and gamma are all 0, want one above it")
-	}
-	return nil
+	return m.Valid(p)
 }
 
 // norms returns ‖X_j‖^power = ColSq[j]^(power/2) as float32; a silent channel

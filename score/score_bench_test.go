@@ -74,10 +74,10 @@ func BenchmarkScore(b *testing.B) {
 			dst := make([]float32, rows*cols)
 			for _, c := range targets {
 				m := mustLookup(b, c.method)
-				p := m.Defaults
+				p := m.Defaults()
 				name := fmt.Sprintf("%dx%d/%v/%s", rows, cols, dtype, c.method)
 				if c.kernel != 0 {
-					p.Kernel = c.kernel
+					p["kernel"] = c.kernel
 					name += fmt.Sprint(c.kernel)
 				}
 				runScore := func(b *testing.B) {

@@ -12,6 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/stats"
@@ -33,7 +34,7 @@ func input(colSq ...float64) *stats.Input {
 	return &stats.Input{ColSq: colSq, Sequences: 1, Tokens: 1}
 }
 
-func mustScore(tb testing.TB, name string, w *tensor.Weight, s *stats.Input, p score.Params) []float32 {
+func mustScore(tb testing.TB, name string, w *tensor.Weight, s *stats.Input, p param.Values) []float32 {
 	tb.Helper()
 	dst := make([]float32, w.Rows*w.Cols)
 	for i := range dst {
@@ -45,7 +46,7 @@ func mustScore(tb testing.TB, name string, w *tensor.Weight, s *stats.Input, p s
 	return dst
 }
 
-func defaults(tb testing.TB, name string) score.Params { return mustLookup(tb, name).Defaults }
+func defaults(tb testing.TB, name string) param.Values { return mustLookup(tb, name).Defaults() }
 
 // 2 × 4, by hand. R = 8, 8; C = 3, 5, 4, 4; norms 1, 4, 0, 9. With a kernel of 3
 // the neighbourhood is the weight and the one or two diagonal to it.
@@ -54,21 +55,21 @@ func TestByHand(t *testing.T) {
 		1, -2, 3, 2,
 		2, 3, -1, 2)
 	s := input(1, 16, 0, 81)
-	crepe3 := score.Params{Alpha: 1, Beta: 1, Gamma: 1, Kernel: 3, Power: 0.5}
+	crepe3 := crepe(1, 1, 1, 3, 0.5)
 	for _, c := range []struct {
 		method string
-		p      score.Params
+		p      param.Values
 		want   []float64
 	}{
-		{"magnitude", score.Params{}, []float64{1, 2, 3, 2, 2, 3, 1, 2}},
-		{"wanda", score.Params{}, []float64{1, 8, 0, 18, 2, 12, 0, 18}},
-		{"ria", score.Params{Power: 0.5}, []float64{
+		{"magnitude", nil, []float64{1, 2, 3, 2, 2, 3, 1, 2}},
+		{"wanda", nil, []float64{1, 8, 0, 18, 2, 12, 0, 18}},
+		{"ria", param.Values{"power": 0.5}, []float64{
 			1./8 + 1./3, (2./8 + 2./5) * 2, 0, (2./8 + 2./4) * 3,
 			2./8 + 2./3, (3./8 + 3./5) * 2, 0, (2./8 + 2./4) * 3}},
 		{"crepe", crepe3, []float64{
 			1./8 + 1./3 + 1./4, (2./8 + 2./5 + 2./5) * 2, 0, (2./8 + 2./4 + 2./3) * 3,
 			2./8 + 2./3 + 2./4, (3./8 + 3./5 + 3./7) * 2, 0, (2./8 + 2./4 + 2./5) * 3}},
-		{"crepe", score.Params{Gamma: 2, Kernel: 3, Power: 1}, []float64{
+		{"crepe", crepe(0, 0, 2, 3, 1), []float64{
 			2 * 1. / 4, 2 * 2. / 5 * 4, 0, 2 * 2. / 3 * 9,
 			2 * 2. / 4, 2 * 3. / 7 * 4, 0, 2 * 2. / 5 * 9}},
 	} {
@@ -112,7 +113,7 @@ func TestNeighbourhoodIsDirectSum(t *testing.T) {
 			}
 		}
 		for k := 3; k <= 11; k += 2 {
-			got := mustScore(t, "crepe", w, ones, score.Params{Gamma: 1, Kernel: k, Power: 0.5})
+			got := mustScore(t, "crepe", w, ones, crepe(0, 0, 1, k, 0.5))
 			for i := range rows {
 				for j := range cols {
 					want := math.Abs(float64(w.At(i, j))) / neighbourhood(w, i, j, k/2)
@@ -128,20 +129,20 @@ func TestNeighbourhoodIsDirectSum(t *testing.T) {
 // goldenMethods are the methods of tools/golden_scores.py.
 func goldenMethods(t *testing.T) map[string]struct {
 	method string
-	p      score.Params
+	p      param.Values
 } {
 	type method = struct {
 		method string
-		p      score.Params
+		p      param.Values
 	}
 	all := map[string]method{
-		"magnitude": {"magnitude", score.Params{}}, "wanda": {"wanda", score.Params{}},
+		"magnitude": {"magnitude", nil}, "wanda": {"wanda", nil},
 		"ria":     {"ria", defaults(t, "ria")},
-		"crepe9b": {"crepe", score.Params{Alpha: 0.5, Beta: 2, Gamma: 0.25, Kernel: 9, Power: 1}},
+		"crepe9b": {"crepe", crepe(0.5, 2, 0.25, 9, 1)},
 	}
 	for k := 3; k <= 11; k += 2 {
 		p := defaults(t, "crepe")
-		p.Kernel = k
+		p["kernel"] = k
 		all[fmt.Sprint("crepe", k)] = method{"crepe", p}
 	}
 	return all
@@ -229,11 +230,11 @@ func TestCrepeWithoutNeighbourhoodIsRIA(t *testing.T) {
 		w, s := randomWeight(rng, dtype, 131, 1061), randomInput(rng, 1061)
 		want := mustScore(t, "ria", w, s, defaults(t, "ria"))
 		p := defaults(t, "crepe")
-		p.Gamma = 0
+		p["gamma"] = 0.
 		if !slices.Equal(mustScore(t, "crepe", w, s, p), want) {
 			t.Errorf("%v: differs from ria", dtype)
 		}
-		p.Gamma = math.SmallestNonzeroFloat64 // 0 as float32: the other path, the same bits
+		p["gamma"] = math.SmallestNonzeroFloat64 // 0 as float32: the other path, the same bits
 		if !slices.Equal(mustScore(t, "crepe", w, s, p), want) {
 			t.Errorf("%v: differs from ria with the third term computed", dtype)
 		}
@@ -252,11 +253,11 @@ func TestScoresDoNotDependOnTheMachine(t *testing.T) {
 			w.Row(same.Source().F32[i*cols:(i+1)*cols], i)
 		}
 		for _, m := range score.Methods() {
-			want := mustScore(t, m.Name, same, s, m.Defaults)
+			want := mustScore(t, m.Name, same, s, m.Defaults())
 			for n, level := range cpu.Levels() {
 				restore := cpu.Use(level)
 				runtime.GOMAXPROCS(1 + 2*n)
-				got := mustScore(t, m.Name, w, s, m.Defaults)
+				got := mustScore(t, m.Name, w, s, m.Defaults())
 				restore()
 				if !slices.Equal(got, want) {
 					t.Errorf("%s, %d columns, %v: differs", m.Name, cols, level)
@@ -279,7 +280,7 @@ func TestZeros(t *testing.T) {
 		s := input(slices.Repeat([]float64{2}, w.Cols)...)
 		s.ColSq[w.Cols-1] = 0
 		for _, m := range score.Methods() {
-			for i, v := range mustScore(t, m.Name, w, s, m.Defaults) {
+			for i, v := range mustScore(t, m.Name, w, s, m.Defaults()) {
 				dead := w.At(i/w.Cols, i%w.Cols) == 0 || m.NeedsData && i%w.Cols == w.Cols-1
 				if dead && math.Float32bits(v) != 0 || !dead && !(v > 0 && v <= math.MaxFloat32) {
 					t.Errorf("%s of %v [%d]: %v", m.Name, w.Source().F32, i, v)
@@ -291,7 +292,7 @@ func TestZeros(t *testing.T) {
 
 // A silent channel stays silent where the norm does not count.
 func TestPowerZero(t *testing.T) {
-	got := mustScore(t, "ria", weightOf(1, 3, 1, 1, 2), input(4, 0, 9), score.Params{})
+	got := mustScore(t, "ria", weightOf(1, 3, 1, 1, 2), input(4, 0, 9), param.Values{"power": 0.})
 	if !slices.Equal(got, []float32{1.25, 0, 1.5}) {
 		t.Errorf("got %v, want [1.25 0 1.5]", got)
 	}
@@ -316,7 +317,7 @@ func TestNotFiniteNamesPosition(t *testing.T) {
 						src.F16[k] = c.f16
 					}
 				}
-				err := m.Score(make([]float32, 70*1100), w, s, m.Defaults)
+				err := m.Score(make([]float32, 70*1100), w, s, m.Defaults())
 				want := fmt.Sprintf("weight [66, 1087] is %v, want a finite number", c.v)
 				if err == nil || err.Error() != want {
 					t.Errorf("%s %v: error %v, want %s", m.Name, dtype, err, want)
@@ -336,13 +337,13 @@ func TestBadStatistic(t *testing.T) {
 			v    float64
 			want string
 		}{{math.NaN(), "NaN"}, {math.Inf(1), "+Inf"}, {-1, "want at least 0"}} {
-			err := m.Score(make([]float32, 3), w, input(1, c.v, 1), m.Defaults)
+			err := m.Score(make([]float32, 3), w, input(1, c.v, 1), m.Defaults())
 			if err == nil || !strings.Contains(err.Error(), "input channel 1") || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s with %v: error %v", m.Name, c.v, err)
 			}
 		}
-		p := m.Defaults
-		p.Power = 4
+		p := m.Defaults()
+		p["power"] = 4.
 		err := m.Score(make([]float32, 3), w, input(1, 1, 1e300), p)
 		if m.Name != "wanda" && (err == nil || !strings.Contains(err.Error(), "input channel 2: norm")) {
 			t.Errorf("%s with a huge norm: error %v", m.Name, err)
@@ -358,7 +359,7 @@ func TestRegistry(t *testing.T) {
 		if m.Score == nil || m.Doc == "" || m.Cite == "" {
 			t.Errorf("%s is not complete", m.Name)
 		}
-		if err := m.Check(m.Defaults); err != nil {
+		if err := m.Check(m.Defaults()); err != nil {
 			t.Errorf("%s: its defaults: %v", m.Name, err)
 		}
 	}
@@ -371,21 +372,26 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
+// crepe returns the parameters of CRePE.
+func crepe(alpha, beta, gamma float64, kernel int, power float64) param.Values {
+	return param.Values{"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": kernel, "power": power}
+}
+
 func TestCheck(t *testing.T) {
-	crepe := mustLookup(t, "crepe")
-	for want, change := range map[string]func(p *score.Params){
-		"alpha: -1, want 0 to 1e+06":                         func(p *score.Params) { p.Alpha = -1 },
-		"beta: NaN, want 0 to 1e+06":                         func(p *score.Params) { p.Beta = math.NaN() },
-		"gamma: +Inf, want 0 to 1e+06":                       func(p *score.Params) { p.Gamma = math.Inf(1) },
-		"power: 5, want 0 to 4":                              func(p *score.Params) { p.Power = 5 },
-		"kernel: 4, want 3, 5, 7, 9 or 11":                   func(p *score.Params) { p.Kernel = 4 },
-		"kernel: 13, want 3, 5, 7, 9 or 11":                  func(p *score.Params) { p.Kernel = 13 },
-		"kernel: 1, want 3, 5, 7, 9 or 11":                   func(p *score.Params) { p.Kernel = 1 },
-		"alpha, beta and gamma are all 0, want one above it": func(p *score.Params) { p.Alpha, p.Beta, p.Gamma = 0, 0, 0 },
+	m := mustLookup(t, "crepe")
+	for want, change := range map[string]func(p param.Values){
+		"alpha: -1, want 0 to 1e+06":                         func(p param.Values) { p["alpha"] = -1. },
+		"beta: NaN, want 0 to 1e+06":                         func(p param.Values) { p["beta"] = math.NaN() },
+		"gamma: +Inf, want 0 to 1e+06":                       func(p param.Values) { p["gamma"] = math.Inf(1) },
+		"power: 5, want 0 to 4":                              func(p param.Values) { p["power"] = 5. },
+		"kernel: 4, want 3, 5, 7, 9 or 11":                   func(p param.Values) { p["kernel"] = 4 },
+		"kernel: 13, want 3, 5, 7, 9 or 11":                  func(p param.Values) { p["kernel"] = 13 },
+		"kernel: 1, want 3, 5, 7, 9 or 11":                   func(p param.Values) { p["kernel"] = 1 },
+		"alpha, beta and gamma are all 0, want one above it": func(p param.Values) { p["alpha"], p["beta"], p["gamma"] = 0., 0., 0. },
 	} {
-		p := crepe.Defaults
-		change(&p)
-		if err := crepe.Check(p); err == nil || err.Error() != want {
+		p := m.Defaults()
+		change(p)
+		if err := m.Check(p); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 		if err := mustLookup(t, "magnitude").Check(p); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -50,16 +51,15 @@ func (t *Terms) share(size int) []float32 {
 
 // EachRow calls f with the scores of every row, those that CRePE.Score writes,
 // bit for bit. Rows come from several goroutines, in any order; x is the
-// caller's until f returns. p.Power is not read: the power is NewTerms'.
-func (t *Terms) EachRow(p Params, f func(i int, x []float32)) error {
-	p.Power = DefaultPower
-	if err := CRePE.Check(p); err != nil {
+// caller's until f returns. power is not read: the power is NewTerms'.
+func (t *Terms) EachRow(p param.Values, f func(i int, x []float32)) error {
+	if err := CRePE.Check(p.With("power", DefaultPower)); err != nil {
 		return err
 	}
-	a, b := overSums(p.Alpha, t.row), overSums(p.Beta, t.col)
-	var q []float32
-	if p.Gamma != 0 {
-		q = t.share(p.Kernel)
+	a, b := overSums(p.Number("alpha"), t.row), overSums(p.Number("beta"), t.col)
+	gamma, q := p.Number("gamma"), []float32(nil)
+	if gamma != 0 {
+		q = t.share(p.Whole("kernel"))
 	}
 	src, cols := t.w.Source(), t.w.Cols
 	parallel.For(t.w.Rows, rowStrip, func(lo, hi int) {
@@ -69,7 +69,7 @@ func (t *Terms) EachRow(p Params, f func(i int, x []float32)) error {
 			if q == nil {
 				kernel.RelativeImportance(x, w, b, t.norm, a[i])
 			} else {
-				combine(x, w, q[i*cols:(i+1)*cols], b, t.norm, a[i], float32(p.Gamma))
+				combine(x, w, q[i*cols:(i+1)*cols], b, t.norm, a[i], float32(gamma))
 			}
 			f(i, x)
 		}

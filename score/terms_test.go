@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -16,11 +17,10 @@ func TestTermsScoreAsCRePEDoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, p := range []score.Params{
-			{Alpha: 1, Beta: 1, Gamma: 1, Kernel: 9}, {Alpha: 1, Beta: 1, Kernel: 9},
-			{Gamma: 1, Kernel: 3}, {Alpha: 0.3, Beta: 0.07, Gamma: 0.63, Kernel: 11}, {Beta: 1, Kernel: 5},
+		for _, p := range []param.Values{
+			crepe(1, 1, 1, 9, score.DefaultPower), crepe(1, 1, 0, 9, score.DefaultPower), crepe(0, 0, 1, 3, score.DefaultPower),
+			crepe(0.3, 0.07, 0.63, 11, score.DefaultPower), crepe(0, 1, 0, 5, score.DefaultPower),
 		} {
-			p.Power = score.DefaultPower
 			want := make([]float32, w.Rows*w.Cols)
 			if err := score.CRePE.Score(want, w, s, p); err != nil {
 				t.Fatal(err)

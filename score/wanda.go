@@ -1,6 +1,7 @@
 package score
 
 import (
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -24,7 +25,7 @@ var Wanda = Method{
 // most 2·2⁻²⁴.
 //
 // Sun et al. 2023, arXiv:2306.11695, eq. 1.
-func scoreWanda(dst []float32, w *tensor.Weight, s *stats.Input, _ Params) error {
+func scoreWanda(dst []float32, w *tensor.Weight, s *stats.Input, _ param.Values) error {
 	checkDst(dst, w)
 	n, err := norms(w, s, 1)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/linalg"
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -21,7 +22,7 @@ var ADMM = Method{
 	Doc:       "selects by ADMM on the Gram matrix, then refits the kept weights by conjugate gradients",
 	Cite:      "Meng et al. 2024, arXiv:2406.07831; Boža 2024, arXiv:2401.02938",
 	NeedsGram: true,
-	Prepare:   func(g *stats.Gram, _ pattern.Pattern) (Prepared, error) { return newADMM(g) },
+	Prepare:   func(g *stats.Gram, _ pattern.Pattern, _ param.Values) (Prepared, error) { return newADMM(g) },
 	Bytes:     admmBytes,
 	RunBytes:  admmRunBytes,
 	FLOP:      admmFLOP,

@@ -257,7 +257,7 @@ func TestADMMDoesNotDependOnThreads(t *testing.T) {
 
 func TestADMMBadWeights(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 1))
-	p, err := ADMM.Prepare(gramOf(rng, 200, 64), pattern.Pattern{})
+	p, err := ADMM.Prepare(gramOf(rng, 200, 64), pattern.Pattern{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestADMMBadWeights(t *testing.T) {
 	copy(x.Data, []float32{1, 1, 1, 1, 2, 2})
 	w := tensor.NewWeight(tensor.F16, 1, 2)
 	w.SetRow(0, 0, []float32{50000, 60000})
-	if p, err = ADMM.Prepare(gramFrom(x), pattern.Pattern{}); err != nil {
+	if p, err = ADMM.Prepare(gramFrom(x), pattern.Pattern{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	err = p.Run(t.Context(), w, nil, target(t, "50%"), make([]float32, 2))
@@ -320,7 +320,7 @@ func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, m := range Methods() {
-		p, err := m.Prepare(g, to.Pattern)
+		p, err := m.Prepare(g, to.Pattern, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

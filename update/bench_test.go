@@ -47,7 +47,7 @@ func BenchmarkADMM(b *testing.B) {
 		for name, kept := range map[string]*mask.Mask{"given": given, "selecting": nil} {
 			b.Run(name, func(b *testing.B) {
 				for b.Loop() {
-					p, err := ADMM.Prepare(g, to.Pattern)
+					p, err := ADMM.Prepare(g, to.Pattern, nil)
 					if err == nil {
 						err = p.Run(b.Context(), clone(w), kept, to, work)
 					}

@@ -90,7 +90,7 @@ func run(t testing.TB, w *tensor.Weight, g *stats.Gram, kept *mask.Mask, to patt
 
 func runBy(t testing.TB, m Method, w *tensor.Weight, g *stats.Gram, kept *mask.Mask, to pattern.Target) *tensor.Weight {
 	t.Helper()
-	p, err := m.Prepare(g, to.Pattern)
+	p, err := m.Prepare(g, to.Pattern, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

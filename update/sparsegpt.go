@@ -10,6 +10,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/linalg"
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -29,8 +30,8 @@ var SparseGPT = Method{
 	RunFLOP:   func(out, in int, _ bool) float64 { return float64(out) * float64(in) * float64(in) },
 }
 
-func prepareSparseGPT(g *stats.Gram, p pattern.Pattern) (Prepared, error) {
-	f, err := Factorize(g, p)
+func prepareSparseGPT(g *stats.Gram, to pattern.Pattern, _ param.Values) (Prepared, error) {
+	f, err := Factorize(g, to)
 	if err != nil {
 		return nil, err
 	}

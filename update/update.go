@@ -15,6 +15,7 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/registry"
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -27,9 +28,11 @@ type Method struct {
 	Cite      string // its source
 	NeedsGram bool   // reads a stats.Gram
 
-	// Prepare does what all Linears of an input share; p may be none. It is a
+	Params []param.Spec // the parameters it reads
+
+	// Prepare does what all Linears of an input share; to may be none. It is a
 	// *linalg.NotPositiveDefiniteError if the Gram matrix allows no update.
-	Prepare func(g *stats.Gram, p pattern.Pattern) (Prepared, error)
+	Prepare func(g *stats.Gram, to pattern.Pattern, p param.Values) (Prepared, error)
 
 	// Bytes returns what a Prepared of an input of width in holds, and RunBytes
 	// what a Run for out rows takes besides; selects: no mask is given.
@@ -55,15 +58,21 @@ type Prepared interface {
 	Damped() float64
 }
 
+// methods are all methods.
+var methods = registry.New("update", func(m Method) string { return m.Name },
+	SparseGPT,
+	ADMM,
+)
+
 // Methods returns all methods.
-func Methods() []Method { return []Method{SparseGPT, ADMM} }
+func Methods() []Method { return methods.All() }
 
 // Names returns the names of all methods, in their order.
-func Names() []string { return registry.Names(Methods(), name) }
+func Names() []string { return methods.Names() }
 
 // Lookup returns the method called want.
-func Lookup(want string) (Method, error) {
-	return registry.Lookup("update", want, Methods(), name)
-}
+func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 
-func name(m Method) string { return m.Name }
+// Register makes m known to recipes until remove is called. It is for programs
+// that bring an update of their own.
+func Register(m Method) (remove func()) { return methods.Add(m) }

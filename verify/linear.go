@@ -87,7 +87,7 @@ func (v *verifier) targets() []pattern.Target {
 			}
 		}
 	}
-	uniform, err := a.Allocate(blocks, v.resolved.Target.Sparsity, v.resolved.AllocateParams)
+	uniform, err := a.Allocate(blocks, v.resolved.Target.Sparsity, v.resolved.Params)
 	if err != nil {
 		v.foundInManifest("allocation", "%v", err)
 		return targets

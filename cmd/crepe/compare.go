@@ -84,7 +84,7 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.methods, "methods", "magnitude,wanda,ria,crepe", "methods, with steps: wanda,crepe+sparsegpt,pho (with --recipe, no default)")
 	fl.StringVar(&f.patterns, "patterns", "50%,60%,70%,2:4,4:8", "sparsities and N:M")
 	fl.StringArrayVar(&f.recipes, "recipe", nil, "recipe file that adds a row; may be repeated")
-	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: 3,5,7,9,11 (default: the method's own)")
+	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: "+widths.Allowed()+" (default: the method's own)")
 	fl.StringVar(&f.trials, "trials", strconv.Itoa(pho.DefaultTrials), "pho: candidates to rate; a list makes several rows")
 	fl.StringVar(&f.top, "top", strconv.Itoa(pho.DefaultTop), "pho: candidates to verify; a list needs as many numbers as --trials")
 	fl.StringVar(&f.verify, "verify", "", "pho: SOURCE to verify candidates on (default: held-out windows of the calibration text)")

@@ -14,14 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/pattern"
-	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
-	"github.com/crepe-llm/crepe/refine"
-	"github.com/crepe-llm/crepe/score"
-	"github.com/crepe-llm/crepe/update"
 )
 
 type pruneFlags struct {
@@ -34,14 +29,11 @@ type pruneFlags struct {
 	overwrite bool
 	json      bool
 
-	r                         recipe.Recipe // what the flags below say
-	alpha, beta, gamma, power float64
-	kernel                    int
-	owlLambda, owlM           float64
-	dlpAlpha, alphaEpsilon    float64
-	calibration, eval         string
-	samples, seqLen, windows  int
-	seed                      int64
+	methodFlags
+	r                        recipe.Recipe // what the flags below say
+	calibration, eval        string
+	samples, seqLen, windows int
+	seed                     int64
 }
 
 func newPrune(a *app) *cobra.Command {
@@ -51,29 +43,29 @@ func newPrune(a *app) *cobra.Command {
 		Short: "Prune a model and measure perplexity before and after",
 		Long: `Prune MODEL (default: demo) and write the result as a Hugging Face folder.
 
-Block by block: calibration text runs through the dense block, each Linear's
-weights are scored and the lowest are set to zero, the text runs through the
-pruned block into the next. Memory holds one block and the hidden states;
-those go to a file where they exceed --memory. A run that was interrupted, in
-whatever way, goes on with --resume and gives the same bytes.
+Pruning goes block by block: the calibration text runs through the dense block,
+the weights of each Linear are scored, the lowest are set to zero, and the text
+runs through the pruned block into the next. Memory holds one block and the
+hidden states, which go to a file if they exceed --memory. --resume continues an
+interrupted run, however it ended, and gives the same bytes.
 
-Of a mixture of experts each expert is scored on the tokens routed to it; one
-that sees fewer than ` + strconv.Itoa(prune.MinTokens) + ` is named and pruned by magnitude. Where --memory has no room
-for a block's experts, they are read when tokens reach them.
+In a mixture of experts, each expert is scored on the tokens routed to it. An
+expert that sees fewer than ` + strconv.Itoa(prune.MinTokens) + ` tokens is listed and pruned by magnitude. If --memory
+has no room for a block's experts, they are read when tokens reach them.
 
 Methods (--method):
-` + methodList() + `
-Refinements of the mask that a method selects (--refine):
-` + refineList() + `
-Allocations (--allocate) give each block its own share of the sparsity, by a
-pass through the dense model first:
-` + allocationList() + `
-Permutations (--permute) put the columns of each Linear in an order in which N:M
-keeps more of the scores. The weights are written where they were; crepe.json
-has the order.
-` + permutationList() + `
-The recipe of every run is written beside its output; --recipe FILE repeats it
-or carries it to another model. Flags given beside it win.`,
+` + methodHelp("method") + `
+Refinements of the selected mask (--refine):
+` + methodHelp("refine") + `
+Allocations (--allocate) give each block its own sparsity, after a pass through
+the dense model:
+` + methodHelp("allocate") + `
+Permutations (--permute) order the columns of each Linear so that N:M keeps more
+of the scores. The weights are written in their original order; crepe.json
+records the new one.
+` + methodHelp("permute") + `
+Every run writes its recipe beside its output. --recipe FILE repeats the run or
+applies it to another model; other flags override the file.`,
 		Example: `  crepe prune                                          # the demo model, 50 %, CRePE
   crepe prune ./llama-3.2-1b -o ./sparse --pattern 2:4
   crepe prune org/name --method wanda --sparsity 60% --calibration c4
@@ -89,10 +81,9 @@ or carries it to another model. Flags given beside it win.`,
 		},
 	}
 	f.add(c.Flags())
+	f.methodFlags.complete(c)
 	complete(c, map[string][]string{
-		"refine": refine.Names(), "refine-layers": {string(refine.Attention), string(refine.All)},
-		"method": methodNames(), "update": update.Names(), "compare": {"matrix", "row"}, "compute": computeNames,
-		"allocate": allocate.Names(), "permute": permute.Names(), "dlp-center": {allocate.Mean, allocate.Median},
+		"compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
 	return c
@@ -102,98 +93,32 @@ or carries it to another model. Flags given beside it win.`,
 // those not given leave a recipe file alone.
 func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
-	fl.StringVarP(&f.output, "output", "o", "", "folder to write (default MODEL's name with method and sparsity)")
-	fl.StringVar(&f.recipe, "recipe", "", "take method, sparsity, calibration and the rest from this YAML file")
+	fl.StringVarP(&f.output, "output", "o", "", "output folder (default: MODEL's name with method and sparsity)")
+	fl.StringVar(&f.recipe, "recipe", "", "YAML file to take method, sparsity, calibration and the rest from")
 
-	fl.StringVar(&f.r.Method, "method", recipe.DefaultMethod, strings.Join(methodNames(), ", "))
-	fl.StringVar(&f.r.Refine, "refine", "", "then exchange weights that go and stay, row by row: "+strings.Join(refine.Names(), ", "))
-	fl.StringVar(&f.r.RefineLayers, "refine-layers", "", "Linears to refine: attention or all (default "+refineDefaults(func(m refine.Method) string { return string(m.Layers) })+")")
-	fl.IntVar(&f.r.RefineCycles, "refine-cycles", 0, "exchanges a row at most (default "+refineDefaults(func(m refine.Method) string { return strconv.Itoa(m.Cycles) })+")")
-	fl.StringVar(&f.r.Update, "update", "", "then change the weights that stay to make up for those that go: "+strings.Join(update.Names(), ", "))
-	fl.Float64Var(&f.alpha, "alpha", 0, "crepe: coefficient of the row term (default 1)")
-	fl.Float64Var(&f.beta, "beta", 0, "crepe: coefficient of the column term (default 1)")
-	fl.Float64Var(&f.gamma, "gamma", 0, "crepe: coefficient of the neighbourhood term (default 1)")
-	fl.IntVar(&f.kernel, "kernel", 0, "crepe: width of the neighbourhood: 3, 5, 7, 9 or 11 (default 9)")
-	fl.Float64Var(&f.power, "power", 0, "ria, crepe: exponent of the activation norm (default 0.5)")
-
-	fl.StringVar(&f.r.Allocate, "allocate", allocate.Uniform.Name, "spread the sparsity over the blocks: "+strings.Join(allocate.Names(), ", "))
-	fl.Float64Var(&f.owlLambda, "owl-lambda", allocate.OWL.Defaults.Lambda, "owl: half the range of the blocks' shares")
-	fl.Float64Var(&f.owlM, "owl-m", allocate.OWL.Defaults.M, "owl: scores above so many times their mean are outliers")
-	fl.Float64Var(&f.dlpAlpha, "dlp-alpha", allocate.DLP.Defaults.Alpha, "dlp: half the range of the blocks' shares")
-	fl.StringVar(&f.r.DLPCenter, "dlp-center", allocate.DLP.Defaults.Center, "dlp: mean or median of a block's scores")
-	fl.Float64Var(&f.alphaEpsilon, "alphapruning-epsilon", allocate.AlphaPruning.Defaults.Epsilon, "alphapruning: shares go from 1−ε to 1+ε of the whole's")
-
-	fl.StringVar(&f.r.Permute, "permute", "", "with N:M, put the columns of each Linear in a better order: "+strings.Join(permute.Names(), ", "))
-	fl.BoolVar(&f.r.LSAFast, "lsa-fast", false, "lsa in 4 to 16 blocks of columns, each by itself")
+	f.methodFlags.add(fl)
 
 	fl.StringVar(&f.r.Sparsity, "sparsity", recipe.DefaultSparsity, "share of weights to prune: 50% or 0.5")
-	fl.StringVar(&f.r.Pattern, "pattern", "", "N:M instead: N of every M weights along a row are kept (2:4, 4:8, …)")
-	fl.StringVar(&f.r.Compare, "compare", "", "weights compete within the whole matrix or each row (default the method's own)")
-	fl.StringVar(&f.r.Fused, "fused", recipe.DefaultFused, "fused matrices (qkv_proj, gate_up_proj, Qwen3.5's in_proj_qkv and gated q_proj) are scored whole, or split as in models that do not fuse")
-	fl.StringVar(&f.r.Skip, "skip", "", "leave Linears dense whose name this regular expression matches")
+	fl.StringVar(&f.r.Pattern, "pattern", "", "N:M instead: keep N of every M weights along a row (2:4, 4:8, …)")
+	fl.StringVar(&f.r.Compare, "compare", "", "group in which weights compete: matrix or row (default: the method's own)")
+	fl.StringVar(&f.r.Fused, "fused", recipe.DefaultFused, "score fused matrices (qkv_proj, gate_up_proj, Qwen3.5's in_proj_qkv and gated q_proj) whole, or split as in models that do not fuse")
+	fl.StringVar(&f.r.Skip, "skip", "", "regular expression: Linears whose name it matches stay dense")
 
-	fl.StringVar(&f.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, else "c4")`)
+	fl.StringVar(&f.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, otherwise "c4")`)
 	fl.IntVar(&f.samples, "samples", recipe.DefaultSamples, "calibration sequences")
-	fl.IntVar(&f.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens a calibration sequence and an evaluation window; at most what the model takes")
-	fl.Int64Var(&f.seed, "seed", 0, "of the drawing of calibration sequences")
+	fl.IntVar(&f.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens per calibration sequence and per evaluation window, at most the model's maximum")
+	fl.Int64Var(&f.seed, "seed", 0, "seed for sampling calibration sequences")
 
-	fl.StringVar(&f.eval, "eval", "", `SOURCE that perplexity is measured on, or none (default "demo" for the demo model, else "wikitext2")`)
+	fl.StringVar(&f.eval, "eval", "", `SOURCE to measure perplexity on, or none (default "demo" for the demo model, otherwise "wikitext2")`)
 	fl.IntVar(&f.windows, "windows", 0, "evaluate on the first N windows (default: all; 64 for the demo text)")
 
 	fl.StringVar(&f.r.Compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor have it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
-	fl.Var(&f.memory, "memory", "memory budget, 16GiB; hidden states that exceed it go to a file (default 3/4 of what is free)")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and what memory, disk and time it would take")
-	fl.BoolVar(&f.resume, "resume", false, "go on with an interrupted run")
+	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a file (default 3/4 of the free memory)")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan, with its memory, disk space and time, and stop")
+	fl.BoolVar(&f.resume, "resume", false, "continue an interrupted run")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the output folder, or what an interrupted run left of it")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout, everything else on stderr")
-}
-
-// methodNames are those of the scores, and of the updates that select.
-func methodNames() []string { return append(score.Names(), update.Names()...) }
-
-// refineDefaults lists a default of every refinement.
-func refineDefaults(of func(refine.Method) string) string {
-	var all []string
-	for _, m := range refine.Methods() {
-		all = append(all, m.Name+" "+of(m))
-	}
-	return strings.Join(all, ", ")
-}
-
-func methodList() string {
-	var b strings.Builder
-	for _, m := range score.Methods() {
-		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
-	}
-	for _, m := range update.Methods() {
-		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
-	}
-	return b.String()
-}
-
-func refineList() string {
-	var b strings.Builder
-	for _, m := range refine.Methods() {
-		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
-	}
-	return b.String()
-}
-
-func allocationList() string {
-	var b strings.Builder
-	for _, m := range allocate.Methods() {
-		fmt.Fprintf(&b, "  %-12s %s\n", m.Name, m.Doc)
-	}
-	return b.String()
-}
-
-func permutationList() string {
-	var b strings.Builder
-	for _, m := range permute.Methods() {
-		fmt.Fprintf(&b, "  %-10s %s\n", m.Name, m.Doc)
-	}
-	return b.String()
 }
 
 // merge returns the recipe that file and flags make for model.
@@ -212,22 +137,7 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 			*dst = v
 		}
 	}
-	set("method", &r.Method, f.r.Method)
-	set("refine", &r.Refine, f.r.Refine)
-	set("refine-layers", &r.RefineLayers, f.r.RefineLayers)
-	if given("refine-cycles") {
-		if err := atLeast("refine-cycles", f.r.RefineCycles, 1); err != nil {
-			return r, err
-		}
-		r.RefineCycles = f.r.RefineCycles
-	}
-	set("update", &r.Update, f.r.Update)
-	set("allocate", &r.Allocate, f.r.Allocate)
-	set("permute", &r.Permute, f.r.Permute)
-	if given("lsa-fast") {
-		r.LSAFast = f.r.LSAFast
-	}
-	set("dlp-center", &r.DLPCenter, f.r.DLPCenter)
+	r = f.methodFlags.merge(r, fl)
 	set("compare", &r.Compare, f.r.Compare)
 	set("fused", &r.Fused, f.r.Fused)
 	set("skip", &r.Skip, f.r.Skip)
@@ -241,21 +151,6 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		r.Sparsity, r.Pattern = f.r.Sparsity, ""
 	case given("pattern"):
 		r.Sparsity, r.Pattern = "", f.r.Pattern
-	}
-	for name, v := range map[string]struct {
-		dst **float64
-		v   *float64
-	}{
-		"alpha": {&r.Alpha, &f.alpha}, "beta": {&r.Beta, &f.beta}, "gamma": {&r.Gamma, &f.gamma}, "power": {&r.Power, &f.power},
-		"owl-lambda": {&r.OWLLambda, &f.owlLambda}, "owl-m": {&r.OWLM, &f.owlM},
-		"dlp-alpha": {&r.DLPAlpha, &f.dlpAlpha}, "alphapruning-epsilon": {&r.AlphaPruningEpsilon, &f.alphaEpsilon},
-	} {
-		if given(name) {
-			*v.dst = v.v
-		}
-	}
-	if given("kernel") {
-		r.Kernel = &f.kernel
 	}
 	r = r.WithDefaults()
 	err := cmp.Or(atLeast("samples", f.samples, 1), atLeast("seqlen", f.seqLen, 2),

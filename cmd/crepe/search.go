@@ -69,7 +69,7 @@ func (f *searchFlags) add(fl *pflag.FlagSet) {
 	fl.IntVar(&f.trials, "trials", pho.DefaultTrials, "candidates to rate")
 	fl.IntVar(&f.top, "top", pho.DefaultTop, "candidates to verify, beside RIA and equal coefficients")
 	fl.StringVar(&f.sampler, "sampler", search.Names()[0], strings.Join(search.Names(), ", "))
-	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; a list searches among several: 3,5,7,9,11")
+	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; a list searches among several: "+widths.Allowed())
 	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for the sampler")
 	fl.StringVar(&f.study, "study", "", "study file, which also names the recipe (default: MODEL's name with pho and sparsity, .study)")
 	fl.StringVarP(&p.output, "output", "o", "", "folder for the model pruned by the best candidate (default: write only the recipe)")

@@ -17,8 +17,10 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/search/store"
 )
 
@@ -74,12 +76,15 @@ func (f *candidateFlags) options(model string, fl *pflag.FlagSet) (pho.Options, 
 	return opt, err
 }
 
+// widths is the parameter that --kernels lists values of.
+var widths, _ = param.Declared(score.CRePE.Params, "kernel")
+
 func parseKernels(list string) ([]int, error) {
 	var kernels []int
 	for _, s := range strings.Split(list, ",") {
 		k, err := strconv.Atoi(strings.TrimSpace(s))
-		if err != nil || slices.Contains(kernels, k) {
-			return nil, usageError{fmt.Errorf("--kernels: %q, want different numbers out of 3, 5, 7, 9 and 11", list)}
+		if err != nil || widths.Check(k) != nil || slices.Contains(kernels, k) {
+			return nil, usageError{fmt.Errorf("--kernels: %q, want different numbers, each %s", list, widths.Allowed())}
 		}
 		kernels = append(kernels, k)
 	}

@@ -64,7 +64,7 @@ func (f *studyFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
 	fl.IntVar(&f.configs, "configs", pho.DefaultConfigs, "number of sets of coefficients")
 	f.addPattern(fl)
-	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; each set takes one at random from a list: 3,5,7,9,11")
+	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; each set takes one at random from a list: "+widths.Allowed())
 	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for sampling coefficients")
 	fl.StringVar(&f.study, "study", "", "study file (default: MODEL's name with proxies and sparsity, .study)")
 	fl.StringVar(&f.csv, "csv", "", "file for the configurations (default: the study file's name, .csv)")

@@ -27,6 +27,7 @@ var layers = map[string]int{
 	"demo":              0,
 	"pattern":           0,
 	"internal/golden":   0,
+	"param":             0,
 	"internal/kernel":   1,
 	"tokenizer":         1,
 	"hub":               1,

@@ -204,7 +204,7 @@ func scores(r *runner) error {
 		}
 		err = r.measure("score and select", fmt.Sprintf("%s, %d × %d bf16, %s", c.method, rows, cols, c.what),
 			2*float64(rows*cols), "GB/s", peakRead, func() error {
-				if err := m.Score(dst, w, s, m.Defaults); err != nil {
+				if err := m.Score(dst, w, s, m.Defaults()); err != nil {
 					return err
 				}
 				_, err := mask.Select(dst, rows, cols, c.target)
@@ -243,7 +243,7 @@ func solves(r *runner) error {
 	}
 	var f update.Prepared
 	err = r.measure("factor", fmt.Sprintf("%d × %d f32", n, n), square*float64(n)/3, "GFLOP/s", peakF32, func() (err error) {
-		f, err = update.SparseGPT.Prepare(gram, pattern.Pattern{})
+		f, err = update.SparseGPT.Prepare(gram, pattern.Pattern{}, nil)
 		return err
 	})
 	if err != nil {
