@@ -60,10 +60,50 @@ func (p *plainInts) next() (v value, err error) {
 	return v, nil
 }
 
+// dictionary is a page of plain values, read by their number.
+type dictionary struct {
+	data   []byte
+	typ    int64
+	starts []uint32 // of byte arrays, with their lengths; integers have a width
+	n      int
+}
+
+// newDictionary returns the first n values of data, which is less than 4 GiB.
+func newDictionary(data []byte, typ int64, n int) (dictionary, error) {
+	d := dictionary{data: data, typ: typ, n: n}
+	if typ == byteArray {
+		d.starts = make([]uint32, n)
+	}
+	rest := plainValues(data, typ)
+	for i := range n {
+		if p, ok := rest.(*plainBytes); ok {
+			d.starts[i] = uint32(len(data) - len(p.data))
+		}
+		if _, err := rest.next(); err != nil {
+			return dictionary{}, fmt.Errorf("dictionary: %w", err)
+		}
+	}
+	return d, nil
+}
+
+// at returns value i.
+func (d *dictionary) at(i uint32) (value, error) {
+	if uint64(i) >= uint64(d.n) {
+		return value{}, fmt.Errorf("index %d in a dictionary of %d values", i, d.n)
+	}
+	switch d.typ {
+	case byteArray:
+		return (&plainBytes{d.data[d.starts[i]:]}).next()
+	case int32Type:
+		return (&plainInts{d.data[4*i:], 4}).next()
+	}
+	return (&plainInts{d.data[8*i:], 8}).next()
+}
+
 // indexed decodes indices into a dictionary.
 type indexed struct {
 	indices    *hybrid
-	dictionary []value
+	dictionary *dictionary
 }
 
 func (x *indexed) next() (value, error) {
@@ -71,10 +111,7 @@ func (x *indexed) next() (value, error) {
 	if err != nil {
 		return value{}, err
 	}
-	if uint64(i) >= uint64(len(x.dictionary)) {
-		return value{}, fmt.Errorf("index %d in a dictionary of %d values", i, len(x.dictionary))
-	}
-	return x.dictionary[i], nil
+	return x.dictionary.at(i)
 }
 
 // hybrid decodes numbers of width bits, ≤ 32, in the RLE and bit-packing hybrid:

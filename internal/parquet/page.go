@@ -17,14 +17,15 @@ import (
 // column reads one leaf's values in a row group, page by page, with their
 // levels. It stands at an entry.
 type column struct {
-	r     io.ReaderAt
+	file  *file
 	leaf  *node
 	chunk chunk
 
 	at, end    int64 // of the next page; of the chunk
 	left       int64 // entries in pages not yet read
-	dictionary []value
+	dictionary dictionary
 	zstd       *zstd.Decoder
+	taken      [2]int64 // bytes: of the dictionary, of the page at work
 
 	page       int64 // entries left in the page at work
 	reps, defs *hybrid
@@ -84,22 +85,45 @@ func (c *column) open() error {
 	if err != nil {
 		return err
 	}
-	body := make([]byte, h.compressed)
-	if _, err := c.r.ReadAt(body, c.at+n); err != nil {
+	at := c.at + n
+	c.at = at + h.compressed
+	if h.typ != dictionaryPage && h.typ != dataPage && h.typ != dataPageV2 {
+		return nil
+	}
+	if err := c.take(h); err != nil {
 		return err
 	}
-	c.at += n + h.compressed
-	switch h.typ {
-	case dictionaryPage:
-		return c.readDictionary(h, body)
-	case dataPage, dataPageV2:
-		if h.values > c.left {
-			return fmt.Errorf("%d values, want at most %d", h.values, c.left)
-		}
-		c.left -= h.values
-		c.page = h.values
-		return c.readData(h, body)
+	body := make([]byte, h.compressed)
+	if _, err := c.file.r.ReadAt(body, at); err != nil {
+		return err
 	}
+	if h.typ == dictionaryPage {
+		return c.readDictionary(h, body)
+	}
+	if h.values > c.left {
+		return fmt.Errorf("%d values, want at most %d", h.values, c.left)
+	}
+	c.left -= h.values
+	c.page = h.values
+	return c.readData(h, body)
+}
+
+// take counts the memory of a page: as it is stored, as it is unpacked, and of a
+// dictionary where each value begins. It gives back that of the page before it.
+func (c *column) take(h pageHeader) error {
+	if h.size > leastPage+unpackedByte*h.compressed {
+		return fmt.Errorf("%d bytes unpacked from %d, which no page is", h.size, h.compressed)
+	}
+	kind, n := 1, h.compressed+h.size
+	if h.typ == dictionaryPage {
+		kind, n = 0, n+4*h.values
+	}
+	c.file.room += c.taken[kind]
+	c.taken[kind] = 0
+	if err := c.file.take(n); err != nil {
+		return err
+	}
+	c.taken[kind] = n
 	return nil
 }
 
@@ -107,6 +131,7 @@ func (c *column) close() {
 	if c.zstd != nil {
 		c.zstd.Close()
 	}
+	c.file.room += c.taken[0] + c.taken[1]
 }
 
 // pageHeader is PageHeader with what is read of the header inside it.
@@ -127,7 +152,7 @@ func (c *column) header(at, end int64) (h pageHeader, n int64, err error) {
 			return h, 0, errShort
 		}
 		buf := make([]byte, window)
-		if _, err := c.r.ReadAt(buf, at); err != nil {
+		if _, err := c.file.r.ReadAt(buf, at); err != nil {
 			return h, 0, err
 		}
 		d := &decoder{b: buf}
@@ -196,15 +221,21 @@ func (c *column) decompress(body []byte, size int64) ([]byte, error) {
 	case gzipCodec:
 		var z *gzip.Reader
 		if z, err = gzip.NewReader(bytes.NewReader(body)); err == nil {
-			out, err = io.ReadAll(io.LimitReader(z, size+1))
+			out = make([]byte, size+1)
+			var n int
+			n, err = io.ReadFull(z, out)
+			if out = out[:n]; err == io.EOF || err == io.ErrUnexpectedEOF {
+				err = nil // shorter than size+1, as it should be, or broken: below
+			}
 		}
 	case zstdCodec:
 		if c.zstd == nil {
-			if c.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPage)); err != nil {
+			c.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxPage), zstd.WithDecodeAllCapLimit(true))
+			if err != nil {
 				return nil, err
 			}
 		}
-		out, err = c.zstd.DecodeAll(body, nil)
+		out, err = c.zstd.DecodeAll(body, make([]byte, 0, size))
 	default:
 		return nil, fmt.Errorf("compression codec %d; known: none, snappy, gzip, zstd", c.chunk.codec)
 	}
@@ -228,14 +259,8 @@ func (c *column) readDictionary(h pageHeader, body []byte) error {
 	if h.values > int64(len(data)/4) { // the least bytes of a value
 		return fmt.Errorf("dictionary of %d values in %d bytes", h.values, len(data))
 	}
-	c.dictionary = make([]value, h.values)
-	from := c.plainValues(data)
-	for i := range c.dictionary {
-		if c.dictionary[i], err = from.next(); err != nil {
-			return fmt.Errorf("dictionary: %w", err)
-		}
-	}
-	return nil
+	c.dictionary, err = newDictionary(data, c.leaf.typ, int(h.values))
+	return err
 }
 
 // readData makes the page's levels and values ready to be read.
@@ -289,8 +314,8 @@ func splitLevels(most int, encoding int64, data []byte) (levels, rest []byte, er
 	return data[4 : 4+n], data[4+n:], nil
 }
 
-func (c *column) plainValues(data []byte) values {
-	switch c.leaf.typ {
+func plainValues(data []byte, typ int64) values {
+	switch typ {
 	case int32Type:
 		return &plainInts{data, 4}
 	case int64Type:
@@ -313,12 +338,12 @@ func (c *column) decode(h pageHeader, data []byte) (values, error) {
 	isBytes := c.leaf.typ == byteArray
 	switch {
 	case h.encoding == plain:
-		return c.plainValues(data), nil
+		return plainValues(data, c.leaf.typ), nil
 	case h.encoding == plainDictionary || h.encoding == rleDictionary:
 		if data[0] > 32 {
 			return nil, errors.New("dictionary indices: bad width")
 		}
-		return &indexed{&hybrid{data: data[1:], width: uint(data[0]), left: h.values}, c.dictionary}, nil
+		return &indexed{&hybrid{data: data[1:], width: uint(data[0]), left: h.values}, &c.dictionary}, nil
 	case h.encoding == deltaLengthEncoding && isBytes:
 		return newDeltaLength(data)
 	case h.encoding == deltaBytesEncoding && isBytes:

@@ -3,8 +3,8 @@
 //
 // It is what crepe needs of the format and no more: BYTE_ARRAY, INT32 and INT64
 // in any of their encodings but BYTE_STREAM_SPLIT, pages of both versions,
-// uncompressed or in snappy, gzip or zstd. Memory is a page of each column and a
-// row, whatever a file claims.
+// uncompressed or in snappy, gzip or zstd. Memory is a page of each column, its
+// dictionary and a row, and bounded by the size of the file, whatever it claims.
 //
 // parquet-go v0.32.0, tried first, takes 20 s of processor time to compile and
 // 12 MB of the binary (this package with its decompressors less than 4 s and 1
@@ -25,11 +25,47 @@ import (
 
 const (
 	magic          = "PAR1"
-	maxFooter      = 256 << 20 // bytes of metadata
-	maxPage        = 256 << 20 // bytes of a page, compressed or not
-	maxPageHeader  = 16 << 20  // bytes; its statistics may hold values
-	pageHeaderRead = 64 << 10  // bytes read for a page header at first
+	maxPageHeader  = 16 << 20 // bytes; its statistics may hold values
+	pageHeaderRead = 64 << 10 // bytes read for a page header at first
 )
+
+// Bounds on what a file may claim. Writers make pages of 1 MiB, or of one value
+// that is longer; the footer of a dataset of terabytes has some MiB.
+const (
+	maxFooter = 32 << 20  // bytes of metadata
+	maxSchema = 1 << 14   // elements
+	maxGroups = 1 << 16   // row groups
+	maxChunks = 1 << 18   // of the wanted columns, in all row groups
+	maxPage   = 128 << 20 // bytes of a page, compressed or not
+	maxPages  = 256 << 20 // bytes of the pages and dictionaries that are open at once
+
+	// A few bytes can be unpacked to any number of bytes, and chunks may lie on
+	// one another. Pages together take so much, and a multiple of the file:
+	leastPages   = 32 << 20 // bytes
+	pagesAByte   = 64
+	leastPage    = 1 << 20 // bytes that a page may be unpacked to, and of each of its bytes:
+	unpackedByte = 1024    // about what deflate can do
+)
+
+// file is a file at work.
+type file struct {
+	r    io.ReaderAt
+	size int64
+	room int64 // bytes that pages may still take
+}
+
+func newFile(r io.ReaderAt, size int64) *file {
+	return &file{r: r, size: size, room: min(maxPages, leastPages+pagesAByte*min(size, maxPages))}
+}
+
+// take counts n more bytes of pages.
+func (f *file) take(n int64) error {
+	if n > f.room {
+		return fmt.Errorf("pages of %d bytes more than a file of %d bytes is believed to have", n-f.room, f.size)
+	}
+	f.room -= n
+	return nil
+}
 
 // physical types, repetitions, codecs, encodings and page types of the format
 const (
@@ -106,12 +142,19 @@ func readFooter(r io.ReaderAt, size int64) ([]byte, error) {
 // of the top-level columns.
 func parseFooter(footer []byte, columns []string) (schema []schemaElement, groups []rowGroup, err error) {
 	d := &decoder{b: footer}
+	chunks := 0
 	d.fields(func(id int64, typ byte) bool {
 		switch {
 		case id == 2 && typ == typeList:
-			d.list(typeStruct, func() { schema = append(schema, parseSchemaElement(d)) })
+			d.list(typeStruct, maxSchema, func() { schema = append(schema, parseSchemaElement(d)) })
 		case id == 4 && typ == typeList:
-			d.list(typeStruct, func() { groups = append(groups, parseRowGroup(d, columns)) })
+			d.list(typeStruct, maxGroups, func() {
+				g := parseRowGroup(d, columns)
+				if chunks += len(g.chunks); chunks > maxChunks {
+					d.fail(errMany)
+				}
+				groups = append(groups, g)
+			})
 		default:
 			return false
 		}
@@ -127,7 +170,7 @@ func parseRowGroup(d *decoder, columns []string) (g rowGroup) {
 	d.fields(func(id int64, typ byte) bool {
 		switch {
 		case id == 1 && typ == typeList:
-			d.list(typeStruct, func() {
+			d.list(typeStruct, maxChunks, func() {
 				if c := parseChunk(d); len(c.path) > 0 && slices.Contains(columns, c.path[0]) {
 					g.chunks = append(g.chunks, c)
 				}
@@ -168,15 +211,30 @@ func parseColumnMetaData(d *decoder, c *chunk) {
 			return true
 		}
 		if id == 3 && typ == typeList {
-			d.list(typeBinary, func() { c.path = append(c.path, string(d.binary())) })
+			d.list(typeBinary, maxNesting, func() { c.path = append(c.path, string(d.binary())) })
 			return true
 		}
 		return false
 	})
 }
 
+// checkChunks refuses row groups whose chunks of the wanted columns are larger
+// than the file: they would lie on one another, to be read again and again.
+func checkChunks(groups []rowGroup, size int64) error {
+	left := size
+	for i, g := range groups {
+		for _, c := range g.chunks {
+			if c.size < 0 || c.size > left {
+				return fmt.Errorf("row group %d: chunks of more bytes than the file of %d has", i, size)
+			}
+			left -= c.size
+		}
+	}
+	return nil
+}
+
 // open makes the columns below n ready to read the row group.
-func (g *rowGroup) open(r io.ReaderAt, size int64, n *node) error {
+func (g *rowGroup) open(f *file, n *node) error {
 	if g.rows < 0 || g.rows > math.MaxInt32 {
 		return fmt.Errorf("%d rows", g.rows)
 	}
@@ -187,10 +245,10 @@ func (g *rowGroup) open(r io.ReaderAt, size int64, n *node) error {
 			return fmt.Errorf("column %s: no chunk", name)
 		}
 		c := g.chunks[i]
-		if err := c.validate(size, leaf.typ); err != nil {
+		if err := c.validate(f.size, leaf.typ); err != nil {
 			return fmt.Errorf("column %s: %w", name, err)
 		}
-		leaf.column = &column{r: r, leaf: leaf, chunk: c, at: c.start(), end: c.start() + c.size, left: c.values}
+		leaf.column = &column{file: f, leaf: leaf, chunk: c, at: c.start(), end: c.start() + c.size, left: c.values}
 		if err := leaf.column.next(); err != nil {
 			return fmt.Errorf("column %s: %w", name, err)
 		}

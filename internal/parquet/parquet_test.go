@@ -205,30 +205,9 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-func FuzzRows(f *testing.F) {
-	files, err := filepath.Glob("testdata/nested*.parquet")
-	if err != nil || len(files) == 0 {
-		f.Fatal("no seeds")
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		n, enough := 0, errors.New("enough")
-		Rows(bytes.NewReader(data), int64(len(data)), []string{"text", "number", "texts", "choices", "deep"}, func(map[string]any) error {
-			if n++; n > 1<<8 {
-				return enough
-			}
-			return nil
-		})
-	})
-}
-
-func FuzzStrings(f *testing.F) {
+// FuzzFile reads a file in both ways: whatever it holds, there is a ceiling on
+// the memory as a multiple of its size.
+func FuzzFile(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.parquet")
 	if err != nil || len(files) == 0 {
 		f.Fatal("no seeds")
@@ -240,14 +219,16 @@ func FuzzStrings(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add(parquetFile(zstdCodec, 1, 1, page(dictionaryPage, 100<<20, 25<<20, plain, zeros(f, 100<<20))))
+	f.Add(parquetFile(zstdCodec, 1, 1, page(dataPage, 1<<20, 1, plain, zeros(f, 1<<20))))
+	f.Add(parquetFile(uncompressed, 1<<30, 1, page(dictionaryPage, 4, 1, plain, make([]byte, 4)),
+		page(dataPage, 6, 1<<30, rleDictionary, []byte{1, 0x80, 0x80, 0x80, 0x80, 8, 0})))
+	f.Add(parquetFile(uncompressed, 0, 1))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		n, enough := 0, errors.New("enough")
-		Strings(bytes.NewReader(data), int64(len(data)), "text", func(v []byte) error {
-			if n++; n > 1<<16 { // a run of one number stands for any number of rows
-				return enough
-			}
-			return nil
-		})
+		// A run of one number stands for any number of rows.
+		if allocated, _ := readAll(data, 1<<12, "number", "texts", "choices", "deep"); allocated > ceiling(data) {
+			t.Errorf("%d bytes were allocated for a file of %d", allocated, len(data))
+		}
 	})
 }
 
@@ -264,7 +245,8 @@ func FuzzEncodings(f *testing.F) {
 		if ints {
 			leaf.typ = int64Type
 		}
-		c := column{leaf: leaf, dictionary: []value{{}, {bytes: []byte("a")}, {bytes: []byte("b")}}}
+		c := column{leaf: leaf}
+		c.dictionary, _ = newDictionary([]byte{0, 0, 0, 0, 1, 0, 0, 0, 'a', 1, 0, 0, 0, 'b', 0, 0}, leaf.typ, 2)
 		v, err := c.decode(pageHeader{values: max(n, 0), encoding: int64(encoding)}, data)
 		for range 1 << 16 {
 			if err != nil {

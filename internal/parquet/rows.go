@@ -22,9 +22,13 @@ func Rows(r io.ReaderAt, size int64, columns []string, yield func(row map[string
 		return err
 	}
 	schema, groups, err := parseFooter(footer, columns)
+	if err == nil {
+		err = checkChunks(groups, size)
+	}
 	if err != nil {
 		return err
 	}
+	f := newFile(r, size)
 	var tops []*node
 	for _, name := range columns {
 		n, err := find(schema, name)
@@ -35,8 +39,11 @@ func Rows(r io.ReaderAt, size int64, columns []string, yield func(row map[string
 	}
 	row := 0
 	for i, g := range groups {
+		if g.rows == 0 {
+			continue
+		}
 		for _, n := range tops {
-			if err := g.open(r, size, n); err != nil {
+			if err := g.open(f, n); err != nil {
 				return fmt.Errorf("row group %d: %w", i, err)
 			}
 		}
@@ -215,9 +222,13 @@ func Strings(r io.ReaderAt, size int64, name string, yield func(value []byte) er
 		return err
 	}
 	schema, groups, err := parseFooter(footer, []string{name})
+	if err == nil {
+		err = checkChunks(groups, size)
+	}
 	if err != nil {
 		return err
 	}
+	f := newFile(r, size)
 	n, err := find(schema, name)
 	if err != nil {
 		return err
@@ -227,7 +238,10 @@ func Strings(r io.ReaderAt, size int64, name string, yield func(value []byte) er
 	}
 	row := 0
 	for i, g := range groups {
-		if err := g.open(r, size, n); err != nil {
+		if g.rows == 0 {
+			continue
+		}
+		if err := g.open(f, n); err != nil {
 			return fmt.Errorf("row group %d: %w", i, err)
 		}
 		for c := n.column; !c.done; {

@@ -25,6 +25,7 @@ const (
 var (
 	errShort = errors.New("ends early")
 	errBad   = errors.New("malformed Thrift data")
+	errMany  = errors.New("more schema elements, row groups or chunks than any file has")
 )
 
 // maxDepth bounds the nesting of what is skipped; Parquet's own structures are
@@ -110,11 +111,14 @@ func (d *decoder) fieldsAt(depth int, f func(id int64, typ byte) bool) {
 }
 
 // list calls f once for every element of a list, if the elements are of the
-// type wanted.
-func (d *decoder) list(want byte, f func()) {
+// type wanted and at most so many.
+func (d *decoder) list(want byte, most uint64, f func()) {
 	typ, n := d.listHead()
-	if d.err == nil && n > 0 && typ != want {
+	switch {
+	case d.err == nil && n > 0 && typ != want:
 		d.fail(errBad)
+	case n > most:
+		d.fail(errMany)
 	}
 	for i := uint64(0); i < n && d.err == nil; i++ {
 		f()
