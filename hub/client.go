@@ -1,9 +1,11 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +15,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // Client reads repositories. FromEnv makes one; its fields may be changed
@@ -30,40 +34,42 @@ type Client struct {
 	// repeated, a cached copy used because the hub cannot be reached.
 	Notice func(message string)
 
-	http  *http.Client
-	pause func(attempt int) time.Duration // before attempt+1
+	http   *http.Client
+	pause  func(attempt int) time.Duration // before attempt+1
+	broken error                           // what is wrong with the environment
 }
 
-// FromEnv returns the client that the environment describes.
-func FromEnv() (*Client, error) {
-	home, err := homeFolder()
-	if err != nil {
-		return nil, err
-	}
+// FromEnv returns the client that the environment describes. What is wrong with
+// the environment is the error of the first call that asks for something: with a
+// model and a text on disk none does.
+func FromEnv() *Client {
 	c := &Client{
 		Endpoint: strings.TrimRight(envOr("HF_ENDPOINT", "https://huggingface.co"), "/"),
-		Cache:    expandHome(envOr("HF_HUB_CACHE", filepath.Join(home, "hub"))),
-		Offline:  isTrue(os.Getenv("HF_HUB_OFFLINE")),
+		Offline:  isTrue(envOr("HF_HUB_OFFLINE", os.Getenv("TRANSFORMERS_OFFLINE"))),
 		http:     newHTTP(),
 		pause:    func(attempt int) time.Duration { return time.Second << (attempt - 1) },
 	}
+	var home string
+	if home, c.broken = homeFolder(); c.broken != nil {
+		return c
+	}
+	c.Cache = expand(envOr("HF_HUB_CACHE", envOr("HUGGINGFACE_HUB_CACHE", filepath.Join(home, "hub"))))
 	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("HF_ENDPOINT %q: want an http or https URL", c.Endpoint)
+		c.broken = errors.New("HF_ENDPOINT: not an http or https URL") // which may hold a password
+		return c
 	}
-	if c.Token, err = readToken(home); err != nil {
-		return nil, err
-	}
-	return c, nil
+	c.Token, c.broken = readToken(home)
+	return c
 }
 
 // homeFolder is $HF_HOME, by default huggingface in the user's cache folder,
 // which is ~/.cache on every system.
 func homeFolder() (string, error) {
 	if dir := os.Getenv("HF_HOME"); dir != "" {
-		return expandHome(dir), nil
+		return expand(dir), nil
 	}
 	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
-		return filepath.Join(expandHome(dir), "huggingface"), nil
+		return filepath.Join(expand(dir), "huggingface"), nil
 	}
 	user, err := os.UserHomeDir()
 	if err != nil {
@@ -72,12 +78,18 @@ func homeFolder() (string, error) {
 	return filepath.Join(user, ".cache", "huggingface"), nil
 }
 
-// readToken is $HF_TOKEN, else the content of $HF_HOME/token, else "".
+const maxToken = 64 << 10 // bytes of a file with a token, or of a ref
+
+// readToken is $HF_TOKEN, else the content of $HF_TOKEN_PATH or $HF_HOME/token,
+// else "".
 func readToken(home string) (string, error) {
 	from, token := "HF_TOKEN", os.Getenv("HF_TOKEN")
 	if strings.TrimSpace(token) == "" {
-		from = filepath.Join(home, "token")
-		data, err := os.ReadFile(from)
+		from, token = "HUGGING_FACE_HUB_TOKEN", os.Getenv("HUGGING_FACE_HUB_TOKEN")
+	}
+	if strings.TrimSpace(token) == "" {
+		from = expand(envOr("HF_TOKEN_PATH", filepath.Join(home, "token")))
+		data, err := regular.Read(from, maxToken)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", fmt.Errorf("hub token: %w", err)
 		}
@@ -95,6 +107,21 @@ func envOr(name, def string) string {
 		return v
 	}
 	return def
+}
+
+// expand replaces ~ and $VARIABLES in a folder's name, as Python does: what is not
+// set stays as it is.
+func expand(dir string) string {
+	dir = expandHome(dir)
+	if !strings.Contains(dir, "$") {
+		return dir
+	}
+	return os.Expand(dir, func(name string) string {
+		if v, ok := os.LookupEnv(name); ok {
+			return v
+		}
+		return "$" + name
+	})
 }
 
 func expandHome(dir string) string {
@@ -119,12 +146,16 @@ type NotCachedError struct {
 	Cache string // folder that was looked into
 	URL   string // where Path, or the repository, can be had
 	Err   error  // why the hub was not reached; nil: HF_HUB_OFFLINE
+	Part  bool   // other files of the repository are in the cache
 }
 
 func (e *NotCachedError) Error() string {
 	what := ""
 	if e.Path != "" {
 		what = e.Path + " "
+	}
+	if e.Part {
+		what = "the cached copy is incomplete: " + what
 	}
 	why := "HF_HUB_OFFLINE is set"
 	if e.Err != nil {
@@ -141,35 +172,51 @@ var commitHash = regexp.MustCompile(`^[0-9a-f]{40}$`)
 // them), after fetching those that the cache lacks. Where the hub cannot be
 // reached, it is what the cache holds.
 func (c *Client) Snapshot(ctx context.Context, r Repo, want func(path string) bool) (string, error) {
-	if err := r.validate(); err != nil {
+	dir, err := c.snapshot(ctx, r, want, nil, nil)
+	return dir, c.redacted(err)
+}
+
+// Model is Snapshot of the files that a model is read from. A repository that
+// holds none in safetensors is refused before anything is fetched, and a cached
+// copy that lacks some where the hub cannot be reached.
+func (c *Client) Model(ctx context.Context, r Repo) (string, error) {
+	dir, err := c.snapshot(ctx, r, ModelFiles, checkWeights, missingFile)
+	return dir, c.redacted(err)
+}
+
+// snapshot is Snapshot. check, if not nil, may refuse the repository by its files,
+// and missing names what a cached copy of it lacks.
+func (c *Client) snapshot(ctx context.Context, r Repo, want func(path string) bool, check func(files []string) error, missing func(dir string) string) (string, error) {
+	if err := cmp.Or(c.broken, r.validate()); err != nil {
 		return "", err
 	}
-	cached, haveCached := c.cachedSnapshot(r)
-	if c.Offline && !haveCached {
-		return "", c.notCached(r, "", nil)
-	}
 	if c.Offline {
-		return cached, nil
+		return c.fromCache(r, missing, nil)
 	}
 	commit, files, err := c.list(ctx, r)
 	if err != nil {
 		if ctx.Err() != nil || !transient(err) {
 			return "", fmt.Errorf("hub %s %s: %w", r.Kind, r, err)
 		}
-		if !haveCached {
-			return "", c.notCached(r, "", err)
+		cached, cerr := c.fromCache(r, missing, err)
+		if cerr == nil {
+			c.notice("hub %s %s: cannot be reached, using the cached copy %s: %v", r.Kind, r, cached, err)
 		}
-		c.notice("hub %s %s: cannot be reached, using the cached copy %s: %v", r.Kind, r, cached, err)
-		return cached, nil
+		return cached, cerr
+	}
+	if check != nil {
+		if err := check(slices.Sorted(maps.Keys(files))); err != nil {
+			return "", fmt.Errorf("hub %s %s: %w", r.Kind, r, err)
+		}
 	}
 	if want != nil {
-		files = slices.DeleteFunc(files, func(path string) bool { return !want(path) })
+		maps.DeleteFunc(files, func(path string, _ int64) bool { return !want(path) })
 	}
 	if len(files) == 0 {
 		return "", fmt.Errorf("hub %s %s: none of its files is of use here", r.Kind, r)
 	}
-	for _, path := range files {
-		if _, err := c.fetch(ctx, r, commit, path, nil); err != nil {
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		if _, err := c.fetch(ctx, r, commit, path, files[path], nil); err != nil {
 			return "", err
 		}
 	}
@@ -179,10 +226,32 @@ func (c *Client) Snapshot(ctx context.Context, r Repo, want func(path string) bo
 	return filepath.Join(c.root(r), "snapshots", commit), nil
 }
 
+// fromCache returns the cached copy of r, if it is whole. err says why the hub
+// cannot be reached.
+func (c *Client) fromCache(r Repo, missing func(dir string) string, err error) (string, error) {
+	dir, ok := c.cachedSnapshot(r)
+	if !ok {
+		return "", c.notCached(r, "", err)
+	}
+	if missing != nil {
+		if path := missing(dir); path != "" {
+			e := c.notCached(r, path, err)
+			e.Part = true
+			return "", e
+		}
+	}
+	return dir, nil
+}
+
 // File returns one file of r, after fetching it if the cache lacks it. Where
 // the hub cannot be reached, it is what the cache holds.
 func (c *Client) File(ctx context.Context, r Repo, path string) (string, error) {
-	if err := r.validate(); err != nil {
+	local, err := c.file(ctx, r, path)
+	return local, c.redacted(err)
+}
+
+func (c *Client) file(ctx context.Context, r Repo, path string) (string, error) {
+	if err := cmp.Or(c.broken, r.validate()); err != nil {
 		return "", err
 	}
 	if !safePath(path) {
@@ -210,15 +279,15 @@ func (c *Client) File(ctx context.Context, r Repo, path string) (string, error) 
 		c.notice("hub %s %s: cannot be reached, using the cached %s: %v", r.Kind, r, cached, err)
 		return cached, nil
 	}
-	local, err := c.fetch(ctx, r, m.commit, path, &m)
+	local, err := c.fetch(ctx, r, m.commit, path, m.size, &m)
 	if err != nil {
 		return "", err
 	}
 	return local, c.writeRef(r, m.commit)
 }
 
-func (c *Client) notCached(r Repo, path string, err error) error {
-	e := &NotCachedError{Repo: r, Path: path, Cache: c.Cache, URL: c.page(r), Err: err}
+func (c *Client) notCached(r Repo, path string, err error) *NotCachedError {
+	e := &NotCachedError{Repo: r, Path: path, Cache: c.Cache, URL: c.redact(c.page(r)), Err: c.redacted(err)}
 	if path != "" {
 		e.URL = c.URL(r, path)
 	}
@@ -227,12 +296,14 @@ func (c *Client) notCached(r Repo, path string, err error) error {
 
 func (c *Client) notice(format string, args ...any) {
 	if c.Notice != nil {
-		c.Notice(fmt.Sprintf(format, args...))
+		c.Notice(c.redact(fmt.Sprintf(format, args...)))
 	}
 }
 
-// URL is where a file of r can be had.
-func (c *Client) URL(r Repo, path string) string { return c.resolveURL(r, r.revision(), path) }
+// URL is where a file of r can be had, for people: without a password.
+func (c *Client) URL(r Repo, path string) string {
+	return c.redact(c.resolveURL(r, r.revision(), path))
+}
 
 // root is the folder of r in the cache.
 func (c *Client) root(r Repo) string { return filepath.Join(c.Cache, r.folder()) }
@@ -241,7 +312,7 @@ func (c *Client) root(r Repo) string { return filepath.Join(c.Cache, r.folder())
 func (c *Client) cachedSnapshot(r Repo) (string, bool) {
 	commit := r.revision()
 	if !commitHash.MatchString(commit) {
-		ref, err := os.ReadFile(c.refFile(r))
+		ref, err := regular.Read(c.refFile(r), maxToken)
 		if err != nil {
 			return "", false
 		}
@@ -263,7 +334,7 @@ func (c *Client) writeRef(r Repo, commit string) error {
 		return nil
 	}
 	file := c.refFile(r)
-	if old, err := os.ReadFile(file); err == nil && string(old) == commit {
+	if old, err := regular.Read(file, maxToken); err == nil && string(old) == commit {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,40 +38,74 @@ func TestParseRepo(t *testing.T) {
 	}
 }
 
+// setenv sets all variables that FromEnv reads, those not given to "".
+func setenv(t *testing.T, values map[string]string) {
+	t.Helper()
+	for _, name := range append(slices.Clone(variables), "HF_HOME") {
+		t.Setenv(name, values[name])
+	}
+}
+
+// TestFromEnv: as huggingface_hub 2.4 reads its environment.
 func TestFromEnv(t *testing.T) {
 	home := t.TempDir()
-	t.Setenv("HF_HOME", home)
-	for _, name := range []string{"HF_HUB_CACHE", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"} {
-		t.Setenv(name, "")
+	for name, text := range map[string]string{"token": "hf_file\n", "other": "hf_other"} {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(filepath.Join(home, "token"), []byte("hf_file\n"), 0o600); err != nil {
+	in := func(name string) string { return filepath.Join(home, name) }
+	t.Setenv("CREPE_TEST_HOME", home)
+	type env = map[string]string
+	for _, c := range []struct {
+		env                    env
+		cache, token, endpoint string
+		offline                bool
+	}{
+		{env{"HF_HOME": home}, in("hub"), "hf_file", "https://huggingface.co", false},
+		{env{"HF_HOME": "$CREPE_TEST_HOME"}, in("hub"), "hf_file", "https://huggingface.co", false},
+		{env{"HF_HOME": home, "HF_TOKEN": "hf_env", "HF_HUB_CACHE": in("a"), "HF_HUB_OFFLINE": "yes", "HF_ENDPOINT": "https://mirror.example/hf/"},
+			in("a"), "hf_env", "https://mirror.example/hf", true},
+		{env{"HF_HOME": home, "HUGGINGFACE_HUB_CACHE": in("b"), "HUGGING_FACE_HUB_TOKEN": "hf_old", "TRANSFORMERS_OFFLINE": "1"},
+			in("b"), "hf_old", "https://huggingface.co", true},
+		{env{"HF_HOME": home, "HUGGINGFACE_HUB_CACHE": in("b"), "HF_HUB_CACHE": in("a"), "HF_TOKEN_PATH": in("other"), "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1"},
+			in("a"), "hf_other", "https://huggingface.co", false},
+		{env{"HF_HOME": home, "HF_TOKEN_PATH": in("absent")}, in("hub"), "", "https://huggingface.co", false},
+	} {
+		setenv(t, c.env)
+		got := FromEnv()
+		if got.broken != nil || got.Cache != c.cache || got.Token != c.token || got.Endpoint != c.endpoint || got.Offline != c.offline {
+			t.Errorf("%v: %+v, want %+v", c.env, got, c)
+		}
+	}
+}
+
+// What is wrong with the environment is said by the first call that needs it, and
+// without what is secret in it.
+func TestBrokenEnvironment(t *testing.T) {
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, "token"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c, err := FromEnv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Endpoint != "https://huggingface.co" || c.Cache != filepath.Join(home, "hub") || c.Token != "hf_file" || c.Offline {
-		t.Errorf("FromEnv = %+v", c)
-	}
-	t.Setenv("HF_TOKEN", "hf_env")
-	t.Setenv("HF_HUB_CACHE", filepath.Join(home, "elsewhere"))
-	t.Setenv("HF_HUB_OFFLINE", "yes")
-	t.Setenv("HF_ENDPOINT", "https://mirror.example/hf/")
-	if c, err = FromEnv(); err != nil {
-		t.Fatal(err)
-	}
-	if c.Endpoint != "https://mirror.example/hf" || c.Cache != filepath.Join(home, "elsewhere") || c.Token != "hf_env" || !c.Offline {
-		t.Errorf("FromEnv = %+v", c)
-	}
-	t.Setenv("HF_TOKEN", "two\nlines")
-	if _, err := FromEnv(); err == nil || !strings.Contains(err.Error(), "HF_TOKEN") || strings.Contains(err.Error(), "lines") {
-		t.Errorf("FromEnv with a bad token: %v, want an error that names HF_TOKEN and keeps it to itself", err)
-	}
-	t.Setenv("HF_TOKEN", "")
-	t.Setenv("HF_ENDPOINT", "mirror.example")
-	if _, err := FromEnv(); err == nil || !strings.Contains(err.Error(), "HF_ENDPOINT") {
-		t.Errorf("FromEnv with a bad endpoint: %v", err)
+	type env = map[string]string
+	for _, c := range []struct {
+		env  env
+		want string
+	}{
+		{env{"HF_HOME": home, "HF_TOKEN": "two\nsecret"}, "HF_TOKEN"},
+		{env{"HF_HOME": home, "HF_TOKEN": "hf", "HF_ENDPOINT": "user:secret@mirror.example"}, "HF_ENDPOINT"},
+		{env{"HF_HOME": home, "HF_TOKEN": "hf", "HF_ENDPOINT": "ftp://user:secret@mirror.example"}, "HF_ENDPOINT"},
+		{env{"HF_HOME": home}, "token: a folder"},
+	} {
+		setenv(t, c.env)
+		client := FromEnv()
+		_, err := client.Model(t.Context(), testRepo)
+		_, ferr := client.File(t.Context(), testRepo, "config.json")
+		for _, err := range []error{err, ferr} {
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%v: %v, want %s in it and no secret", c.env, err, c.want)
+			}
+		}
 	}
 }
 
@@ -191,7 +226,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestHostileNames(t *testing.T) {
-	for _, name := range []string{"../../../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "C:evil", "a//b", "", ".", "x\x00y"} {
+	for _, name := range []string{"../../../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "C:evil", "a//b", "", ".", "x\x00y", "x\x1b[2Jy.json", "x\ny", "\u202egpj.json"} {
 		f := newFakeHub(t)
 		f.listed = []string{name}
 		c := f.client()

@@ -17,16 +17,22 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/crepe-llm/crepe/internal/sysinfo"
 )
 
 // blobName is what an etag must look like to name a file.
 var blobName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
 
-// fetch returns the file of a commit, from the cache or the hub. m may be nil.
-func (c *Client) fetch(ctx context.Context, r Repo, commit, path string, m *meta) (string, error) {
+// fetch returns the file of a commit, from the cache or the hub. size is what the
+// hub says that it has, −1 if it does not; m may be nil.
+func (c *Client) fetch(ctx context.Context, r Repo, commit, path string, size int64, m *meta) (string, error) {
 	local := filepath.Join(c.root(r), "snapshots", commit, filepath.FromSlash(path))
-	if exists(local) {
+	switch have, ok := sizeOf(local); {
+	case ok && (size < 0 || have == size):
 		return local, nil
+	case ok:
+		c.notice("%s: %d bytes in the cache, but %d on the hub: fetched again", path, have, size)
 	}
 	if m == nil {
 		got, err := c.head(ctx, r, commit, path)
@@ -52,8 +58,11 @@ func diskFull(err error) bool {
 
 // store downloads a file unless its blob is there, and makes local refer to it.
 func (c *Client) store(ctx context.Context, r Repo, commit, path string, m meta, local string) error {
-	blob := filepath.Join(c.root(r), "blobs", m.etag)
-	lock := filepath.Join(c.Cache, ".locks", r.folder(), m.etag+".lock")
+	if err := c.room(m.size); err != nil {
+		return err
+	}
+	blob := filepath.Join(c.root(r), "blobs", m.blob(path))
+	lock := filepath.Join(c.Cache, ".locks", r.folder(), m.blob(path)+".lock")
 	for _, p := range []string{blob, local, lock} {
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 			return err
@@ -64,7 +73,7 @@ func (c *Client) store(ctx context.Context, r Repo, commit, path string, m meta,
 		return err
 	}
 	defer unlock()
-	if !exists(blob) {
+	if have, ok := sizeOf(blob); !ok || m.size >= 0 && have != m.size {
 		if err := c.download(ctx, r, commit, path, m, blob); err != nil {
 			return err
 		}
@@ -79,6 +88,12 @@ func (c *Client) download(ctx context.Context, r Repo, commit, path string, m me
 	incomplete := blob + ".incomplete"
 	for {
 		resumed, err := c.complete(ctx, r, commit, path, m, incomplete)
+		if errors.Is(err, errOtherSize) && resumed {
+			if err := os.Remove(incomplete); err != nil { // what was there is of another file
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -137,6 +152,52 @@ func (c *Client) complete(ctx context.Context, r Repo, commit, path string, m me
 	return resumed, f.Close()
 }
 
+// errOtherSize is the error of an answer that is not as long as it should be.
+var errOtherSize = errors.New("the size is not the one that the hub said")
+
+// maxUnsized bounds a file whose size the hub does not say: no weights are.
+const maxUnsized = 64 << 20 // bytes
+
+// most returns how many bytes a file may have.
+func (m meta) most() int64 {
+	if m.size < 0 {
+		return maxUnsized
+	}
+	return m.size
+}
+
+// blob returns the name of the blob of a file. An etag that is no checksum, as the
+// hub itself sends none, may be that of several files: the path is in the name then.
+func (m meta) blob(path string) string {
+	if newHash(m.etag, 0) != nil {
+		return m.etag
+	}
+	sum := sha256.Sum256([]byte(m.etag + "\x00" + path))
+	return hex.EncodeToString(sum[:])
+}
+
+// room returns an error if the cache's disk has not so many bytes free.
+func (c *Client) room(size int64) error {
+	dir := c.Cache
+	for !exists(dir) && filepath.Dir(dir) != dir {
+		dir = filepath.Dir(dir)
+	}
+	free, err := sysinfo.FreeBytes(dir)
+	if err != nil || free >= size {
+		return nil // an unknown disk is as good as any
+	}
+	return fmt.Errorf("%s: %w: %d bytes are free", c.Cache, syscall.ENOSPC, free)
+}
+
+// sizeOf returns the size of a file, through links.
+func sizeOf(path string) (int64, bool) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, false
+	}
+	return st.Size(), true
+}
+
 var errStalled = fmt.Errorf("no data for %s", stallTimeout)
 
 // transfer makes one request for the bytes of the file from at on and writes
@@ -160,6 +221,9 @@ func (c *Client) transfer(ctx context.Context, r Repo, commit, path string, m me
 		}
 		at = 0 // the server sends the whole file
 	}
+	if n := resp.ContentLength; n >= 0 && (m.size >= 0 && at+n != m.size || at+n > m.most()) {
+		return at, fmt.Errorf("%w: %d bytes, want %d", errOtherSize, at+n, m.most())
+	}
 	if err := f.Truncate(at); err != nil {
 		return at, err
 	}
@@ -172,8 +236,8 @@ func (c *Client) transfer(ctx context.Context, r Repo, commit, path string, m me
 	for {
 		n, readErr := resp.Body.Read(buf)
 		stall.Reset(stallTimeout)
-		if m.size >= 0 && at+int64(n) > m.size {
-			return at, fmt.Errorf("the server sends more than the %d bytes that it said", m.size)
+		if at+int64(n) > m.most() {
+			return at, fmt.Errorf("%w: more than %d bytes", errOtherSize, m.most())
 		}
 		if _, err := f.Write(buf[:n]); err != nil {
 			return at, err
@@ -195,6 +259,22 @@ func (c *Client) transfer(ctx context.Context, r Repo, commit, path string, m me
 	}
 }
 
+// newHash returns the hash that etag is of a file of size bytes, nil if it is none.
+func newHash(etag string, size int64) hash.Hash {
+	if _, err := hex.DecodeString(etag); err != nil {
+		return nil
+	}
+	switch len(etag) {
+	case 64:
+		return sha256.New()
+	case 40:
+		h := sha1.New()
+		fmt.Fprintf(h, "blob %d\x00", size)
+		return h
+	}
+	return nil
+}
+
 // verify compares the file with its etag: SHA-256 of the content (64 hex
 // digits) or git's hash of it (40), SHA-1 of "blob <size>\x00" and the content.
 // An etag of another form, which the hub itself does not send, cannot be
@@ -212,17 +292,8 @@ func verify(ctx context.Context, file string, m meta) error {
 	if m.size >= 0 && info.Size() != m.size {
 		return fmt.Errorf("%d bytes, want %d", info.Size(), m.size)
 	}
-	if _, err := hex.DecodeString(m.etag); err != nil {
-		return nil
-	}
-	var h hash.Hash
-	switch len(m.etag) {
-	case 64:
-		h = sha256.New()
-	case 40:
-		h = sha1.New()
-		fmt.Fprintf(h, "blob %d\x00", info.Size())
-	default:
+	h := newHash(m.etag, info.Size())
+	if h == nil {
 		return nil
 	}
 	buf := make([]byte, 1<<20)

@@ -146,12 +146,12 @@ func TestBadTransfers(t *testing.T) {
 		serve http.HandlerFunc
 		want  string
 	}{
-		"more than it said": {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, size+1)) }, "more than the 800000 bytes"},
+		"more than it said": {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, size+1)) }, "more than 800000 bytes"},
 		"another range": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Range", "bytes 5-9/10")
 			w.WriteHeader(http.StatusPartialContent)
 		}, `Content-Range "bytes 5-9/10"`},
-		"less than it said": {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 10)) }, "10 of 800000 bytes"},
+		"less than it said": {func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 10)) }, "10 bytes, want 800000"},
 		"wait for hours": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", "7200")
 			w.WriteHeader(http.StatusTooManyRequests)

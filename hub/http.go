@@ -32,11 +32,18 @@ func newHTTP() *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: checkRedirect}
 }
 
+// errPlainHTTP stops a redirect by which anybody on the way could read and change
+// what is fetched.
+var errPlainHTTP = errors.New("redirected from https to plain http, which is refused")
+
 // checkRedirect keeps the token from every host but the one it is for; Go's own
 // rule would pass it on to other ports and to subdomains. A HEAD stops at the
 // hub's own answer, which describes the file that it refers to elsewhere.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	first := via[0].URL
+	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return errPlainHTTP
+	}
 	same := req.URL.Host == first.Host && (req.URL.Scheme == first.Scheme || req.URL.Scheme == "https")
 	if !same {
 		if req.Method == http.MethodHead {
@@ -90,21 +97,22 @@ func (c *Client) do(ctx context.Context, method, url string, offset int64) (*htt
 		return resp, nil
 	}
 	resp.Body.Close()
-	e := &statusError{status: resp.StatusCode, code: resp.Header.Get("X-Error-Code"), message: printable(resp.Header.Get("X-Error-Message"))}
+	e := &statusError{status: resp.StatusCode, code: resp.Header.Get("X-Error-Code"), message: c.printable(resp.Header.Get("X-Error-Message"))}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
 		e.retryAfter = time.Duration(s) * time.Second
 	}
 	return nil, e
 }
 
-// printable is s without control characters and cut to a line's length.
-func printable(s string) string {
+// printable is s without control characters and secrets, and cut to a line's length.
+func (c *Client) printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return -1
 	}, s)
+	s = c.redact(s)
 	return strings.ToValidUTF8(s[:min(len(s), 300)], "")
 }
 
@@ -115,8 +123,8 @@ func (e *networkError) Error() string { return e.err.Error() }
 func (e *networkError) Unwrap() error { return e.err }
 
 // networkProblem is err as a networkError, with the host in place of the whole
-// address, which may be a signed one. A bad certificate is none: asking again
-// does not mend it, nor is it to be taken for a missing network.
+// address, which may be a signed one. A bad certificate, or a refused redirect, is
+// none: asking again does not mend it, nor is it to be taken for a missing network.
 func networkProblem(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
@@ -126,7 +134,7 @@ func networkProblem(err error) error {
 		}
 	}
 	var certificate *tls.CertificateVerificationError
-	if errors.As(err, &certificate) {
+	if errors.As(err, &certificate) || errors.Is(err, errPlainHTTP) {
 		return err
 	}
 	return &networkError{err}
@@ -239,15 +247,17 @@ func (c *Client) resolveURL(r Repo, revision, path string) string {
 	return c.page(r) + "/resolve/" + url.PathEscape(revision) + "/" + strings.Join(parts, "/")
 }
 
-// list returns the commit that r stands for and its files.
-func (c *Client) list(ctx context.Context, r Repo) (commit string, files []string, err error) {
+// list returns the commit that r stands for and its files, with their sizes in
+// bytes, −1 where the hub does not say.
+func (c *Client) list(ctx context.Context, r Repo) (commit string, files map[string]int64, err error) {
 	var answer struct {
 		SHA      string `json:"sha"`
 		Siblings []struct {
 			Name string `json:"rfilename"`
+			Size *int64 `json:"size"`
 		} `json:"siblings"`
 	}
-	address := fmt.Sprintf("%s/api/%ss/%s/revision/%s", c.Endpoint, r.Kind, r.ID, url.PathEscape(r.revision()))
+	address := fmt.Sprintf("%s/api/%ss/%s/revision/%s?blobs=true", c.Endpoint, r.Kind, r.ID, url.PathEscape(r.revision()))
 	err = c.ask(ctx, r, "", func() error {
 		ctx, cancel := context.WithTimeout(ctx, stallTimeout)
 		defer cancel()
@@ -274,11 +284,15 @@ func (c *Client) list(ctx context.Context, r Repo) (commit string, files []strin
 	if !commitHash.MatchString(answer.SHA) {
 		return "", nil, fmt.Errorf("%s: not the answer of a hub: commit %.50q", address, answer.SHA)
 	}
+	files = map[string]int64{}
 	for _, s := range answer.Siblings {
 		if !safePath(s.Name) {
-			return "", nil, fmt.Errorf("refused: file name %.200q leaves the folder", s.Name)
+			return "", nil, fmt.Errorf("refused: file name %.200q leaves the folder, or holds what cannot be shown", s.Name)
 		}
-		files = append(files, s.Name)
+		files[s.Name] = -1
+		if s.Size != nil && *s.Size >= 0 {
+			files[s.Name] = *s.Size
+		}
 	}
 	return answer.SHA, files, nil
 }

@@ -8,9 +8,15 @@
 //	    snapshots/<commit>/<path>         symbolic links into blobs
 //	$HF_HUB_CACHE/.locks/models--org--name/<etag>.lock
 //
-// Environment: HF_HOME (default ~/.cache/huggingface), HF_HUB_CACHE (default
-// $HF_HOME/hub), HF_TOKEN (else the file $HF_HOME/token), HF_ENDPOINT (default
-// https://huggingface.co) and HF_HUB_OFFLINE.
+// Environment, as huggingface_hub 2.4 reads it: HF_HOME (default
+// ~/.cache/huggingface), HF_HUB_CACHE, else HUGGINGFACE_HUB_CACHE (default
+// $HF_HOME/hub), HF_TOKEN, else HUGGING_FACE_HUB_TOKEN, else the file HF_TOKEN_PATH
+// (default $HF_HOME/token), HF_ENDPOINT (default https://huggingface.co),
+// HF_HUB_OFFLINE, else TRANSFORMERS_OFFLINE.
+//
+// Token and password are sent to the endpoint's own host only, never over plain
+// http after https, and hidden in every message, also where a server sends them
+// back. Every file is compared with the size and the checksum that the hub says.
 package hub
 
 import (
@@ -18,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // Kind is the kind of a repository.
@@ -88,9 +95,10 @@ func (r Repo) folder() string {
 func (r Repo) String() string { return r.ID + "@" + r.revision() }
 
 // safePath reports whether p, a slash-separated path out of a server's answer,
-// stays inside the folder it is joined to, on every system.
+// stays inside the folder it is joined to, on every system, and does nothing to a
+// terminal that shows it.
 func safePath(p string) bool {
-	if p == "" || len(p) > 1024 || strings.ContainsAny(p, "\\:\x00") || !filepath.IsLocal(filepath.FromSlash(p)) {
+	if p == "" || len(p) > 1024 || strings.ContainsAny(p, "\\:") || strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) || !filepath.IsLocal(filepath.FromSlash(p)) {
 		return false
 	}
 	for part := range strings.SplitSeq(p, "/") {
@@ -99,18 +107,4 @@ func safePath(p string) bool {
 		}
 	}
 	return true
-}
-
-// ModelFiles is a want function for Snapshot: the files at the top of a model
-// repository but for weights in formats other than safetensors and Mistral's
-// consolidated copy of the weights.
-func ModelFiles(path string) bool {
-	if strings.Contains(path, "/") || strings.HasPrefix(path, "consolidated") {
-		return false
-	}
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".onnx", ".h5", ".msgpack", ".tflite", ".ot", ".mlmodel", ".nemo", ".zip", ".tar", ".gz":
-		return false
-	}
-	return !strings.HasSuffix(path, ".bin.index.json")
 }

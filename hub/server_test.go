@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,17 +66,23 @@ func newFakeHub(t *testing.T) *fakeHub {
 	return f
 }
 
+// variables are those that FromEnv reads.
+var variables = []string{
+	"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH",
+	"HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
+}
+
 // client returns a client of the fake hub with a cache of its own.
 func (f *fakeHub) client() *Client {
 	f.t.Helper()
-	for _, name := range []string{"HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy"} {
+	for _, name := range append(slices.Clone(variables), "HTTP_PROXY", "http_proxy") {
 		f.t.Setenv(name, "")
 	}
 	f.t.Setenv("HF_HOME", f.t.TempDir())
 	f.t.Setenv("HF_ENDPOINT", f.hub.URL+"/")
-	c, err := FromEnv()
-	if err != nil {
-		f.t.Fatal(err)
+	c := FromEnv()
+	if c.broken != nil {
+		f.t.Fatal(c.broken)
 	}
 	c.pause = func(int) time.Duration { return time.Millisecond }
 	return c
@@ -125,13 +132,15 @@ func (f *fakeHub) serveHub(w http.ResponseWriter, r *http.Request) {
 		}
 		type sibling struct {
 			Name string `json:"rfilename"`
+			Size *int   `json:"size,omitempty"`
 		}
 		var list []sibling
-		for name := range f.files {
-			list = append(list, sibling{name})
+		for name, file := range f.files {
+			n := len(file.data)
+			list = append(list, sibling{name, &n})
 		}
 		for _, name := range f.listed {
-			list = append(list, sibling{name})
+			list = append(list, sibling{Name: name})
 		}
 		json.NewEncoder(w).Encode(map[string]any{"id": "org/name", "sha": testCommit, "siblings": list})
 	case strings.HasPrefix(path, "/org/name/resolve/"):

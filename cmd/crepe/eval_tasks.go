@@ -57,12 +57,8 @@ func (a *app) loadTasks(ctx context.Context, f taskFlags) ([]task.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := a.newHub(a.meter)
-	if err != nil {
-		return nil, err
-	}
 	defer a.meter.finish()
-	return task.Load(ctx, tasks, f.dir, client, f.limit)
+	return task.Load(ctx, tasks, f.dir, a.newHub(a.meter), f.limit)
 }
 
 // taskReport is the accuracy on all tasks.

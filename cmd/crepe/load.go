@@ -32,12 +32,9 @@ func (o *opened) Close() error { return o.inv.Close() }
 // open finds MODEL, fetching it from the hub if it is an id, and reads its
 // headers.
 func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, error) {
-	client, err := a.newHub(meter)
-	if err != nil {
-		return nil, err
-	}
-	o := &opened{name: name, hub: client}
-	if o.dir, err = a.locate(ctx, name, client); err != nil {
+	o := &opened{name: name, hub: a.newHub(meter)}
+	var err error
+	if o.dir, err = a.locate(ctx, name, o.hub); err != nil {
 		return nil, err
 	}
 	meter.finish()
@@ -55,16 +52,13 @@ func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, err
 }
 
 // newHub returns the hub that the environment describes, which reports to meter.
-func (a *app) newHub(meter *meter) (*hub.Client, error) {
-	client, err := hub.FromEnv()
-	if err != nil {
-		return nil, err
-	}
+func (a *app) newHub(meter *meter) *hub.Client {
+	client := hub.FromEnv()
 	client.Progress = func(file string, done, total int64) {
 		meter.update(progress.Update{Phase: "fetch " + file, Done: done, Total: total, Unit: "bytes", PartDone: done, PartTotal: total})
 	}
 	client.Notice = func(line string) { a.warn("%s", line) }
-	return client, nil
+	return client
 }
 
 // locate returns the folder that name means.
@@ -79,7 +73,7 @@ func (a *app) locate(ctx context.Context, name string, client *hub.Client) (stri
 	if err != nil || strings.HasPrefix(name, ".") {
 		return "", fmt.Errorf("model %q: no such folder, and not a hub id org/name[@revision]", name)
 	}
-	dir, err := client.Snapshot(ctx, repo, hub.ModelFiles)
+	dir, err := client.Model(ctx, repo)
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w (nor is there a folder %s)", err, name)
 	}

@@ -59,11 +59,7 @@ func (a *app) verify(ctx context.Context, dir, dense string, asJSON bool) error 
 	defer meter.finish()
 	o := verify.Options{Progress: meter.update}
 	if dense != "" {
-		client, err := a.newHub(meter)
-		if err != nil {
-			return err
-		}
-		from, err := a.locate(ctx, dense, client)
+		from, err := a.locate(ctx, dense, a.newHub(meter))
 		if err != nil {
 			return err
 		}
