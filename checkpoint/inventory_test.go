@@ -157,8 +157,7 @@ func TestOpenRefuses(t *testing.T) {
 const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 386976\n"
 
 // TestWhichFileHoldsTheWeights: as transformers 5.24 chooses
-// (modeling_utils, _get_resolved_checkpoint_files; checked by
-// tools/weights_golden.py).
+// (_get_resolved_checkpoint_files of its modeling_utils).
 func TestWhichFileHoldsTheWeights(t *testing.T) {
 	whole, other := string(safetensorsFile(t, 1, blocks)), string(safetensorsFile(t, 2, blocks))
 	index := func(files ...string) string {

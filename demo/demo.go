@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // files has the notice on sources and licences with the model, so that a binary
@@ -123,7 +125,7 @@ func holds(dir string, src fs.FS) bool {
 		if err != nil || got[i].Name() != e.Name() {
 			return false
 		}
-		if onDisk, err := os.ReadFile(filepath.Join(dir, e.Name())); err != nil || !bytes.Equal(onDisk, data) {
+		if onDisk, err := regular.Read(filepath.Join(dir, e.Name()), int64(len(data))); err != nil || !bytes.Equal(onDisk, data) {
 			return false
 		}
 	}

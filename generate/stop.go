@@ -5,16 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+
+	"github.com/crepe-llm/crepe/internal/pyjson"
+	"github.com/crepe-llm/crepe/internal/regular"
 )
+
+// maxConfig is what a generation_config.json may have; a real one is below 10 KB.
+const maxConfig = 16 << 20 // bytes
 
 // StopTokens returns the tokens that end a text: eos_token_id, a number or a
 // list of them, of generation_config.json in dir, or where that does not have
 // it of config, the model's config.json (of text_config, where only that has it).
 func StopTokens(dir string, config []byte) ([]int32, error) {
 	path := filepath.Join(dir, "generation_config.json")
-	data, err := os.ReadFile(path)
+	data, err := regular.Read(path, maxConfig)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -41,7 +46,7 @@ func stopTokens(data []byte) ([]int32, error) {
 			EOS json.RawMessage `json:"eos_token_id"`
 		} `json:"text_config"`
 	}
-	if err := json.Unmarshal(data, &c); err != nil {
+	if err := pyjson.Unmarshal(data, &c); err != nil {
 		return nil, err
 	}
 	raw := c.EOS

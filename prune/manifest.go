@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"
 )
@@ -131,10 +131,14 @@ func writeRecipe(path string, used recipe.Recipe) error {
 	})
 }
 
+// maxManifest is what a crepe.json may have: that of a model with 20,000 Linears,
+// each with its order of columns, has some hundred MB.
+const maxManifest = 1 << 30 // bytes
+
 // ReadManifest returns the manifest of an output folder.
 func ReadManifest(dir string) (*Manifest, error) {
 	path := filepath.Join(dir, ManifestName)
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, maxManifest)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
@@ -94,7 +94,7 @@ func (r Recipe) Equal(o Recipe) bool {
 // Read reads a recipe file. Unknown keys are errors, so that a misspelt one
 // is not a silent default.
 func Read(path string) (Recipe, error) {
-	data, err := os.ReadFile(path)
+	data, err := regular.Read(path, maxBytes)
 	if err != nil {
 		return Recipe{}, err
 	}

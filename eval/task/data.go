@@ -13,18 +13,28 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/crepe-llm/crepe/hub"
 	"github.com/crepe-llm/crepe/internal/parquet"
+	"github.com/crepe-llm/crepe/internal/pyjson"
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // Bounds on what a file may claim; the public datasets have ten thousand rows
 // of a few thousand bytes.
 const (
-	maxLine      = 16 << 20 // bytes of a row
-	maxDocuments = 1 << 20  // of a task
+	maxLine      = 16 << 20  // bytes of a row
+	maxDocuments = 1 << 20   // of a task
+	maxBytes     = 512 << 20 // of a file's rows, which are all in memory
+
+	// A few bytes of a packed file can stand for any number; rows together have
+	// so many, and so many for each byte of the file.
+	leastBytes = 16 << 20
+	bytesAByte = 64
 )
+
+// budget returns how many bytes the rows of a file of size bytes may have.
+func budget(size int64) int64 { return min(maxBytes, leastBytes+bytesAByte*min(size, maxBytes)) }
 
 // Load reads the documents of tasks from dir, which has a folder for each; with
 // an empty dir from the hub, where they are fetched unless they are cached. With
@@ -177,11 +187,14 @@ func (t *Task) files(dir string) ([]string, error) {
 
 // readLines appends the documents of a file of JSON lines, until there are limit.
 func (t *Task) readLines(docs []Document, path string, limit int) ([]Document, error) {
-	f, err := os.Open(path)
+	f, size, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if size > maxBytes {
+		return nil, fmt.Errorf("%d bytes, want at most %d", size, maxBytes)
+	}
 	lines := bufio.NewScanner(f)
 	lines.Buffer(make([]byte, 1<<16), maxLine)
 	n := 0
@@ -207,8 +220,8 @@ func (t *Task) readLines(docs []Document, path string, limit int) ([]Document, e
 }
 
 func (t *Task) parse(line []byte) (Document, error) {
-	if !utf8.Valid(line) {
-		return Document{}, errors.New("not UTF-8")
+	if err := pyjson.CheckUTF8(line); err != nil {
+		return Document{}, err
 	}
 	r, err := parseRow(line)
 	if err != nil {
@@ -221,17 +234,13 @@ var errEnough = errors.New("enough")
 
 // readParquet appends the documents of a Parquet file, until there are limit.
 func (t *Task) readParquet(docs []Document, path string, limit int) ([]Document, error) {
-	f, err := os.Open(path)
+	f, size, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	n := 0
-	err = parquet.Rows(f, info.Size(), t.columns(), func(values map[string]any) error {
+	n, left := 0, budget(size)
+	err = parquet.Rows(f, size, t.columns(), func(values map[string]any) error {
 		n++
 		if len(docs) == limit {
 			return errEnough
@@ -239,6 +248,9 @@ func (t *Task) readParquet(docs []Document, path string, limit int) ([]Document,
 		r, err := rowOf(values)
 		if err != nil {
 			return err
+		}
+		if left -= r.bytes(); left < 0 {
+			return fmt.Errorf("row %d: rows of more than %d bytes in a file of %d", n, budget(size), size)
 		}
 		d, err := t.document(r)
 		if err != nil {

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/crepe-llm/crepe/internal/pyjson"
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/tokenizer"
 )
@@ -91,7 +92,7 @@ func maxLength(m *model.Model, config []byte) int {
 	}
 	// What is no number is not this function's to complain of; model.Open has
 	// read the config.
-	_ = json.Unmarshal(config, &c)
+	_ = pyjson.Unmarshal(config, &c)
 	if c.Text != nil {
 		c.lengths = *c.Text
 	}
@@ -104,13 +105,17 @@ func maxLength(m *model.Model, config []byte) int {
 // names are the texts of special tokens, empty where there is none.
 type names struct{ bos, eos string }
 
+// maxConfig is what a tokenizer_config.json may have; real ones, with a template
+// and all added tokens, are below 1 MB.
+const maxConfig = 16 << 20 // bytes
+
 // readNames reads them where transformers does: tokenizer_config.json, and
 // special_tokens_map.json for what that leaves open.
 func readNames(dir string) (names, error) {
 	var n names
 	for _, file := range []string{"tokenizer_config.json", "special_tokens_map.json"} {
 		path := filepath.Join(dir, file)
-		data, err := os.ReadFile(path)
+		data, err := regular.Read(path, maxConfig)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -121,7 +126,7 @@ func readNames(dir string) (names, error) {
 			BOS name `json:"bos_token"`
 			EOS name `json:"eos_token"`
 		}
-		if err := json.Unmarshal(data, &c); err != nil {
+		if err := pyjson.Unmarshal(data, &c); err != nil {
 			return n, fmt.Errorf("%s: %w", path, err)
 		}
 		if n.bos == "" {

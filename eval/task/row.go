@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+
+	"github.com/crepe-llm/crepe/internal/pyjson"
 )
 
 // row is a row of a dataset by column. It keeps the first error; after one the
@@ -20,7 +22,10 @@ type row struct {
 
 func parseRow(line []byte) (*row, error) {
 	r := &row{}
-	if err := json.Unmarshal(line, &r.columns); err != nil {
+	if len(line) > 0 && line[0] == '[' {
+		return nil, errors.New("a JSON array, want one object on each line (JSON Lines)")
+	}
+	if err := pyjson.Unmarshal(line, &r.columns); err != nil {
 		return nil, plain(err)
 	}
 	if r.columns == nil {
@@ -42,6 +47,14 @@ func rowOf(values map[string]any) (*row, error) {
 		r.columns[name] = bytes.TrimSpace(text.Bytes())
 	}
 	return r, nil
+}
+
+// bytes returns the size of all columns.
+func (r *row) bytes() (n int64) {
+	for _, raw := range r.columns {
+		n += int64(len(raw))
+	}
+	return n
 }
 
 // columns returns the columns that t reads, by letting it read a row that has
@@ -82,6 +95,8 @@ func read[T any](r *row, column, want string, v *T) {
 	}
 	if err := json.Unmarshal(raw, v); err != nil || bytes.Equal(raw, []byte("null")) {
 		r.failf("column %s%s: %s, want %s", r.within, column, excerpt(raw), want)
+	} else if err := pyjson.CheckSurrogates(raw); err != nil {
+		r.failf("column %s%s: %w", r.within, column, err)
 	}
 }
 

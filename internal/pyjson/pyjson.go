@@ -81,7 +81,7 @@ func Text(raw []byte) (string, error) {
 	if err := json.Unmarshal(raw, &s); err != nil || s == nil {
 		return "", fmt.Errorf("%s, want a string", excerpt(raw))
 	}
-	return *s, checkSurrogates(raw)
+	return *s, CheckSurrogates(raw)
 }
 
 // excerpt is the beginning of a JSON value.
@@ -106,9 +106,10 @@ func CheckUTF8(data []byte) error {
 	return fmt.Errorf("not UTF-8 text: byte %#x at offset %d", data[at], at)
 }
 
-// checkSurrogates looks for escapes \ud800 to \udfff in a valid JSON string that
-// are not a high one and a low one.
-func checkSurrogates(raw []byte) error {
+// CheckSurrogates returns an error if one of the strings in raw, a valid JSON
+// value, has an escape \ud800 to \udfff that is not of a high and a low one, with
+// its offset in raw.
+func CheckSurrogates(raw []byte) error {
 	for at := 0; at < len(raw); at++ {
 		if raw[at] != '\\' {
 			continue
