@@ -2,25 +2,23 @@ package grid
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/eval/task"
-	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
@@ -57,49 +55,29 @@ type Options struct {
 	Done     func(c Cell) // is called after each cell
 }
 
-// study is the name of a grid in its store.
-const study = "grid"
-
-// The kinds of its records.
-const (
-	perplexityKind = "perplexity" // value: measured
-	taskKind       = "task"       // value: a task.Result
-	searchKind     = "search"     // value: found
-)
-
-// measured is what is kept of a cell.
-type measured struct {
-	What     string      `json:"what"` // for people
-	Result   eval.Result `json:"result"`
-	Sparsity float64     `json:"sparsity"`
-	Seconds  float64     `json:"seconds"`
-}
-
-// found is what is kept of a search.
-type found struct {
-	Best    pho.Candidate `json:"best"`
-	Seconds float64       `json:"seconds"`
-}
-
 type runner struct {
 	Model
-	opt    Options
-	study  search.Study
-	kept   map[string]map[string]string // by kind and key
-	budget int64                        // bytes; 0: not known
-	tasks  []string                     // keys of opt.Tasks
-	bos    bool                         // of tasks
-	fresh  map[string]bool              // keys of what this run has computed itself
+	opt     Options
+	study   search.Study
+	kept    map[string]map[string]string // by kind and key
+	origins map[string][]origin          // of what an earlier run has kept, by kind
+	budget  int64                        // bytes; 0: not known
+	tasks   []string                     // keys of opt.Tasks
+	bos     bool                         // of tasks
+	fresh   map[string]bool              // keys of what this run has computed itself
 }
 
 // Run measures one model of a grid. A cell that its pattern or its shapes refuse
 // says why; any other error ends the run, and what is finished is kept.
 func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
-	g := &runner{Model: m, opt: opt, budget: opt.Memory, kept: map[string]map[string]string{}, fresh: map[string]bool{}}
+	g := &runner{Model: m, opt: opt, budget: opt.Memory, kept: map[string]map[string]string{}, origins: map[string][]origin{}, fresh: map[string]bool{}}
 	if g.budget == 0 {
 		g.budget = sysinfo.Budget()
 	}
 	if err := g.recall(ctx); err != nil {
+		return nil, err
+	}
+	if err := g.warnOutdated(); err != nil {
 		return nil, err
 	}
 	rep := &ModelReport{
@@ -128,102 +106,17 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 	return rep, nil
 }
 
-// recall reads what an earlier run has finished.
-func (g *runner) recall(ctx context.Context) error {
-	var err error
-	if g.study, err = g.opt.Store.Study(ctx, study, nil); err != nil {
-		return err
-	}
-	for _, kind := range []string{perplexityKind, taskKind, searchKind} {
-		records, err := g.study.Records(ctx, kind)
-		if err != nil {
-			return err
-		}
-		g.kept[kind] = map[string]string{}
-		for _, r := range records {
-			g.kept[kind][r.Key] = r.Value
-		}
-	}
-	for _, s := range g.opt.Tasks {
-		text, err := json.Marshal(s.Documents)
-		if err != nil {
-			return err
-		}
-		g.tasks = append(g.tasks, hash(s.Task.Name, g.opt.BOS.String(), string(text)))
-	}
-	if len(g.opt.Tasks) > 0 {
-		e, err := task.NewEncoder(g.M, g.Inv.Config(), g.Dir, g.opt.BOS)
-		if err != nil {
-			return err
-		}
-		g.bos = e.BOS()
-	}
-	return nil
-}
-
-// hash identifies parts.
-func hash(parts ...string) string {
-	text, err := json.Marshal(parts)
-	if err != nil {
-		panic(fmt.Sprintf("grid: hash: %v", err))
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])[:24]
-}
-
-// get reads the record of a kind and key into v, if there is one that counts.
-func (g *runner) get(kind, key string, v any) (bool, error) {
-	text, ok := g.kept[kind][key]
-	if !ok {
-		return false, nil
-	}
-	if err := json.Unmarshal([]byte(text), v); err != nil {
-		return false, fmt.Errorf("%s of cell %s: %w", kind, key, err)
-	}
-	return true, nil
-}
-
-// put keeps v, whoever has lost patience meanwhile.
-func (g *runner) put(ctx context.Context, kind, key string, v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if err := g.study.Add(context.WithoutCancel(ctx), kind, search.Record{Key: key, Value: string(text)}); err != nil {
-		return err
-	}
-	g.kept[kind][key], g.fresh[key] = string(text), true
-	return nil
-}
-
-// drop forgets what a cell has, if it is to be computed again.
-func (g *runner) drop(ctx context.Context, key string) error {
-	if !g.opt.Again || g.fresh[key] {
-		return nil
-	}
-	keys := map[string][]string{perplexityKind: {key}}
-	for _, t := range g.tasks {
-		keys[taskKind] = append(keys[taskKind], key+" "+t)
-	}
-	for kind, all := range keys {
-		for _, k := range all {
-			if err := g.study.Remove(ctx, kind, k); err != nil {
-				return err
-			}
-			delete(g.kept[kind], k)
-		}
-	}
-	return nil
-}
-
 // dense measures the model as it came.
 func (g *runner) dense(ctx context.Context) (Cell, error) {
-	key := hash(prune.Version, cpu.Current().String(), g.M.Compute.String(), g.ID, g.Evaluation.SHA256())
-	if err := g.drop(ctx, key); err != nil {
-		return Cell{}, err
-	}
 	c := Cell{Method: Dense}
-	return c, g.measure(ctx, &c, key, g.Name+", dense", func() (*Model, func(), error) { return &g.Model, func() {}, nil })
+	rec, err := g.provenance()
+	if err != nil {
+		return c, err
+	}
+	if err := g.drop(ctx, key(rec)); err != nil {
+		return c, err
+	}
+	return c, g.measure(ctx, &c, origin{g.what(Row{Name: Dense}, ""), rec}, func() (*Model, func(), error) { return &g.Model, func() {}, nil })
 }
 
 // cell prunes and measures, or finds that done.
@@ -245,15 +138,15 @@ func (g *runner) cell(ctx context.Context, row Row, pattern string) (Cell, error
 		r = f.Best.Coefficients.Of(r)
 	}
 	c.Recipe = &r
-	key, err := g.key(r)
+	rec, err := g.cellProvenance(r)
 	if err != nil {
 		return c, err
 	}
-	if err := g.drop(ctx, key); err != nil {
+	if err := g.drop(ctx, key(rec)); err != nil {
 		return c, err
 	}
-	folder := filepath.Join(g.opt.Scratch, key)
-	err = g.measure(ctx, &c, key, fmt.Sprintf("%s, %s at %s", g.Name, row.Name, pattern), func() (*Model, func(), error) {
+	folder := filepath.Join(g.opt.Scratch, key(rec))
+	err = g.measure(ctx, &c, origin{g.what(row, pattern), rec}, func() (*Model, func(), error) {
 		return g.prune(ctx, r, folder)
 	})
 	c.Seconds += searched
@@ -280,25 +173,6 @@ func (g *runner) pruneOptions(r recipe.Recipe, output string) prune.Options {
 		Recipe: r, Model: g.Name, Output: output, Calibration: g.Calibration,
 		Memory: g.opt.Memory, Progress: g.opt.Progress, Warn: g.opt.Warn, Resume: true,
 	}
-}
-
-// key identifies a cell by all that its numbers depend on.
-func (g *runner) key(r recipe.Recipe) (string, error) {
-	resolved, err := r.Resolve()
-	if err != nil {
-		return "", err
-	}
-	r.Compute = ""
-	calibration := ""
-	if resolved.Method.NeedsData {
-		calibration = g.Calibration.SHA256()
-	}
-	r.Calibration = recipe.Calibration{}
-	text, err := r.YAML()
-	if err != nil {
-		return "", err
-	}
-	return hash(prune.Version, cpu.Current().String(), g.M.Compute.String(), g.ID, string(text), calibration, g.Evaluation.SHA256()), nil
 }
 
 // prune returns the model pruned by r, written to folder, or what an interrupted
@@ -332,8 +206,9 @@ func (g *runner) prune(ctx context.Context, r recipe.Recipe, folder string) (*Mo
 }
 
 // measure fills in what c lacks; open makes the model, if anything is lacking.
-func (g *runner) measure(ctx context.Context, c *Cell, key, what string, open func() (*Model, func(), error)) error {
+func (g *runner) measure(ctx context.Context, c *Cell, from origin, open func() (*Model, func(), error)) error {
 	started := time.Now()
+	key := key(from.Provenance)
 	var was measured
 	have, err := g.get(perplexityKind, key, &was)
 	if err != nil {
@@ -361,7 +236,7 @@ func (g *runner) measure(ctx context.Context, c *Cell, key, what string, open fu
 			m.M.ExpertBytes, _ = m.M.FitBlocks(g.budget / 2)
 		}
 		if !have {
-			was = measured{What: what, Seconds: seconds}
+			was = measured{origin: from, Seconds: seconds}
 			if c.Method != Dense {
 				manifest, err := prune.ReadManifest(m.Dir)
 				if err != nil {
@@ -410,10 +285,9 @@ func (g *runner) ask(ctx context.Context, m *Model, set task.Set) (task.Result, 
 	return task.Summarize(set.Task.Name, answers[0]), nil
 }
 
-// search finds coefficients of crepe for a row at a pattern, without the row's
-// steps.
-func (g *runner) search(ctx context.Context, row Row, pattern string) (found, error) {
-	started := time.Now()
+// searchOptions returns the search of a row at a pattern, without the row's steps,
+// and what it depends on.
+func (g *runner) searchOptions(row Row, pattern string) (pho.Options, provenance.Record, error) {
 	base := g.opt.Base.WithoutDefaults()
 	base.Sparsity, base.Pattern = pattern, ""
 	if strings.Contains(pattern, ":") {
@@ -428,12 +302,22 @@ func (g *runner) search(ctx context.Context, row Row, pattern string) (found, er
 		Calibration: g.Calibration, Verify: g.Verify, Store: g.opt.Store, Model: g.ID,
 		Progress: g.opt.Progress, Warn: g.opt.Warn,
 	}
-	parts := []string{fmt.Sprint(*row.Budget)}
-	for _, f := range opt.Fields(g.M.Compute) {
-		parts = append(parts, f.Name, f.Value)
+	rec, err := opt.Provenance(g.M)
+	rec = append(rec, provenance.Record{
+		{Name: "trials", Value: strconv.Itoa(opt.Trials)}, {Name: "top", Value: strconv.Itoa(opt.Top)},
+	}...)
+	opt.Name = "search " + key(rec)
+	return opt, rec, err
+}
+
+// search finds coefficients of crepe for a row at a pattern.
+func (g *runner) search(ctx context.Context, row Row, pattern string) (found, error) {
+	started := time.Now()
+	opt, rec, err := g.searchOptions(row, pattern)
+	if err != nil {
+		return found{}, err
 	}
-	key := hash(parts...)
-	opt.Name = "search " + key
+	key := key(rec)
 	if g.opt.Again && !g.fresh[key] {
 		if err := errors.Join(g.study.Remove(ctx, searchKind, key), g.opt.Store.Forget(ctx, opt.Name)); err != nil {
 			return found{}, err
@@ -452,6 +336,6 @@ func (g *runner) search(ctx context.Context, row Row, pattern string) (found, er
 	if err != nil {
 		return f, err
 	}
-	f = found{Best: res.Best, Seconds: time.Since(started).Seconds()}
+	f = found{origin: origin{g.what(row, pattern), rec}, Best: res.Best, Seconds: time.Since(started).Seconds()}
 	return f, g.put(ctx, searchKind, key, f)
 }

@@ -3,9 +3,11 @@ package grid
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
@@ -15,6 +17,7 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/search"
 	"github.com/crepe-llm/crepe/search/store"
 	"github.com/crepe-llm/crepe/windows"
 )
@@ -178,4 +181,37 @@ func TestGridGoesOn(t *testing.T) {
 		t.Errorf("stopped %d times: shows nothing", stops)
 	}
 	t.Logf("stopped %d times", stops)
+}
+
+// What a crepe kept that did not note its program is computed anew, and said so.
+func TestCellsOfAnOlderCrepe(t *testing.T) {
+	m := demoModel(t)
+	opt, done := options(t, t.TempDir())
+	defer done()
+	opt.Rows, opt.Patterns = opt.Rows[:1], opt.Patterns[:1]
+	st, err := opt.Store.Study(t.Context(), study, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, value := range map[string]string{
+		perplexityKind: `{"what":"demo, magnitude at 2:4","result":{"perplexity":1},"sparsity":0.5,"seconds":1}`,
+		searchKind:     `{"best":{},"seconds":1}`,
+	} {
+		if err := st.Add(t.Context(), kind, search.Record{Key: "0123456789abcdef01234567", Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said []string
+	opt.Warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	r, err := Run(t.Context(), m, opt)
+	if err != nil || r.Cells[0].Kept || r.Cells[0].Perplexity.Perplexity == 1 {
+		t.Errorf("%+v (%v), want it computed", r, err)
+	}
+	if len(said) != 1 || !strings.HasPrefix(said[0], "demo: another program or engine has computed 1 of 2 cells; they are computed anew: program: an older crepe") {
+		t.Errorf("said %q", said)
+	}
+	said = nil
+	if r, err = Run(t.Context(), m, opt); err != nil || !r.Cells[0].Kept || said != nil {
+		t.Errorf("the second time %+v (%v), said %q", r, err, said)
+	}
 }

@@ -3,12 +3,14 @@ package pho
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
@@ -81,29 +83,49 @@ func (o *Options) Validate() error {
 // RecipeOf returns the recipe of a candidate.
 func (o *Options) RecipeOf(c Coefficients) recipe.Recipe { return c.Of(o.Recipe) }
 
-// Fields are what a study in a store must agree on to go on with.
-func (o *Options) Fields(compute model.Compute) []search.Field {
-	r := o.Recipe.WithDefaults()
-	fields := []search.Field{
-		{Name: "crepe", Value: prune.Version},
+// Provenance is what a study of m depends on: to go on with one in a store, it
+// must agree.
+func (o *Options) Provenance(m *model.Model) (provenance.Record, error) {
+	rec, err := provenance.New(m.EngineID())
+	if err != nil {
+		return nil, err
+	}
+	pruned := o.RecipeOf(Equal(o.Kernels[0])).WithDefaults()
+	used, err := pruned.Provenance()
+	if err != nil {
+		return nil, err
+	}
+	rec = append(rec, provenance.Record{
 		{Name: "model", Value: o.Model},
-		{Name: "pattern", Value: cmp.Or(r.Pattern, r.Sparsity)},
+		{Name: "pattern", Value: cmp.Or(pruned.Pattern, pruned.Sparsity)},
 		{Name: "sampler", Value: o.Sampler},
 		{Name: "kernels", Value: fmt.Sprint(o.Kernels)},
 		{Name: "seed", Value: fmt.Sprint(o.Seed)},
 		{Name: "calibration", Value: fmt.Sprintf("%s %.12s", o.Calibration.Source, o.Calibration.SHA256())},
 		{Name: "verification", Value: fmt.Sprintf("%s %.12s", o.Verify.Source, o.Verify.SHA256())},
-		{Name: "skip", Value: r.Skip},
-		{Name: "fused", Value: r.Fused},
-		{Name: "compute", Value: compute.String()},
+	}...)
+	// Coefficients are the candidates'; the rest is said above.
+	return append(rec, used.Without("recipe alpha", "recipe beta", "recipe gamma", "recipe kernel",
+		"recipe sparsity", "recipe pattern", "recipe calibration", "recipe eval")...), nil
+}
+
+// openStudy finds or makes the study in the store. If the one of its name was made
+// by another program or engine, this one's stands beside it: neither goes on with
+// numbers that it would not compute itself, and neither is lost.
+func (o *Options) openStudy(ctx context.Context, m *model.Model) (search.Study, error) {
+	rec, err := o.Provenance(m)
+	if err != nil {
+		return nil, err
 	}
-	if r.Compare != "" {
-		fields = append(fields, search.Field{Name: "compare", Value: r.Compare})
+	s, err := o.Store.Study(ctx, o.Name, rec)
+	var other *search.MismatchError
+	if !errors.As(err, &other) || !other.Have.Asks(rec) {
+		return s, err
 	}
-	if power, ok := r.Params["power"]; ok {
-		fields = append(fields, search.Field{Name: "power", Value: fmt.Sprint(power)})
+	if o.Warn != nil {
+		o.Warn("%s: the %s there is another program's or engine's; this one is kept beside it: %s", other.Store, o.Name, provenance.Differences(other.Have, rec))
 	}
-	return fields
+	return o.Store.Study(ctx, o.Name+" "+rec.Key(), rec)
 }
 
 // start is where samplers begin in the cube: a third axis is that of kernels.
@@ -169,7 +191,7 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	}
 	s := &searcher{opt: opt, done: map[string][]float64{}, v: newVerifier(m, opt)}
 	var err error
-	if s.study, err = opt.Store.Study(ctx, opt.Name, opt.Fields(m.Compute)); err != nil {
+	if s.study, err = opt.openStudy(ctx, m); err != nil {
 		return nil, err
 	}
 	if err := s.recall(ctx); err != nil {

@@ -3,6 +3,7 @@ package pho
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
 	"github.com/crepe-llm/crepe/windows"
@@ -25,7 +27,7 @@ type memory struct {
 
 type memoryStudy struct {
 	store   *memory
-	fields  []search.Field
+	fields  provenance.Record
 	records map[string][]search.Record
 }
 
@@ -33,7 +35,7 @@ var errFull = errors.New("disk full")
 
 func newMemory() *memory { return &memory{studies: map[string]*memoryStudy{}, room: 1 << 30} }
 
-func (m *memory) Study(_ context.Context, name string, fields []search.Field) (search.Study, error) {
+func (m *memory) Study(_ context.Context, name string, fields provenance.Record) (search.Study, error) {
 	if s := m.studies[name]; s != nil {
 		if !reflect.DeepEqual(s.fields, fields) {
 			return nil, &search.MismatchError{Store: "memory", Study: name, Have: s.fields, Ask: fields}
@@ -223,21 +225,21 @@ func TestSearchRefusesAnotherStudy(t *testing.T) {
 	opt.Trials, opt.Top = 2, 1
 	find(t, m, opt)
 	for name, change := range map[string]func(*Options){
-		"kernels is [9] there, [3 9] here":        func(o *Options) { o.Kernels = []int{3, 9} },
-		"model is demo there, other here":         func(o *Options) { o.Model = "other" },
-		"pattern is 70% there, 2:4 here":          func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:4" },
-		"sampler is cmaes there, random here":     func(o *Options) { o.Sampler = "random" },
-		"seed is 0 there, 1 here":                 func(o *Options) { o.Seed = 1 },
-		"verification is made up":                 func(o *Options) { o.Verify = tokens(32, 12) },
-		"calibration is made up":                  func(o *Options) { o.Calibration = tokens(3, 12) },
-		"skip is none there, x here":              func(o *Options) { o.Recipe.Skip = "x" },
+		"kernels: [9], this is [3 9]":             func(o *Options) { o.Kernels = []int{3, 9} },
+		"model: demo, this is other":              func(o *Options) { o.Model = "other" },
+		"pattern: 70%, this is 2:4":               func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:4" },
+		"sampler: cmaes, this is random":          func(o *Options) { o.Sampler = "random" },
+		"seed: 0, this is 1":                      func(o *Options) { o.Seed = 1 },
+		"verification: made up":                   func(o *Options) { o.Verify = tokens(32, 12) },
+		"calibration: made up":                    func(o *Options) { o.Calibration = tokens(3, 12) },
+		"recipe skip: none, this is x":            func(o *Options) { o.Recipe.Skip = "x" },
 		"trials: 2, want at least the 3":          func(o *Options) { o.Top = 3 },
 		"trials: 0, want at least 1":              func(o *Options) { o.Trials = 0 },
 		`unknown sampler "prayer"`:                func(o *Options) { o.Sampler = "prayer" },
 		"kernel: 4":                               func(o *Options) { o.Kernels = []int{4} },
 		"multiple of 5":                           func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:5" },
 		"crepe+dsnot, want no step":               func(o *Options) { o.Recipe.Refine = "dsnot" },
-		"power is 0.5 there, 1 here":              func(o *Options) { o.Recipe = o.Recipe.With("power", 1.) },
+		"recipe power: 0.5, this is 1":            func(o *Options) { o.Recipe = o.Recipe.With("power", 1.) },
 		"target prunes none":                      func(o *Options) { o.Recipe.Sparsity = "0%"; o.Name = "new" },
 		`skip: ".*" leaves no Linear to prune`:    func(o *Options) { o.Recipe.Skip = ".*"; o.Name = "newer" },
 		"calibration: sequence 1: token 3 has id": func(o *Options) { o.Calibration.Tokens[1][3] = 123456; o.Name = "newest" },
@@ -288,5 +290,42 @@ func TestStudyGoesOn(t *testing.T) {
 	}
 	if len(want.Proxies) != 5 || want.Linear != "model.layers.0.self_attn.q_proj" {
 		t.Errorf("%+v, want five proxies at the first q_proj", want)
+	}
+}
+
+// A study of another program or engine, or of an older crepe, is left as it is.
+func TestSearchBesideAnothersStudy(t *testing.T) {
+	m := demoModel(t)
+	opt := options(newMemory())
+	opt.Trials, opt.Top = 2, 1
+	own, err := opt.Provenance(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for why, other := range map[string]provenance.Record{
+		"program: other made it, this is ": append(provenance.Record{{Name: "program", Value: "other"}}, own[1:]...),
+		"engine: other, this is cpu/":      append(provenance.Record{own[0], {Name: "engine", Value: "other"}}, own[2:]...),
+		"program: an older crepe":          {{Name: "crepe", Value: "0.1.0"}, {Name: "pattern", Value: "70%"}},
+	} {
+		store := newMemory()
+		opt.Store = store
+		if _, err := store.Study(t.Context(), opt.Name, other); err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		opt.Warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+		st, err := opt.openStudy(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := opt.openStudy(t.Context(), m); err != nil || again != st {
+			t.Errorf("%s: the second time another study (%v)", why, err)
+		}
+		if st == search.Study(store.studies[opt.Name]) || len(store.studies) != 2 {
+			t.Errorf("%s: it went on with the other's", why)
+		}
+		if len(said) != 2 || !strings.Contains(said[0], why) || !strings.HasPrefix(said[0], "memory: the ") {
+			t.Errorf("said %q, want %q", said, why)
+		}
 	}
 }

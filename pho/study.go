@@ -53,7 +53,7 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 	if configs < LeastConfigs {
 		return nil, fmt.Errorf("configs: %d, want at least %d", configs, LeastConfigs)
 	}
-	study, err := opt.Store.Study(ctx, opt.Name, opt.Fields(m.Compute))
+	study, err := opt.openStudy(ctx, m)
 	if err != nil {
 		return nil, err
 	}

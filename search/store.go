@@ -5,15 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
+
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // Store keeps studies by name. It is all that a search asks of a database, so
 // that one shared by many machines can follow.
 type Store interface {
-	// Study makes the study called name, or finds that of an earlier run; that
-	// has to be of the same fields, else the error is a *MismatchError.
-	Study(ctx context.Context, name string, fields []Field) (Study, error)
+	// Study makes the study called name, or finds that of an earlier run; its
+	// results have to depend on the same, else the error is a *MismatchError.
+	Study(ctx context.Context, name string, p provenance.Record) (Study, error)
 
 	// Forget removes the study called name with all its records, if there is one.
 	Forget(ctx context.Context, name string) error
@@ -40,40 +41,14 @@ type Record struct {
 	Value string // what came out
 }
 
-// Field is one thing that a study depends on.
-type Field struct{ Name, Value string }
-
 // MismatchError says that a study exists already and is another one.
 type MismatchError struct {
 	Store, Study string // the file, and the name in it
-	Have, Ask    []Field
+	Have, Ask    provenance.Record
 }
 
 func (e *MismatchError) Error() string {
-	var diff []string
-	have := map[string]string{}
-	for _, f := range e.Have {
-		have[f.Name] = f.Value
-	}
-	for _, f := range e.Ask {
-		if have[f.Name] != f.Value {
-			diff = append(diff, fmt.Sprintf("%s is %s there, %s here", f.Name, orNone(have[f.Name]), orNone(f.Value)))
-		}
-		delete(have, f.Name)
-	}
-	for _, f := range e.Have {
-		if v, ok := have[f.Name]; ok {
-			diff = append(diff, fmt.Sprintf("%s is %s there, none here", f.Name, orNone(v)))
-		}
-	}
-	return fmt.Sprintf("%s holds another %s: %s; name another file, or remove it", e.Store, e.Study, strings.Join(diff, "; "))
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
+	return fmt.Sprintf("%s holds another %s: %s; name another file, or remove it", e.Store, e.Study, provenance.Differences(e.Have, e.Ask))
 }
 
 // Trial is one answered question of a sampler.

@@ -16,6 +16,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/search"
 )
 
@@ -154,19 +155,19 @@ func (s *SQLite) explain(err error) error {
 }
 
 // Study implements search.Store.
-func (s *SQLite) Study(ctx context.Context, name string, fields []search.Field) (search.Study, error) {
+func (s *SQLite) Study(ctx context.Context, name string, p provenance.Record) (search.Study, error) {
 	out := &study{SQLite: s}
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, "SELECT id FROM study WHERE name = ?", name).Scan(&out.id)
 		if errors.Is(err, sql.ErrNoRows) {
-			return out.make(ctx, tx, name, fields)
+			return out.make(ctx, tx, name, p)
 		}
 		if err != nil {
 			return err
 		}
 		have, err := out.fields(ctx, tx)
-		if err == nil && !slices.Equal(have, fields) {
-			return &search.MismatchError{Store: s.path, Study: name, Have: have, Ask: fields}
+		if err == nil && !slices.Equal(have, p) {
+			return &search.MismatchError{Store: s.path, Study: name, Have: have, Ask: p}
 		}
 		return err
 	})
@@ -198,7 +199,7 @@ type study struct {
 	id int64
 }
 
-func (s *study) make(ctx context.Context, tx *sql.Tx, name string, fields []search.Field) error {
+func (s *study) make(ctx context.Context, tx *sql.Tx, name string, p provenance.Record) error {
 	done, err := tx.ExecContext(ctx, "INSERT INTO study (name) VALUES (?)", name)
 	if err != nil {
 		return err
@@ -206,7 +207,7 @@ func (s *study) make(ctx context.Context, tx *sql.Tx, name string, fields []sear
 	if s.id, err = done.LastInsertId(); err != nil {
 		return err
 	}
-	for i, f := range fields {
+	for i, f := range p {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO field VALUES (?, ?, ?, ?)", s.id, i, f.Name, f.Value); err != nil {
 			return err
 		}
@@ -214,21 +215,21 @@ func (s *study) make(ctx context.Context, tx *sql.Tx, name string, fields []sear
 	return nil
 }
 
-func (s *study) fields(ctx context.Context, tx *sql.Tx) ([]search.Field, error) {
+func (s *study) fields(ctx context.Context, tx *sql.Tx) (provenance.Record, error) {
 	rows, err := tx.QueryContext(ctx, "SELECT name, value FROM field WHERE study = ? ORDER BY ord", s.id)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var fields []search.Field
+	var p provenance.Record
 	for rows.Next() {
-		var f search.Field
+		var f provenance.Field
 		if err := rows.Scan(&f.Name, &f.Value); err != nil {
 			return nil, err
 		}
-		fields = append(fields, f)
+		p = append(p, f)
 	}
-	return fields, rows.Err()
+	return p, rows.Err()
 }
 
 // Records implements search.Study.

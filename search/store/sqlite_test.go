@@ -10,10 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/search"
 )
 
-var fields = []search.Field{{Name: "model", Value: "abc"}, {Name: "pattern", Value: "2:4"}}
+var fields = provenance.Record{{Name: "model", Value: "abc"}, {Name: "pattern", Value: "2:4"}}
 
 func open(t *testing.T, path string) (*SQLite, search.Study) {
 	t.Helper()
@@ -93,8 +94,8 @@ func wantError(t *testing.T, err error, parts ...string) {
 func TestAnotherStudyIsRefusedShowingBoth(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	s, _ := open(t, path)
-	_, err := s.Study(t.Context(), "search", []search.Field{{Name: "model", Value: "xyz"}, {Name: "pattern", Value: "2:4"}})
-	wantError(t, err, path, "another search", "model is abc there, xyz here")
+	_, err := s.Study(t.Context(), "search", provenance.Record{{Name: "model", Value: "xyz"}, {Name: "pattern", Value: "2:4"}})
+	wantError(t, err, path, "another search", "model: abc, this is xyz")
 	if m := (*search.MismatchError)(nil); !errors.As(err, &m) || strings.Contains(err.Error(), "2:4") {
 		t.Errorf("%v, want a MismatchError of the model only", err)
 	}
