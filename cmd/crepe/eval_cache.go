@@ -1,26 +1,19 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/crepe-llm/crepe/eval/task"
-	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // results opens what earlier runs measured with o, nil if nothing is to be
 // kept or it cannot be: that is no reason not to measure.
 //
-// Likelihoods depend on the weights, on how they are computed, and on the
-// program: its own hash is part of what they are kept under, so no change of
-// the program ever shows results of another one.
+// They are kept under their provenance, so no other program or engine ever shows
+// them as its own.
 func (a *app) results(o *opened, f taskFlags) *task.Results {
 	if f.noCache {
 		return nil
@@ -38,39 +31,22 @@ func (a *app) openResults(o *opened) (*task.Results, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := programHash()
-	if err != nil {
-		return nil, err
-	}
 	bar := progress.Func(a.meter.update).Start("hash "+o.name, o.inv.WeightBytes(), "bytes")
 	hashes, err := o.inv.Hashes(func(done, _ int64) { bar.Set(done) })
 	a.meter.finish()
 	if err != nil {
 		return nil, err
 	}
-	identity := []string{program, o.m.Compute.String(), fmt.Sprint(cpu.Current(), cpu.AVX512BF16)}
-	for _, name := range slices.Sorted(maps.Keys(hashes)) {
-		identity = append(identity, name, hashes[name])
-	}
-	return task.OpenResults(filepath.Join(cache, "crepe", "tasks"), identity...)
-}
-
-// programHash is the SHA-256 of this program.
-func programHash() (string, error) {
-	path, err := os.Executable()
+	rec, err := provenance.New(o.m.EngineID())
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
+	rec = append(rec, provenance.Hashes("input", hashes)...)
+	r, err := task.OpenResults(filepath.Join(cache, "crepe", "tasks"), rec)
+	if err == nil && r.Other() != nil {
+		a.warn("%s: another program or engine has measured documents of this model; they are measured anew: %s", o.name, provenance.Differences(r.Other(), rec))
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return r, err
 }
 
 // closeResults says what came out of r and is to be known.

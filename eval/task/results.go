@@ -12,19 +12,22 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // Results keeps likelihoods from one run to the next, so that an interrupted
 // one goes on and an equal one measures nothing.
 //
-// They are those of one model as one program computes it, in a file of their
-// own. A document's key is the hash of the tokens that the model is given and
-// asked for: whatever changes these (text, template, tokenizer, BOS, length)
-// changes the key. The file is only ever appended to, each line has a checksum,
-// and a line that is damaged, or torn by the end of a process, counts for
-// nothing; so several processes may use one file.
+// They are those of one model as one program and engine compute it, in a file of
+// their own, whose first line says which. A document's key is the hash of the
+// tokens that the model is given and asked for: whatever changes these (text,
+// template, tokenizer, BOS, length) changes the key. The file is only ever
+// appended to, each line has a checksum, and a line that is damaged, or torn by
+// the end of a process, counts for nothing; so several processes may use one file.
 type Results struct {
 	known map[key][]float64
+	other provenance.Record // Other
 	file  *os.File
 	err   error // the first in writing; nothing is written after it
 	hits  int
@@ -35,17 +38,13 @@ type key [16]byte
 // resultAge is how long results that nobody uses are kept.
 const resultAge = 30 * 24 * time.Hour
 
-// OpenResults opens the results in dir, which is made if need be, of what
-// identity describes: all that the likelihoods depend on beside the tokens.
-func OpenResults(dir string, identity ...string) (*Results, error) {
+// OpenResults opens the results in dir, which is made if need be, of what p says:
+// all that the likelihoods depend on beside the tokens.
+func OpenResults(dir string, p provenance.Record) (*Results, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	sum := sha256.New()
-	for _, s := range identity {
-		fmt.Fprintf(sum, "%d %s\n", len(s), s)
-	}
-	path := filepath.Join(dir, hex.EncodeToString(sum.Sum(nil)[:16])+resultSuffix)
+	path := filepath.Join(dir, p.Key()[:32]+resultSuffix)
 	removeOld(dir, path)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
@@ -63,6 +62,10 @@ func OpenResults(dir string, identity ...string) (*Results, error) {
 	if err := lines.Err(); err != nil && err != bufio.ErrTooLong {
 		f.Close()
 		return nil, err
+	}
+	if len(r.known) == 0 {
+		r.other = otherOrigin(dir, path, p)
+		r.write(origin{p})
 	}
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // it is in use; an age that is wrong loses no more than results
@@ -92,6 +95,10 @@ func (r *Results) Hits() int {
 	return r.hits
 }
 
+// Other returns what the results of the same model that another program or engine
+// has left depend on; nil if there are none, or some of its own.
+func (r *Results) Other() provenance.Record { return r.other }
+
 // Path returns the file.
 func (r *Results) Path() string { return r.file.Name() }
 
@@ -104,23 +111,68 @@ func (r *Results) Close() error {
 	return r.err
 }
 
-// result is a line of the file, behind its checksum.
+// origin is the first line of the file, behind its checksum.
+type origin struct {
+	Provenance provenance.Record `json:"provenance"`
+}
+
+// otherOrigin returns the origin of a file in dir, but path, which asks for what p
+// asks for; nil if there is none.
+func otherOrigin(dir, path string, p provenance.Record) provenance.Record {
+	paths, _ := filepath.Glob(filepath.Join(dir, "*"+resultSuffix)) // only of a bad pattern is there an error
+	var all []provenance.Record
+	for _, other := range paths {
+		if o := readOrigin(other); other != path && o != nil {
+			all = append(all, o)
+		}
+	}
+	return provenance.Nearest(all, p)
+}
+
+// readOrigin returns the origin of the file at path, nil if it does not say.
+func readOrigin(path string) provenance.Record {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxResult)
+	for lines.Scan() {
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
+		var o origin
+		if !parseLine(lines.Bytes(), &o) {
+			return nil
+		}
+		return o.Provenance
+	}
+	return nil
+}
+
+// result is another line of the file, behind its checksum.
 type result struct {
 	Key string    `json:"key"`
 	Log []float64 `json:"log"`
 }
 
-// parseResult reads "CRC-32 of the rest, hexadecimal, a space, the rest".
-func parseResult(line []byte) (k key, log []float64, ok bool) {
+// parseLine reads "CRC-32 of the rest, hexadecimal, a space, the rest", which is
+// JSON, into v.
+func parseLine(line []byte, v any) bool {
 	if len(line) < 9 || line[8] != ' ' {
-		return k, nil, false
+		return false
 	}
 	var sum [4]byte
 	if _, err := hex.Decode(sum[:], line[:8]); err != nil || binary.BigEndian.Uint32(sum[:]) != crc32.ChecksumIEEE(line[9:]) {
-		return k, nil, false
+		return false
 	}
+	return json.Unmarshal(line[9:], v) == nil
+}
+
+func parseResult(line []byte) (k key, log []float64, ok bool) {
 	var r result
-	if err := json.Unmarshal(line[9:], &r); err != nil || len(r.Key) != 2*len(k) {
+	if !parseLine(line, &r) || len(r.Key) != 2*len(k) {
 		return k, nil, false
 	}
 	if _, err := hex.Decode(k[:], []byte(r.Key)); err != nil {
@@ -148,15 +200,26 @@ func (r *Results) find(s *sequences) (Likelihoods, bool) {
 // append at once does not mix. The line's end stands before it too, so that
 // one torn before it costs no other.
 func (r *Results) add(docs []*sequences, all []Likelihoods) {
-	if r == nil || r.err != nil {
+	if r == nil {
+		return
+	}
+	lines := make([]any, len(docs))
+	for i, s := range docs {
+		k := s.key()
+		lines[i] = result{hex.EncodeToString(k[:]), all[i].Log}
+	}
+	r.write(lines...)
+}
+
+func (r *Results) write(lines ...any) {
+	if r.err != nil {
 		return
 	}
 	var text []byte
-	for i, s := range docs {
-		k := s.key()
-		line, err := json.Marshal(result{hex.EncodeToString(k[:]), all[i].Log})
+	for _, l := range lines {
+		line, err := json.Marshal(l)
 		if err != nil {
-			panic(err) // finite numbers, as Score has seen
+			panic(err) // strings, and finite numbers, as Score has seen
 		}
 		text = fmt.Appendf(text, "\n%08x %s", crc32.ChecksumIEEE(line), line)
 	}

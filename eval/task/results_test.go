@@ -13,11 +13,16 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/provenance"
 )
 
-func openResults(t *testing.T, dir string, identity ...string) *Results {
+func by(program string) provenance.Record {
+	return provenance.Record{{Name: "program", Value: program}, {Name: "weights", Value: "tiny"}}
+}
+
+func openResults(t *testing.T, dir, program string) *Results {
 	t.Helper()
-	r, err := OpenResults(dir, identity...)
+	r, err := OpenResults(dir, by(program))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +94,7 @@ func TestResultsOfAnInterruptedRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	r := openResults(t, dir)
+	r := openResults(t, dir, "")
 	_, err = Score(ctx, m, e, docs, Options{Results: r, Bytes: 1000 * 4 * 256, Progress: func(u progress.Update) {
 		if u.Done == u.Total/2 {
 			cancel()
@@ -101,7 +106,7 @@ func TestResultsOfAnInterruptedRun(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r = openResults(t, dir)
+	r = openResults(t, dir, "")
 	defer r.Close()
 	if _, err := Score(t.Context(), m, e, docs, Options{Results: r}); err != nil {
 		t.Fatal(err)
@@ -123,10 +128,11 @@ func TestDamagedResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.Trim(string(whole), "\n"), "\n")
-	if len(lines) != len(docs) {
-		t.Fatalf("%d lines, want %d", len(lines), len(docs))
+	lines := strings.Split(strings.Trim(strings.ReplaceAll(string(whole), "\n\n", "\n"), "\n"), "\n")
+	if len(lines) != 1+len(docs) {
+		t.Fatalf("%d lines, want the origin and %d", len(lines), len(docs))
 	}
+	lines = lines[1:]
 	for name, c := range map[string]struct {
 		text  string
 		known int
@@ -158,7 +164,7 @@ func TestResultsOfSeveralRuns(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 8 {
 		wait.Go(func() {
-			r, err := OpenResults(dir, "x")
+			r, err := OpenResults(dir, by("x"))
 			if err != nil {
 				t.Error(err)
 				return
