@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
+
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // journalVersion changes when a partial folder of another version of crepe
 // could not be gone on with.
-const journalVersion = 1
+const journalVersion = 2
 
 // A line of the journal is one of three: the begin, written when the partial
 // folder's skeleton is complete and synced; a step that is done, with all its
@@ -27,10 +28,10 @@ type line struct {
 
 // begin says what a partial folder is made from.
 type begin struct {
-	Version     int    `json:"version"`
-	Plan        string `json:"plan"`        // Plan.Fingerprint
-	Fingerprint string `json:"fingerprint"` // Options.Fingerprint
-	Overwrite   bool   `json:"overwrite,omitempty"`
+	Version    int               `json:"version"`
+	Plan       string            `json:"plan"` // Plan.Fingerprint
+	Provenance provenance.Record `json:"provenance"`
+	Overwrite  bool              `json:"overwrite,omitempty"`
 }
 
 // journal is the file beside a partial folder that says how far it is. Lines
@@ -107,37 +108,13 @@ func (j *journal) append(l line) error {
 
 // check compares what a journal was begun with to what is now asked for.
 func (b *begin) check(now begin) error {
-	switch {
+	switch diff := provenance.Differences(b.Provenance, now.Provenance); {
 	case b.Version != now.Version:
 		return fmt.Errorf("it is of version %d, this program writes %d", b.Version, now.Version)
-	case b.Fingerprint != now.Fingerprint:
-		then, now := differing(b.Fingerprint, now.Fingerprint)
-		return fmt.Errorf("it was made from other inputs or with another recipe\nthen: %s\nnow:  %s", then, now)
+	case diff != "":
+		return fmt.Errorf("%s: go on with what it was begun with, or write to a different output folder", diff)
 	case b.Plan != now.Plan:
 		return fmt.Errorf("its layout is another\nthen: %s\nnow:  %s", b.Plan, now.Plan)
 	}
 	return nil
-}
-
-// differing returns the lines of a that are not in b, and those of b that are
-// not in a.
-func differing(a, b string) (onlyA, onlyB string) {
-	return without(a, b), without(b, a)
-}
-
-func without(a, b string) string {
-	has := map[string]bool{}
-	for l := range strings.Lines(b) {
-		has[strings.TrimSpace(l)] = true
-	}
-	var only []string
-	for l := range strings.Lines(a) {
-		if l = strings.TrimSpace(l); !has[l] {
-			only = append(only, l)
-		}
-	}
-	if len(only) == 0 {
-		return strings.TrimSpace(a) // the order of lines, or white space
-	}
-	return strings.Join(only, "\n      ")
 }

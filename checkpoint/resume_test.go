@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/crepe-llm/crepe/provenance"
 	"time"
 )
 
@@ -247,9 +249,9 @@ func TestResumeRefuses(t *testing.T) {
 	}
 	wantError(t, err, "--resume", "--overwrite", partialPath(target))
 
-	other := Options{Fingerprint: "model abc\nmethod wanda\nsparsity 50%"}
+	other := Options{Provenance: provenance.Record{{Name: "program", Value: "two"}, {Name: "method", Value: "wanda"}, {Name: "sparsity", Value: "50%"}}}
 	_, err = Resume(target, p, inv, other)
-	wantError(t, err, "other inputs", "then: method crepe", "now:  method wanda")
+	wantError(t, err, "cannot be resumed", "program: one made it, this is two", "method: crepe, this is wanda")
 	if err != nil && bytes.Contains([]byte(err.Error()), []byte("sparsity")) {
 		t.Errorf("error %q, want only the lines that differ", err)
 	}

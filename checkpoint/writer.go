@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // The parts of a partial folder. Only out is ever renamed to the target, so
@@ -36,10 +38,9 @@ var (
 
 // Options of a Writer.
 type Options struct {
-	// Fingerprint describes all that the output depends on: hashes of the
-	// inputs, recipe, version. Resume demands the same. It may have several
-	// lines; an error shows those that differ.
-	Fingerprint string
+	// Provenance is all that the output depends on. Resume demands the same, and
+	// its error says what differs.
+	Provenance provenance.Record
 	// Overwrite lets the output replace a model that is there, at the end, and
 	// lets Create throw away what an interrupted run has left.
 	Overwrite bool
@@ -143,7 +144,7 @@ func newWriter(dir string, p *Plan, inv *Inventory, overwrite bool) (*Writer, er
 }
 
 func (w *Writer) begin(o Options) begin {
-	return begin{Version: journalVersion, Plan: w.plan.Fingerprint(), Fingerprint: o.Fingerprint, Overwrite: o.Overwrite}
+	return begin{Version: journalVersion, Plan: w.plan.Fingerprint(), Provenance: o.Provenance, Overwrite: o.Overwrite}
 }
 
 // start makes the skeleton anew and begins the journal. If that goes wrong

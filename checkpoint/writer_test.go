@@ -10,10 +10,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-var options = Options{Fingerprint: "model abc\nmethod crepe\nsparsity 50%"}
+var options = Options{Provenance: provenance.Record{{Name: "program", Value: "one"}, {Name: "method", Value: "crepe"}, {Name: "sparsity", Value: "50%"}}}
 
 // steps is what the tests' driver does, in its order, which is not that of the
 // files.

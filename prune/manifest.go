@@ -10,22 +10,25 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/regular"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"
 )
-
-// Version is crepe's.
-const Version = "0.1.0"
 
 // ManifestName is the file in an output folder that says how it was made.
 const ManifestName = "crepe.json"
 
 // Manifest is the content of crepe.json. It holds nothing that differs between
-// two runs of the same inputs and recipe: no times, no paths.
+// two runs of the same program, engine, inputs and recipe: no times, no paths.
 type Manifest struct {
-	Crepe    string            `json:"crepe"`   // version
-	Kernels  string            `json:"kernels"` // the processor features used
-	Compute  string            `json:"compute"`
+	Crepe   string              `json:"crepe"`             // version
+	Program *provenance.Program `json:"program,omitempty"` // nil: made by a crepe that did not note it
+	Engine  string              `json:"engine,omitempty"`  // the ID of what computed; empty like Program
+
+	// Level is the instruction level; Engine says it too.
+	Level   string `json:"kernels"`
+	Compute string `json:"compute"`
+
 	Recipe   recipe.Recipe     `json:"recipe"`
 	Inputs   map[string]string `json:"inputs"`          // SHA-256 of config and weight files
 	Files    map[string]string `json:"files,omitempty"` // the same of the output's
@@ -68,8 +71,13 @@ func (r *runner) commit(hashes map[string]string) error {
 	rep := r.report
 	used := r.plan.used(r.opt)
 	used.Compute = r.m.Compute.String() // what "auto" came to
+	program, err := provenance.This()
+	if err != nil {
+		return err
+	}
 	manifest := Manifest{
-		Crepe: Version, Kernels: cpu.Current().String(), Compute: r.m.Compute.String(), Recipe: used, Inputs: hashes,
+		Crepe: program.Version, Program: &program, Engine: r.m.EngineID(),
+		Level: cpu.Current().String(), Compute: r.m.Compute.String(), Recipe: used, Inputs: hashes,
 		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
 		Allocation: rep.Allocation,
 		Evaluation: newText(r.opt.Evaluation),
@@ -77,7 +85,6 @@ func (r *runner) commit(hashes map[string]string) error {
 	if r.plan.resolved.Method.NeedsData {
 		manifest.Calibration = newText(r.opt.Calibration)
 	}
-	var err error
 	if manifest.Files, err = r.hashOutput(); err != nil {
 		return err
 	}

@@ -6,41 +6,38 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // saveEvery is the least time between two copies of the hidden states: what a
 // kill can cost beside the block at work, against the cost of writing them.
 const saveEvery = 30 * time.Second
 
-// fingerprint describes all that the output depends on, line by line.
-func (r *runner) fingerprint(hashes map[string]string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "crepe %s\nkernels %s\ncompute %s\n", Version, cpu.Current(), r.m.Compute)
-	recipe, err := r.opt.Recipe.YAML()
+// provenance is all that the output depends on; hashes are the inputs'.
+func (r *runner) provenance(hashes map[string]string) (provenance.Record, error) {
+	rec, err := provenance.New(r.m.EngineID())
 	if err != nil {
-		panic(fmt.Sprintf("prune: a checked recipe has no YAML: %v", err))
+		return nil, err
 	}
-	b.Write(recipe)
-	if c := r.opt.Calibration; c != nil {
-		fmt.Fprintf(&b, "calibration ids %s\n", c.SHA256())
+	used, err := r.plan.used(r.opt).Provenance()
+	if err != nil {
+		return nil, err
+	}
+	rec = append(append(rec, provenance.Hashes("input", hashes)...), used...)
+	if r.plan.resolved.Method.NeedsData {
+		rec = append(rec, provenance.Field{Name: "windows calibration", Value: r.opt.Calibration.SHA256()})
 	}
 	if e := r.opt.Evaluation; e != nil {
-		fmt.Fprintf(&b, "evaluation ids %s\n", e.SHA256())
+		rec = append(rec, provenance.Field{Name: "windows evaluation", Value: e.SHA256()})
 	}
-	for _, name := range slices.Sorted(maps.Keys(hashes)) {
-		fmt.Fprintf(&b, "%s %s\n", name, hashes[name])
-	}
-	return b.String()
+	return rec, nil
 }
 
 // Copies of hidden states are named for the blocks behind them.

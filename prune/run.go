@@ -61,9 +61,9 @@ type runner struct {
 // budget demands. An interrupted run (by ctx, an error or a kill) leaves a
 // partial folder beside the output that Options.Resume goes on with, and an
 // IncompleteError says so; the output folder itself appears whole or not at all.
-// The same inputs and recipe give the same bytes on processors with the same
-// features, whatever the number of threads and however often the run was
-// interrupted.
+// The same inputs and recipe give the same bytes by the same program and engine
+// (instruction level and type of products), whatever the number of threads and
+// however often the run was interrupted.
 func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Options) (*Report, error) {
 	started := time.Now()
 	plan, err := MakePlan(inv, m, opt)
@@ -127,7 +127,10 @@ func (r *runner) open(ctx context.Context) (hashes map[string]string, err error)
 	if err != nil {
 		return nil, err
 	}
-	o := checkpoint.Options{Fingerprint: r.fingerprint(hashes), Overwrite: r.opt.Overwrite}
+	o := checkpoint.Options{Overwrite: r.opt.Overwrite}
+	if o.Provenance, err = r.provenance(hashes); err != nil {
+		return nil, err
+	}
 	begin := checkpoint.Create
 	if r.opt.Resume {
 		begin = checkpoint.Resume

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -176,6 +177,14 @@ func holdsPermuted(w *tensor.Weight, p pattern.Pattern, parts []prune.Permutatio
 	return rows == w.Rows
 }
 
+// programOf is the program that made m, as far as m says.
+func programOf(m *prune.Manifest) string {
+	if m.Program == nil {
+		return m.Crepe
+	}
+	return m.Program.Short()
+}
+
 func (a *app) showInspection(in inspection) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "model\t%s (%s, %d blocks)\n", in.Model, in.Architecture, in.Blocks)
@@ -186,7 +195,8 @@ func (a *app) showInspection(in inspection) error {
 	slices.Sort(types)
 	fmt.Fprintf(w, "parameters\t%.4g M (%s), %s\n", float64(in.Parameters)/1e6, strings.Join(types, ", "), formatBytes(in.Bytes))
 	if m := in.Manifest; m != nil {
-		fmt.Fprintf(w, "pruned by\tcrepe %s, %s %s\n", m.Crepe, m.Recipe.Method, amount(m.Recipe))
+		fmt.Fprintf(w, "pruned by\tcrepe %s, %s %s\n", programOf(m), m.Recipe.Method, amount(m.Recipe))
+		fmt.Fprintf(w, "computed by\t%s\n", cmp.Or(m.Engine, m.Level+", "+m.Compute))
 		if m.Dense != nil && m.Pruned != nil {
 			fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%s, %d windows of %d tokens, %s)\n",
 				formatPerplexity(m.Dense), formatPerplexity(m.Pruned), m.Recipe.Eval.Source, m.Dense.Windows, m.Dense.SeqLen, m.Compute)

@@ -2,20 +2,15 @@ package main
 
 import (
 	"runtime"
-	"runtime/debug"
 
-	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // version is "0.1.0 (3f2a91c, go1.26.8, linux/amd64)".
 func version() string {
-	v := prune.Version + " ("
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 7 {
-				v += s.Value[:7] + ", "
-			}
-		}
+	v := provenance.Version + " ("
+	if revision := provenance.Revision(); revision != "" {
+		v += revision + ", "
 	}
 	return v + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")"
 }
