@@ -53,10 +53,11 @@ grid sets pattern, texts and --compute.
 A method that fits none of the patterns is refused before work begins. One that fits
 some of them has "–" for the others, and the reason below the table.
 
-Every finished cell is kept in the --study file and is not computed again, in this
-grid or another, unless --again asks for it. So run the same command again to continue
-an interrupted grid; another --format costs nothing. Each pruned model is written
-beside the study file, measured, and removed.`,
+Every finished cell is kept in the --study file. This build of crepe, at this
+instruction level, does not compute it again, in this grid or another, unless --again
+asks for it. So run the same command again to continue an interrupted grid; another
+--format costs nothing. Each pruned model is written beside the study file, measured,
+and removed.`,
 		Example: `  crepe compare demo
   crepe compare demo --methods ria,crepe,pho --patterns 50%,2:4
   crepe compare ./llama-2-7b ./llama-3-8b --methods wanda,sparsegpt,crepe+sparsegpt --patterns 2:4

@@ -16,9 +16,11 @@ func TestMain(m *testing.M) {
 
 // TestScript runs the command lines in testdata/script as a user would type
 // them, each in an empty folder with an empty home and no network.
-func TestScript(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+func TestScript(t *testing.T) { testscript.Run(t, scriptParams("testdata/script")) }
+
+func scriptParams(dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HF_HUB_OFFLINE", "1")
 			e.Setenv("HF_HOME", e.WorkDir+"/hf")
@@ -27,7 +29,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": jsonCmd, "poke": pokeCmd},
-	})
+	}
 }
 
 // jsonCmd is "json FILE key.key VALUE": the JSON in FILE (stdout for the last
