@@ -30,6 +30,7 @@ var layers = map[string]int{
 	"param":             0,
 	"internal/kernel":   1,
 	"tokenizer":         1,
+	"internal/onig":     0,
 	"hub":               1,
 	"demo":              1,
 	"tensor":            2,
