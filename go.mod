@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/c-bata/goptuna v0.9.0
-	github.com/dlclark/regexp2 v1.12.0
 	github.com/klauspost/compress v1.17.9
 	github.com/rivo/uniseg v0.4.7
 	github.com/rogpeppe/go-internal v1.16.0

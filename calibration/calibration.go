@@ -57,7 +57,7 @@ const cacheIDs = 1 << 24
 // shard and seed 0, those of the published results. encode must add the
 // tokenizer's default special tokens. Where those loaders would not end,
 // because no document is longer than the window, Sample returns an error.
-func Sample(ctx context.Context, docs corpus.Documents, encode func(string) []int32, o Options) ([][]int32, error) {
+func Sample(ctx context.Context, docs corpus.Documents, encode func(string) ([]int32, error), o Options) ([][]int32, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func Sample(ctx context.Context, docs corpus.Documents, encode func(string) []in
 // drawer draws documents and remembers what tokenising them has shown.
 type drawer struct {
 	docs     corpus.Documents
-	encode   func(string) []int32
+	encode   func(string) ([]int32, error)
 	seqLen   int
 	short    []uint64        // bit i: document i is not longer than the window
 	nShort   int             // bits set in short
@@ -122,7 +122,10 @@ func (d *drawer) tokens(ctx context.Context, i int) ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := d.encode(text)
+	ids, err := d.encode(text)
+	if err != nil {
+		return nil, fmt.Errorf("document %d: %w", i, err)
+	}
 	if len(ids) <= d.seqLen {
 		d.short[i/64] |= 1 << (i % 64)
 		d.nShort++

@@ -16,5 +16,5 @@ func TestSampleOfTheDemoIsTheReferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkSampling(t, "demo", func(s string) []int32 { return tok.Encode(s, true) })
+	checkSampling(t, "demo", func(s string) ([]int32, error) { return tok.Encode(s, true) })
 }

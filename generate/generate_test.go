@@ -124,15 +124,10 @@ func TestTransformers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ids := tok.Encode(c.Prompt, true); !slices.Equal(ids, c.IDs) {
-			t.Errorf("%q: encoded as %v, want %v", c.Prompt, ids, c.IDs)
+		if ids, err := tok.Encode(c.Prompt, true); err != nil || !slices.Equal(ids, c.IDs) {
+			t.Errorf("%q: encoded as %v (%v), want %v", c.Prompt, ids, err, c.IDs)
 		}
-		text := NewText(tok, c.IDs)
-		got := ""
-		for _, id := range c.New {
-			got += text.Add(id)
-		}
-		if got += text.Rest(); got != c.Text {
+		if got := streamed(t, NewText(tok, c.IDs), c.New, true); got != c.Text {
 			t.Errorf("%q: text %q, want %q", c.Prompt, got, c.Text)
 		}
 	}
@@ -257,6 +252,26 @@ func TestThreadsDoNotMatter(t *testing.T) {
 	}
 }
 
+// streamed returns the text of ids as it comes, with what is left or without.
+func streamed(t *testing.T, x *Text, ids []int32, withRest bool) string {
+	t.Helper()
+	text := ""
+	add := func(s string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += s
+	}
+	for _, id := range ids {
+		add(x.Add(id))
+	}
+	if withRest {
+		add(x.Rest())
+	}
+	return text
+}
+
 // Characters whose bytes are several tokens, at the end of a prompt and after
 // it, and a text that ends within one.
 func TestText(t *testing.T) {
@@ -266,21 +281,22 @@ func TestText(t *testing.T) {
 			t.Fatal(err)
 		}
 		const prompt, rest = "A naïve 日本", "語の文 is 🙂 here 。"
-		all, begin := tok.Encode(prompt+rest, true), tok.Encode(prompt, true)
+		all, err1 := tok.Encode(prompt+rest, true)
+		begin, err2 := tok.Encode(prompt, true)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
 		if !slices.Equal(all[:len(begin)], begin) {
 			t.Fatalf("%s: the prompt's tokens are not the beginning of the text's", dir)
 		}
 		for end := len(begin); end <= len(all); end++ {
-			text, got := NewText(tok, begin), ""
-			for _, id := range all[len(begin):end] {
-				got += text.Add(id)
-			}
+			got := streamed(t, NewText(tok, begin), all[len(begin):end], false)
 			if strings.Contains(got, "\uFFFD") || !strings.HasPrefix(rest, got) {
 				t.Errorf("%s: %d tokens are %q", dir, end-len(begin), got)
 			}
-			if got += text.Rest(); end == len(all) && got != rest {
-				t.Errorf("%s: all tokens are %q, want %q", dir, got, rest)
-			}
+		}
+		if got := streamed(t, NewText(tok, begin), all[len(begin):], true); got != rest {
+			t.Errorf("%s: all tokens are %q, want %q", dir, got, rest)
 		}
 	}
 }

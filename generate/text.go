@@ -26,22 +26,26 @@ func NewText(t *tokenizer.Tokenizer, prompt []int32) *Text {
 }
 
 // Add returns the text that id completes.
-func (x *Text) Add(id int32) string {
+func (x *Text) Add(id int32) (string, error) {
 	x.ids = append(x.ids, id)
-	before, now := x.t.Decode(x.ids[:x.done], true), x.t.Decode(x.ids, true)
-	if strings.HasSuffix(now, "\uFFFD") {
-		return "" // perhaps a part of a character
+	before, err := x.t.Decode(x.ids[:x.done], true)
+	if err != nil {
+		return "", err
+	}
+	now, err := x.t.Decode(x.ids, true)
+	if err != nil || strings.HasSuffix(now, "\uFFFD") {
+		return "", err // perhaps a part of a character
 	}
 	text := strings.TrimPrefix(now, before)
 	if text != "" {
 		x.ids = x.ids[x.done:]
 	}
 	x.done = len(x.ids)
-	return text
+	return text, nil
 }
 
 // Rest returns what is left of a character that was never completed.
-func (x *Text) Rest() string {
+func (x *Text) Rest() (string, error) {
 	rest := x.ids[x.done:]
 	x.done = len(x.ids)
 	return x.t.Decode(rest, true)

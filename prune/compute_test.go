@@ -66,7 +66,10 @@ func demoText(t *testing.T, text []byte, n, seqLen int) *windows.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids := tok.Encode(string(text[:min(len(text), 16*n*seqLen)]), true)
+	ids, err := tok.Encode(string(text[:min(len(text), 16*n*seqLen)]), true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &windows.Set{Source: "demo text", SeqLen: seqLen}
 	for i := range n {
 		s.Tokens = append(s.Tokens, ids[i*seqLen:(i+1)*seqLen])

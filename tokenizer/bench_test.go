@@ -25,7 +25,7 @@ func BenchmarkEncode(b *testing.B) {
 				if !cached {
 					tok.idle = nil
 				}
-				tok.Encode(text, true)
+				encode(b, tok, text, true)
 			}
 		})
 	}
@@ -40,7 +40,7 @@ func BenchmarkEncodeGolden(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {
 				tok.idle = nil
-				tok.Encode(text, true)
+				encode(b, tok, text, true)
 			}
 		})
 	}
@@ -52,10 +52,10 @@ func BenchmarkDecode(b *testing.B) {
 		b.Fatal(err)
 	}
 	text := evalText(b)
-	ids := tok.Encode(text, false)
+	ids := encode(b, tok, text, false)
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
-		tok.Decode(ids, true)
+		decode(b, tok, ids, true)
 	}
 }
 

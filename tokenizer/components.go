@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/crepe-llm/crepe/internal/onig"
 )
 
 func unsupported(kind, typ, known string) error {
@@ -27,22 +29,22 @@ func (c *component) normalizer() (normalizer, error) {
 	case "Sequence":
 		return c.normalizers()
 	case "Lowercase":
-		return func(s string, _ bool) string { return lowercase(s) }, nil
+		return eachTime(lowercase), nil
 	case "Prepend":
-		return func(s string, _ bool) string {
+		return eachTime(func(s string) string {
 			if s == "" {
 				return s
 			}
 			return c.Prepend + s
-		}, nil
+		}), nil
 	case "Replace":
 		m, err := c.Pattern.matcher()
 		if err != nil {
 			return nil, fmt.Errorf("normalizer Replace: %w", err)
 		}
-		return func(s string, _ bool) string { return replaceAll(s, m, c.Content) }, nil
+		return func(b *budget, s string, _ bool) (string, error) { return replaceAll(b, s, m, c.Content) }, nil
 	case "Strip":
-		return func(s string, _ bool) string {
+		return eachTime(func(s string) string {
 			if c.StripLeft {
 				s = strings.TrimLeftFunc(s, unicode.IsSpace)
 			}
@@ -50,7 +52,7 @@ func (c *component) normalizer() (normalizer, error) {
 				s = strings.TrimRightFunc(s, unicode.IsSpace)
 			}
 			return s
-		}, nil
+		}), nil
 	}
 	return nil, unsupported("normalizer", c.Type,
 		"NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, Sequence")
@@ -65,11 +67,14 @@ func (c *component) normalizers() (normalizer, error) {
 		}
 		steps = append(steps, n)
 	}
-	return func(s string, first bool) string {
+	return func(b *budget, s string, first bool) (string, error) {
+		var err error
 		for _, n := range steps {
-			s = n(s, first)
+			if s, err = n(b, s, first); err != nil {
+				return s, err
+			}
 		}
-		return s
+		return s, nil
 	}, nil
 }
 
@@ -177,14 +182,20 @@ func (p *pattern) matcher() (matcher, error) {
 	if scan, ok := patterns[re]; ok {
 		return matcher{finder: scan}, nil
 	}
-	if f, ok := parseRunPattern(re); ok {
-		return matcher{finder: f}, nil
+	if re == trailingPattern {
+		return matcher{finder: trailingSpaces{}}, nil
 	}
 	if re != "" && regexp.QuoteMeta(re) == re {
 		return matcher{finder: literal(re)}, nil
 	}
-	engine, err := newRegex(re)
-	return matcher{engine: engine}, err
+	engine, err := onig.Compile(re)
+	if err != nil {
+		return matcher{}, fmt.Errorf("pattern %q: %w", re, err)
+	}
+	if run := engine.Run(); run != nil {
+		return matcher{finder: runFinder{run}}, nil
+	}
+	return matcher{engine: engine}, nil
 }
 
 // templatePart is a part of the post-processor's result: the text's ids, or
@@ -260,18 +271,21 @@ func (c *component) decoder() (decoder, error) {
 			}
 			steps = append(steps, d)
 		}
-		return func(tokens []string) []string {
+		return func(b *budget, tokens []string) ([]string, error) {
+			var err error
 			for _, d := range steps {
-				tokens = d(tokens)
+				if tokens, err = d(b, tokens); err != nil {
+					return tokens, err
+				}
 			}
-			return tokens
+			return tokens, nil
 		}, nil
 	case "ByteLevel":
-		return decodeBytes, nil
+		return always(decodeBytes), nil
 	case "ByteFallback":
-		return decodeByteFallback, nil
+		return always(decodeByteFallback), nil
 	case "Fuse":
-		return fuse, nil
+		return always(fuse), nil
 	case "Strip":
 		if utf8.RuneCountInString(c.Content) != 1 {
 			return nil, fmt.Errorf("decoder Strip: content %q, want one character", c.Content)
@@ -282,7 +296,7 @@ func (c *component) decoder() (decoder, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decoder Replace: %w", err)
 		}
-		return eachToken(func(t string) string { return replaceAll(t, m, c.Content) }), nil
+		return eachToken(func(b *budget, t string) (string, error) { return replaceAll(b, t, m, c.Content) }), nil
 	case "Metaspace":
 		m, err := c.metaspace()
 		return decodeMetaspace(m.replacement, m.prepend != prependNever), err

@@ -6,15 +6,24 @@ import (
 	"unicode/utf8"
 )
 
-// decoder turns tokens into pieces of text; joined they are the text.
-type decoder func(tokens []string) []string
+// decoder turns tokens into pieces of text; joined they are the text. What it
+// needs it takes from the budget.
+type decoder func(b *budget, tokens []string) ([]string, error)
 
-func eachToken(f func(string) string) decoder {
-	return func(tokens []string) []string {
+// always is a decoder that cannot fail, since it makes nothing much longer.
+func always(f func([]string) []string) decoder {
+	return func(_ *budget, tokens []string) ([]string, error) { return f(tokens), nil }
+}
+
+func eachToken(f func(*budget, string) (string, error)) decoder {
+	return func(b *budget, tokens []string) ([]string, error) {
+		var err error
 		for i, t := range tokens {
-			tokens[i] = f(t)
+			if tokens[i], err = f(b, t); err != nil {
+				return tokens, err
+			}
 		}
-		return tokens
+		return tokens, nil
 	}
 }
 
@@ -105,22 +114,22 @@ func byteToken(t string) (byte, bool) {
 
 // stripToken removes up to start runes content from the front of a token and up
 // to stop from its end.
-func stripToken(content string, start, stop int) func(string) string {
-	return func(t string) string {
+func stripToken(content string, start, stop int) func(*budget, string) (string, error) {
+	return func(_ *budget, t string) (string, error) {
 		for n := 0; n < start && strings.HasPrefix(t, content); n++ {
 			t = t[len(content):]
 		}
 		for n := 0; n < stop && strings.HasSuffix(t, content); n++ {
 			t = t[:len(t)-len(content)]
 		}
-		return t
+		return t, nil
 	}
 }
 
 // decodeMetaspace writes replacement as a space; with strip the first token's
 // are dropped, since the pre-tokenizer put one there.
 func decodeMetaspace(replacement string, strip bool) decoder {
-	return func(tokens []string) []string {
+	return always(func(tokens []string) []string {
 		for i, t := range tokens {
 			space := " "
 			if i == 0 && strip {
@@ -129,5 +138,5 @@ func decodeMetaspace(replacement string, strip bool) decoder {
 			tokens[i] = strings.ReplaceAll(t, replacement, space)
 		}
 		return tokens
-	}
+	})
 }

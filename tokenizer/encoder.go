@@ -1,14 +1,29 @@
 package tokenizer
 
-import "strings"
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
 
 // encoder is what one Encode call works with. It is kept for later calls for
 // the sake of its cache.
 type encoder struct {
-	t     *Tokenizer
-	ids   []int32 // the result so far
-	cache wordCache
-	merge merger
+	t      *Tokenizer
+	ids    []int32 // the result so far
+	err    error   // the first that occurred; what remains of the text is skipped
+	budget budget
+	cache  wordCache
+	merge  merger
+}
+
+func (e *encoder) fail(err error) { e.err = cmp.Or(e.err, err) }
+
+// grow takes from the budget what a stage adds to the text.
+func (e *encoder) grow(n int) {
+	if err := e.budget.grow(n); err != nil {
+		e.fail(fmt.Errorf("pre_tokenizer: %w", err))
+	}
 }
 
 // text appends the ids of a text: added tokens that match the text as it is
@@ -27,7 +42,11 @@ func (e *encoder) text(text string) {
 
 func (e *encoder) normalized(text string, first bool) {
 	if e.t.norm != nil {
-		text = e.t.norm(text, first)
+		var err error
+		if text, err = e.t.norm(&e.budget, text, first); err != nil {
+			e.fail(fmt.Errorf("normalizer: %w", err))
+			return
+		}
 	}
 	a := &e.t.added
 	a.normalized.cut(a, text, func(id int32, part string, at int) {
@@ -42,7 +61,7 @@ func (e *encoder) normalized(text string, first bool) {
 // run passes text through the pre-tokenizer's stages from the i-th on and then
 // to the model. first says whether text begins where the input does.
 func (e *encoder) run(i int, text string, first bool) {
-	if text == "" {
+	if text == "" || e.err != nil {
 		return
 	}
 	if i < len(e.t.stages) {

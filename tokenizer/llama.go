@@ -70,7 +70,7 @@ func parseSentencePiece(data []byte, conf llamaConfig) (*Tokenizer, error) {
 	if conf.AddEOS != nil && *conf.AddEOS && m.eosID >= 0 {
 		t.post = append(t.post, templatePart{ids: []int32{m.eosID}})
 	}
-	t.dec = func(tokens []string) []string {
+	t.dec = always(func(tokens []string) []string {
 		for i, tok := range tokens {
 			tokens[i] = strings.ReplaceAll(tok, metaMark, " ")
 		}
@@ -79,7 +79,7 @@ func parseSentencePiece(data []byte, conf llamaConfig) (*Tokenizer, error) {
 			text[0] = strings.TrimPrefix(text[0], " ")
 		}
 		return text
-	}
+	})
 	return t, nil
 }
 
@@ -108,7 +108,7 @@ func (t *Tokenizer) addPieces(m *pieceModel) {
 // is put first, and, if so trained, runs of them become one and those at the
 // ends go.
 func (m *pieceModel) normalizer(legacy bool) normalizer {
-	return func(s string, first bool) string {
+	rewrite := func(s string, first bool) string {
 		if m.removeSpaces {
 			words := slices.DeleteFunc(strings.Split(s, " "), func(w string) bool { return w == "" })
 			s = strings.Join(words, " ")
@@ -126,5 +126,9 @@ func (m *pieceModel) normalizer(legacy bool) normalizer {
 			}
 		}
 		return s
+	}
+	return func(b *budget, s string, first bool) (string, error) {
+		out := rewrite(s, first)
+		return out, b.grow(len(out) - len(s))
 	}
 }

@@ -19,7 +19,7 @@ func normalForm(form norm.Form) normalizer {
 	if form == norm.NFKC || form == norm.NFKD {
 		decomposed = norm.NFKD
 	}
-	return func(s string, _ bool) string {
+	return eachTime(func(s string) string {
 		if form.QuickSpanString(s) == len(s) {
 			return s
 		}
@@ -28,7 +28,7 @@ func normalForm(form norm.Form) normalizer {
 			runes = recompose(runes)
 		}
 		return string(runes)
-	}
+	})
 }
 
 // Hangul syllables are composed by rule of a leading consonant, a vowel and

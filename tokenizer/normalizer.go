@@ -1,13 +1,22 @@
 package tokenizer
 
 import (
+	"cmp"
 	"strings"
 	"unicode"
 )
 
 // normalizer rewrites text before it is cut into words; first says whether the
-// text begins where the input does.
-type normalizer func(text string, first bool) string
+// text begins where the input does. What it needs it takes from the budget.
+type normalizer func(b *budget, text string, first bool) (string, error)
+
+// eachTime is a normalizer that rewrites any text in the same way.
+func eachTime(f func(string) string) normalizer {
+	return func(b *budget, s string, _ bool) (string, error) {
+		out := f(s)
+		return out, b.grow(len(out) - len(s))
+	}
+}
 
 // lowercase is Rust's char::to_lowercase, rune by rune: Go's, but for the one
 // letter that becomes two, and letters that Unicode 15.0 does not have.
@@ -39,17 +48,21 @@ var lowerSince16 = unicode.SpecialCase{
 }
 
 // replaceAll puts content in place of every match.
-func replaceAll(s string, m matcher, content string) string {
-	var b strings.Builder
+func replaceAll(b *budget, s string, m matcher, content string) (string, error) {
+	var out strings.Builder
+	var tooLong error
 	done := 0
-	m.each(s, func(lo, hi int) {
-		b.WriteString(s[done:lo])
-		b.WriteString(content)
+	err := m.each(s, b, func(lo, hi int) {
+		if tooLong = b.grow(len(content) - (hi - lo)); tooLong != nil {
+			return
+		}
+		out.WriteString(s[done:lo])
+		out.WriteString(content)
 		done = hi
 	})
-	if done == 0 && b.Len() == 0 {
-		return s
+	if err = cmp.Or(err, tooLong); err != nil || done == 0 && out.Len() == 0 {
+		return s, err
 	}
-	b.WriteString(s[done:])
-	return b.String()
+	out.WriteString(s[done:])
+	return out.String(), nil
 }

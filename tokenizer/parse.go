@@ -144,7 +144,12 @@ func (t *Tokenizer) add(tokens []addedToken) error {
 			continue
 		}
 		if t.norm != nil {
-			t.tokens[id] = t.norm(tok.Content, true)
+			b := newBudget(len(tok.Content))
+			content, err := t.norm(&b, tok.Content, true)
+			if err != nil {
+				return fmt.Errorf("added token %q: %w", tok.Content, err)
+			}
+			t.tokens[id] = content
 		}
 		a.normalized.insert(t.tokens[id], id)
 	}

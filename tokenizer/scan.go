@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"strings"
 	"unicode/utf8"
 )
 
@@ -13,6 +14,10 @@ import (
 // comments name them.
 
 type scanner func(s string, i int) int
+
+// trailingPattern is not a scanner's, since one that fails at the beginning of
+// a run fails at all its places.
+const trailingPattern = `\s+$`
 
 // patterns are the pattern strings that have a scanner.
 var patterns = map[string]scanner{
@@ -342,4 +347,36 @@ func scanDeepSeekV3(s string, i int) int {
 		return i
 	}
 	return scanLines(t, s, i)
+}
+
+// trailingSpaces is \s+$, which the engine tries at each place of a run: white space up to the end of the text or, since $ matches
+// before a line feed too, up to the last one that is not the first of its run.
+type trailingSpaces struct{}
+
+func (trailingSpaces) find(s string, from int) (lo, hi int) {
+	t := classes()
+	for lo = from; lo < len(s); {
+		lo = runNot(t, s, lo, space)
+		end := run(t, s, lo, space)
+		if end == len(s) && lo < end {
+			return lo, end
+		}
+		if i := strings.LastIndexByte(s[lo:end], '\n'); i > 0 {
+			return lo, lo + i
+		}
+		lo = end
+	}
+	return -1, -1
+}
+
+// scanWords is \w+|[^\w\s]+.
+func scanWords(s string, i int) int {
+	t := classes()
+	switch k, _ := at(t, s, i); {
+	case k&word != 0:
+		return run(t, s, i, word)
+	case k&space != 0:
+		return i
+	}
+	return runNot(t, s, i, word|space)
 }

@@ -1,8 +1,11 @@
 package tokenizer
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/crepe-llm/crepe/internal/onig"
 )
 
 // stage is one step of the pre-tokenizer. apply cuts text, which is not empty,
@@ -54,22 +57,27 @@ func (c oneOf) find(s string, from int) (lo, hi int) {
 	return lo, lo + n
 }
 
+// runFinder is what DeepSeek's patterns, and others, are: \s?[class]+.
+type runFinder struct{ *onig.Run }
+
+func (r runFinder) find(s string, from int) (lo, hi int) { return r.Find(s, from) }
+
 // matcher finds what a pattern matches, with one of the two.
 type matcher struct {
 	finder
-	engine *regex
+	engine *onig.Regexp
 }
 
 // each calls f with the bounds of the matches in s, in order, without overlap.
-func (m matcher) each(s string, f func(lo, hi int)) {
+// The engine takes its steps from the budget.
+func (m matcher) each(s string, b *budget, f func(lo, hi int)) error {
 	if m.engine != nil {
-		m.engine.each(s, f)
-		return
+		return m.engine.Each(s, &b.steps, f)
 	}
 	for from := 0; ; {
 		lo, hi := m.find(s, from)
 		if lo < 0 {
-			return
+			return nil
 		}
 		f(lo, hi)
 		from = hi
@@ -102,17 +110,17 @@ func (p split) apply(e *encoder, i int, text string, first bool) {
 	emit := func(lo, hi int) { e.run(i, text[lo:hi], first && lo == 0) }
 	switch {
 	case p.behavior == isolated:
-		p.cover(text, func(lo, hi int, _ bool) { emit(lo, hi) })
+		p.cover(e, text, func(lo, hi int, _ bool) { emit(lo, hi) })
 	case p.behavior == removed:
-		p.cover(text, func(lo, hi int, match bool) {
+		p.cover(e, text, func(lo, hi int, match bool) {
 			if !match {
 				emit(lo, hi)
 			}
 		})
 	case p.behavior == mergedWithNext:
-		p.mergeNext(text, emit)
+		p.mergeNext(e, text, emit)
 	default:
-		p.mergePrevious(text, emit)
+		p.mergePrevious(e, text, emit)
 	}
 }
 
@@ -134,15 +142,18 @@ func (p split) isolate(e *encoder, i int, text string, first bool) {
 
 // cover calls f with the bounds of the matches and of what lies between them;
 // match says which, turned round by invert.
-func (p split) cover(text string, f func(lo, hi int, match bool)) {
+func (p split) cover(e *encoder, text string, f func(lo, hi int, match bool)) {
 	done := 0
-	p.pattern.each(text, func(lo, hi int) {
+	err := p.pattern.each(text, &e.budget, func(lo, hi int) {
 		if done < lo {
 			f(done, lo, p.invert)
 		}
 		f(lo, hi, !p.invert)
 		done = hi
 	})
+	if err != nil {
+		e.fail(fmt.Errorf("pre_tokenizer Split: %w", err))
+	}
 	if done < len(text) {
 		f(done, len(text), p.invert)
 	}
@@ -150,9 +161,9 @@ func (p split) cover(text string, f func(lo, hi int, match bool)) {
 
 // mergePrevious is mergedWithPrevious and contiguous: a part waits until it is
 // known not to grow.
-func (p split) mergePrevious(text string, emit func(lo, hi int)) {
+func (p split) mergePrevious(e *encoder, text string, emit func(lo, hi int)) {
 	start, end, before := 0, 0, false // the part that waits; whether it ends in a match
-	p.cover(text, func(lo, hi int, match bool) {
+	p.cover(e, text, func(lo, hi int, match bool) {
 		grows := match && !before
 		if p.behavior == contiguous {
 			grows = match == before
@@ -170,9 +181,9 @@ func (p split) mergePrevious(text string, emit func(lo, hi int)) {
 
 // mergeNext is mergedWithNext: a match waits for what follows; of several in a
 // row only the last is joined.
-func (p split) mergeNext(text string, emit func(lo, hi int)) {
+func (p split) mergeNext(e *encoder, text string, emit func(lo, hi int)) {
 	start, waits := 0, false // a match from start on
-	p.cover(text, func(lo, hi int, match bool) {
+	p.cover(e, text, func(lo, hi int, match bool) {
 		switch {
 		case match:
 			if waits && lo > start {
@@ -202,6 +213,7 @@ type byteLevel struct {
 func (p byteLevel) apply(e *encoder, i int, text string, first bool) {
 	if p.prefixSpace && text[0] != ' ' {
 		text = " " + text
+		e.grow(1)
 	}
 	for at := 0; at < len(text); {
 		end := len(text)
@@ -211,6 +223,7 @@ func (p byteLevel) apply(e *encoder, i int, text string, first bool) {
 		part := text[at:end]
 		if p.stand {
 			part = standIns(part)
+			e.grow(len(part) - (end - at))
 		}
 		e.run(i, part, first && at == 0)
 		at = end
@@ -234,10 +247,12 @@ const (
 )
 
 func (p metaspace) apply(e *encoder, i int, text string, first bool) {
+	before := len(text)
 	text = strings.ReplaceAll(text, " ", p.replacement)
 	if (p.prepend == prependAlways || p.prepend == prependFirst && first) && !strings.HasPrefix(text, p.replacement) {
 		text = p.replacement + text
 	}
+	e.grow(len(text) - before)
 	if !p.cut {
 		e.run(i, text, first)
 		return

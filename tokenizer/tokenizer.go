@@ -105,12 +105,16 @@ func (t *Tokenizer) Token(id int32) (string, bool) {
 // Encode returns the ids of text. With special, the post-processor adds its
 // tokens (a beginning-of-sequence token, for most Llama-like models); special
 // tokens written in the text are read as such either way.
-func (t *Tokenizer) Encode(text string, special bool) []int32 {
+//
+// It returns an error if the tokenizer.json takes too many steps for the text,
+// or makes it too long; see budget.
+func (t *Tokenizer) Encode(text string, special bool) ([]int32, error) {
 	if !utf8.ValidString(text) {
 		text = string([]rune(text))
 	}
 	e := t.encoder()
-	e.ids = make([]int32, 0, len(text)/3+8)
+	defer t.release(e)
+	e.ids, e.err, e.budget = make([]int32, 0, len(text)/3+8), nil, newBudget(len(text))
 	if t.post == nil {
 		e.text(text)
 	}
@@ -121,28 +125,35 @@ func (t *Tokenizer) Encode(text string, special bool) []int32 {
 			e.ids = append(e.ids, part.ids...)
 		}
 	}
-	ids := e.ids
-	e.ids = nil
-	t.release(e)
-	return ids
+	if e.err != nil {
+		return nil, e.err
+	}
+	return e.ids, nil
 }
 
 // Decode returns the text of ids; ids that are no token count for nothing, and
 // with skipSpecial neither do special tokens. Bytes that do not make up UTF-8
-// come out as U+FFFD.
-func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
+// come out as U+FFFD. It returns an error where Encode does.
+func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) (string, error) {
 	tokens := make([]string, 0, len(ids))
+	n := 0
 	for _, id := range ids {
 		tok, ok := t.tokens[id]
 		if !ok || skipSpecial && t.added.special[tok] {
 			continue
 		}
 		tokens = append(tokens, tok)
+		n += len(tok)
 	}
 	if t.dec == nil {
-		return strings.Join(tokens, " ")
+		return strings.Join(tokens, " "), nil
 	}
-	return strings.Join(t.dec(tokens), "")
+	b := newBudget(n)
+	parts, err := t.dec(&b, tokens)
+	if err != nil {
+		return "", fmt.Errorf("decoder: %w", err)
+	}
+	return strings.Join(parts, ""), nil
 }
 
 // maxIdle is the number of encoders kept for later calls.
@@ -160,6 +171,7 @@ func (t *Tokenizer) encoder() *encoder {
 }
 
 func (t *Tokenizer) release(e *encoder) {
+	e.ids = nil
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.idle) < maxIdle {

@@ -70,7 +70,7 @@ func (l *Loader) Calibration(ctx context.Context, c recipe.Calibration) (*Set, e
 		return nil, err
 	}
 	defer docs.Close()
-	encode := func(text string) []int32 { return t.Encode(text, true) }
+	encode := func(text string) ([]int32, error) { return t.Encode(text, true) }
 	tokens, err := calibration.Sample(ctx, docs, encode, calibration.Options{
 		Samples: c.Samples, SeqLen: seqLen, Seed: uint64(c.Seed),
 	})
@@ -103,7 +103,10 @@ func (l *Loader) Evaluation(ctx context.Context, e recipe.Eval) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := t.Encode(text, true)
+	ids, err := t.Encode(text, true)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", src, err)
+	}
 	tokens := calibration.Windows(ids, seqLen, limit)
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("%s: %d tokens, want at least one window of %d: give a longer text or a smaller --seqlen", src, len(ids), seqLen)
@@ -188,6 +191,7 @@ func (l *Loader) load() (*tokenizer.Tokenizer, error) {
 
 // addsBOS reports whether t puts tokens of its own before a text.
 func addsBOS(t *tokenizer.Tokenizer) bool {
-	plain, special := t.Encode("a", false), t.Encode("a", true)
-	return len(special) > len(plain) && (len(plain) == 0 || special[0] != plain[0])
+	plain, err1 := t.Encode("a", false)
+	special, err2 := t.Encode("a", true)
+	return err1 == nil && err2 == nil && len(special) > len(plain) && (len(plain) == 0 || special[0] != plain[0])
 }

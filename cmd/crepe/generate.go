@@ -207,7 +207,10 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	if err != nil {
 		return c, err
 	}
-	ids := tok.Encode(prompt, true)
+	ids, err := tok.Encode(prompt, true)
+	if err != nil {
+		return c, fmt.Errorf("prompt: %w", err)
+	}
 	c.PromptTokens = len(ids)
 	opt := f.options
 	if opt.Stop, err = generate.StopTokens(o.dir, o.inv.Config()); err != nil {
@@ -231,9 +234,12 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	}
 	bar := report.Start("generate "+o.name, int64(cmp.Or(opt.MaxTokens, o.m.Config.MaxPositions-len(ids))), "tokens")
 	text, start := generate.NewText(tok, ids), time.Now()
-	write := func(s string) error {
+	write := func(s string, err error) error {
+		if err != nil {
+			return err
+		}
 		c.Text += s
-		_, err := io.WriteString(stream, printable(s))
+		_, err = io.WriteString(stream, printable(s))
 		return err
 	}
 	c.End, err = g.Run(ctx, ids, opt, func(id int32) error {

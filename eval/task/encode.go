@@ -69,14 +69,17 @@ func NewEncoder(m *model.Model, config []byte, dir string, bos BOS) (*Encoder, e
 		e.prefixID = find(names.eos)
 	}
 	if e.prefixID >= 0 {
-		e.prefix = t.Decode([]int32{e.prefixID}, false)
+		if e.prefix, err = t.Decode([]int32{e.prefixID}, false); err != nil {
+			return nil, err
+		}
 	}
 	return e, nil
 }
 
 // BOS says whether texts get a token in front.
 func (e *Encoder) BOS() bool {
-	return len(e.text("")) > 0
+	ids, err := e.text("")
+	return err == nil && len(ids) > 0
 }
 
 // maxLength is the longest input, as the harness finds it: n_positions of the
@@ -153,16 +156,16 @@ func (n *name) UnmarshalJSON(data []byte) error {
 }
 
 // text returns the tokens of s with what is added in front.
-func (e *Encoder) text(s string) []int32 {
+func (e *Encoder) text(s string) ([]int32, error) {
 	begun := e.prefix != "" && strings.HasPrefix(s, e.prefix)
 	if e.bos == Auto {
 		return e.t.Encode(s, !begun)
 	}
-	ids := e.t.Encode(s, false)
-	if e.bos == On && !begun && e.bosID >= 0 {
+	ids, err := e.t.Encode(s, false)
+	if err == nil && e.bos == On && !begun && e.bosID >= 0 {
 		ids = append([]int32{e.bosID}, ids...)
 	}
-	return ids
+	return ids, err
 }
 
 // encode returns the tokens that r's continuation follows and its own: those
@@ -173,8 +176,10 @@ func (e *Encoder) encode(r Request) (context, continuation []int32, err error) {
 		context, continuation, err = e.withoutContext(r.Continuation)
 	} else {
 		text := strings.TrimRightFunc(r.Context, isSpace)
-		context = e.text(text)
-		whole := e.text(r.Context + r.Continuation)
+		var whole []int32
+		if context, err = e.text(text); err == nil {
+			whole, err = e.text(r.Context + r.Continuation)
+		}
 		continuation = whole[min(len(context), len(whole)):]
 	}
 	switch {
@@ -201,7 +206,10 @@ func (e *Encoder) withoutContext(s string) (context, continuation []int32, err e
 	if e.prefixID < 0 {
 		return nil, nil, errors.New("empty context, and the tokenizer has no BOS or EOS token to stand for it")
 	}
-	ids := e.t.Encode(s, false)
+	ids, err := e.t.Encode(s, false)
+	if err != nil {
+		return nil, nil, err
+	}
 	if len(ids) > 0 && ids[0] == e.prefixID {
 		return ids[:1], ids[1:], nil
 	}

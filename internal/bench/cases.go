@@ -273,7 +273,7 @@ func tokenizers(r *runner) error {
 	}
 	return r.measure("tokenizer", fmt.Sprintf("demo's, %.2g MB of text, one core, its words known", float64(len(text))/1e6),
 		float64(len(text)), "MB/s", "", func() error {
-			t.Encode(text, true)
-			return nil
+			_, err := t.Encode(text, true)
+			return err
 		})
 }

@@ -1,0 +1,36 @@
+package tokenizer
+
+import "fmt"
+
+// budget is what one call of Encode or Decode may still use. A tokenizer.json
+// is a stranger's: its patterns may take exponential time, and its steps may
+// each double the text.
+type budget struct {
+	steps  int // of the pattern engine
+	growth int // bytes that the steps may add to the text
+	most   int // growth at the beginning
+}
+
+// Limits of one call: of engine steps about a second and a microsecond for each
+// byte, of which published patterns take a few steps; of growth what the
+// longest decomposition of a character, 18 for one, needs.
+const (
+	baseSteps    = 1 << 26
+	stepsPerByte = 256
+	baseGrowth   = 1 << 20
+	growthFactor = 16
+)
+
+func newBudget(bytes int) budget {
+	most := baseGrowth + growthFactor*bytes
+	return budget{steps: baseSteps + stepsPerByte*bytes, growth: most, most: most}
+}
+
+// grow takes n bytes; n may be negative, which gives nothing back.
+func (b *budget) grow(n int) error {
+	b.growth -= max(n, 0)
+	if b.growth < 0 {
+		return fmt.Errorf("the text grows by more than %d bytes, the most that is allowed for its length", b.most)
+	}
+	return nil
+}
