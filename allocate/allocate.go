@@ -75,7 +75,7 @@ func (m Method) Defaults() param.Values { return param.Defaults(m.Params) }
 // Uniform prunes every block alike.
 var Uniform = Method{
 	Name: "uniform",
-	Doc:  "every block alike",
+	Doc:  "the same sparsity for every block",
 }
 
 // Allocate fills in the shares of blocks, whose weights and measures are known,

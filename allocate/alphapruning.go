@@ -11,7 +11,7 @@ import (
 // AlphaPruning prunes less where the spectrum of the weights has a heavier tail.
 var AlphaPruning = Method{
 	Name: "alphapruning",
-	Doc:  "more is kept of blocks whose singular values have a heavier tail; needs no data",
+	Doc:  "keeps more of blocks whose singular values have a heavier tail; needs no data",
 	Cite: "Lu et al. 2024, arXiv:2410.10912",
 	Params: []param.Spec{
 		{Name: "alphapruning_epsilon", Doc: "ε: blocks get from 1−ε to 1+ε times the sparsity", Default: 0.3, Max: 1},

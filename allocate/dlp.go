@@ -17,7 +17,7 @@ const (
 // DLP keeps less of blocks with high scores.
 var DLP = Method{
 	Name: "dlp",
-	Doc:  "more is kept of blocks whose scores are lower, by their mean or median",
+	Doc:  "keeps more of blocks with lower scores, by their mean or median",
 	Cite: "Chen et al. 2025, arXiv:2505.23807",
 	Params: []param.Spec{
 		{Name: "dlp_alpha", Doc: "half the range of the blocks' sparsities", Default: 0.15, Max: 1},

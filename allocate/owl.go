@@ -10,7 +10,7 @@ import (
 // OWL keeps more of blocks with many outliers.
 var OWL = Method{
 	Name: "owl",
-	Doc:  "more is kept of blocks with more scores above M times their mean",
+	Doc:  "keeps more of blocks with more scores above M times their mean",
 	Cite: "Yin et al. 2023, arXiv:2310.05175",
 	Params: []param.Spec{
 		{Name: "owl_lambda", Doc: "half the range of the blocks' sparsities", Default: 0.08, Max: 1},

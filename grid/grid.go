@@ -71,11 +71,11 @@ func ParseRows(specs []string, kernels []int, budgets []Budget) ([]Row, error) {
 		rows = append(rows, each...)
 	}
 	if kernels != nil && !kernelRead {
-		return nil, errors.New("kernels: no method of the grid reads one")
+		return nil, errors.New("kernels: no method of the grid has this parameter")
 	}
 	for i, r := range rows {
 		if slices.ContainsFunc(rows[:i], func(o Row) bool { return o.Name == r.Name }) {
-			return nil, fmt.Errorf("method %s: stands twice", r.Name)
+			return nil, fmt.Errorf("method %s: listed twice", r.Name)
 		}
 	}
 	return rows, nil
@@ -123,7 +123,7 @@ func ParsePatterns(list []string) ([]string, error) {
 			s = p.String()
 		}
 		if slices.Contains(out, s) {
-			return nil, fmt.Errorf("pattern %s: stands twice", s)
+			return nil, fmt.Errorf("pattern %s: listed twice", s)
 		}
 		out = append(out, s)
 	}

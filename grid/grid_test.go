@@ -48,10 +48,10 @@ func TestRowsOfSpecs(t *testing.T) {
 		t.Errorf("pho+sparsegpt is %+v", r)
 	}
 	for specs, want := range map[string]string{
-		"wanda,obs":     `method "obs" of "obs" is not built in, want one of magnitude, wanda, ria, crepe, sparsegpt`,
-		"crepe+pho":     `step "pho" of "crepe+pho" is not built in`,
-		"wanda,wanda":   "method wanda: stands twice",
-		"pho+sparsgept": `step "sparsgept" of "crepe+sparsgept" is not built in`,
+		"wanda,obs":     `unknown method "obs" in "obs", want one of magnitude, wanda, ria, crepe, sparsegpt`,
+		"crepe+pho":     `unknown step "pho" in "crepe+pho"`,
+		"wanda,wanda":   "method wanda: listed twice",
+		"pho+sparsgept": `unknown step "sparsgept" in "crepe+sparsgept"`,
 	} {
 		if _, err := ParseRows(strings.Split(specs, ","), nil, one); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one with %s", specs, err, want)

@@ -53,14 +53,14 @@ func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 // CP deals the columns to the slots by their sums.
 var CP = Method{
 	Name: "cp",
-	Doc:  "columns ascending by their sums, dealt to the slots of N:M's groups",
+	Doc:  "deals the columns, in ascending order of their sums, to the slots of N:M's groups",
 	Cite: "Zhang et al. 2024, Plug-and-Play, ICLR",
 }
 
 // LSA is CP and then, slot by slot, the best assignment of columns to groups.
 var LSA = Method{
 	Name:    "lsa",
-	Doc:     "then slot by slot the best assignment of columns to groups, solved exactly",
+	Doc:     "then assigns columns to groups, slot by slot, by an exact linear assignment",
 	Cite:    "Zhang et al. 2024, Plug-and-Play, ICLR",
 	Params:  []param.Spec{{Name: "lsa_fast", Doc: "assign within 4 to 16 blocks of columns, each by itself, which is faster", Default: false}},
 	improve: assignSlots,

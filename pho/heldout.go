@@ -32,7 +32,7 @@ func HeldOut(all *windows.Set, samples, want int) (calibrate, verify *windows.Se
 		}
 	}
 	if len(free) < MinVerify {
-		return nil, nil, fmt.Errorf("%s: %d of %d further windows share nothing with those that calibrate, want at least %d: name another text with --verify",
+		return nil, nil, fmt.Errorf("%s: %d of %d further windows share no text with the calibration sequences, want at least %d: choose another text with --verify",
 			all.Source, len(free), len(all.Tokens)-samples, MinVerify)
 	}
 	return part(all.Source, all.Tokens[:samples]), part(all.Source+" (held out)", free), nil

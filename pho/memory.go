@@ -23,7 +23,7 @@ func (o *Options) Fit(m *model.Model, budget int64, dir string) error {
 	others := program + prune.ReferenceBytes(m)
 	experts, block := m.FitBlocks(budget)
 	if experts > 0 || block+others > budget {
-		return fmt.Errorf("%w: %d MiB, want at least %d MiB: a search holds a whole block (%d) beside %d for the rest",
+		return fmt.Errorf("%w: %d MiB, want at least %d MiB: a search holds a whole block (%d MiB) and %d MiB for the rest",
 			prune.ErrMemory, budget>>20, (block+others)>>20+1, block>>20, others>>20)
 	}
 	states := hidden.Bytes(len(o.Calibration.Tokens), o.Calibration.SeqLen, m.Width()) +

@@ -67,10 +67,10 @@ func (o *Options) Validate() error {
 	case o.Trials < o.Top:
 		return fmt.Errorf("trials: %d, want at least the %d that --top verifies", o.Trials, o.Top)
 	case len(o.Kernels) == 0:
-		return fmt.Errorf("kernels: none, want one at least")
+		return fmt.Errorf("kernels: none, want at least one")
 	}
 	if steps := o.RecipeOf(Equal(o.Kernels[0])).Spec(); steps != "crepe" {
-		return fmt.Errorf("recipe: %s, want no step after the method: coefficients are searched for crepe alone", steps)
+		return fmt.Errorf("recipe: %s, want no step after the method: the search finds coefficients for crepe alone", steps)
 	}
 	for _, k := range o.Kernels {
 		if _, err := o.RecipeOf(Equal(k)).Resolve(); err != nil {

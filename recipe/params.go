@@ -132,7 +132,7 @@ func (r *Recipe) notRead(name string) error {
 	m, ok := s.methodOf(r)
 	switch {
 	case !ok:
-		return fmt.Errorf("%s: %v, but there is no %s; want %s %s too", name, r.Params[name], s.Kind, s.Key, strings.Join(names(known[i].Readers), " or "))
+		return fmt.Errorf("%s: %v without %s: want %s %s too", name, r.Params[name], s.Kind, s.Key, strings.Join(names(known[i].Readers), " or "))
 	case len(m.Params) == 0:
 		return fmt.Errorf("%s: %s %s has no parameters", name, s.Kind, m.Name)
 	}

@@ -76,9 +76,9 @@ func (r Recipe) methods() (score.Method, *update.Method, error) {
 	if u, err := update.Lookup(r.Method); err == nil {
 		switch {
 		case r.Update != "":
-			return score.Method{}, nil, fmt.Errorf("update: %s, beside method %s, which updates by itself", r.Update, r.Method)
+			return score.Method{}, nil, fmt.Errorf("update: %s with method %s, which updates the weights itself", r.Update, r.Method)
 		case r.Compare != "":
-			return score.Method{}, nil, fmt.Errorf("compare: %s, but method %s decides by itself what it compares", r.Compare, r.Method)
+			return score.Method{}, nil, fmt.Errorf("compare: %s with method %s, which defines itself what it compares", r.Compare, r.Method)
 		}
 		return score.Method{Name: u.Name, Doc: u.Doc, Cite: u.Cite, NeedsData: true}, &u, nil
 	}
@@ -107,7 +107,7 @@ func (r Recipe) refinement(m score.Method) (*refine.Method, error) {
 		return nil, fmt.Errorf("refine: %w", err)
 	}
 	if m.Score == nil {
-		return nil, fmt.Errorf("refine: %s, beside method %s, which changes weights as it selects: there is no mask to refine before", r.Refine, m.Name)
+		return nil, fmt.Errorf("refine: %s with method %s, which changes weights while it selects: there is no mask to refine", r.Refine, m.Name)
 	}
 	return &f, nil
 }
@@ -122,7 +122,7 @@ func (r Recipe) allocation() (*allocate.Method, error) {
 		return nil, fmt.Errorf("allocate: %w", err)
 	}
 	if r.Pattern != "" {
-		return nil, fmt.Errorf("allocate: %s, beside pattern %s: N:M fixes the share of every block", m.Name, r.Pattern)
+		return nil, fmt.Errorf("allocate: %s with pattern %s: N:M fixes the sparsity of every block", m.Name, r.Pattern)
 	}
 	return &m, nil
 }
@@ -137,7 +137,7 @@ func (r Recipe) permutation() (*permute.Method, error) {
 		return nil, fmt.Errorf("permute: %w", err)
 	}
 	if r.Pattern == "" {
-		return nil, errors.New("permute: " + m.Name + ", but without a pattern N:M no order of the columns is better than another")
+		return nil, errors.New("permute: " + m.Name + " without a pattern N:M: no order of the columns is better than another")
 	}
 	return &m, nil
 }
@@ -147,9 +147,9 @@ func (r Recipe) target(m score.Method) (pattern.Target, error) {
 	if r.Pattern != "" {
 		switch {
 		case r.Sparsity != "":
-			return t, fmt.Errorf("pattern: %s, beside sparsity %s; want one of the two", r.Pattern, r.Sparsity)
+			return t, fmt.Errorf("pattern: %s with sparsity %s: want one of the two", r.Pattern, r.Sparsity)
 		case r.Compare != "":
-			return t, fmt.Errorf("compare: %s, beside pattern %s, whose groups are fixed", r.Compare, r.Pattern)
+			return t, fmt.Errorf("compare: %s with pattern %s, whose groups are fixed", r.Compare, r.Pattern)
 		}
 		p, err := pattern.ParsePattern(r.Pattern)
 		if err != nil {

@@ -37,10 +37,10 @@ type Method struct {
 var steps = []Step{
 	{"method", "how weights are scored; the lowest are pruned", "method", func(r *Recipe) *string { return &r.Method },
 		func() []Method { return append(scores(), updates()...) }},
-	{"allocate", "spread the sparsity over the blocks", "allocation", func(r *Recipe) *string { return &r.Allocate }, allocations},
-	{"permute", "for N:M, order the columns of each Linear so that more of the scores is kept", "permutation", func(r *Recipe) *string { return &r.Permute }, permutations},
-	{"refine", "exchange pruned and kept weights afterwards, row by row", "refinement", func(r *Recipe) *string { return &r.Refine }, refinements},
-	{"update", "change the kept weights to make up for the pruned ones", "update", func(r *Recipe) *string { return &r.Update }, updates},
+	{"allocate", "give each block its own sparsity", "allocation", func(r *Recipe) *string { return &r.Allocate }, allocations},
+	{"permute", "for N:M, reorder the columns of each Linear so that more of the scores is kept", "permutation", func(r *Recipe) *string { return &r.Permute }, permutations},
+	{"refine", "then exchange pruned and kept weights, row by row", "refinement", func(r *Recipe) *string { return &r.Refine }, refinements},
+	{"update", "then change the kept weights to compensate for the pruned ones", "update", func(r *Recipe) *string { return &r.Update }, updates},
 }
 
 func scores() []Method {
@@ -120,7 +120,7 @@ func (r Recipe) WithMethod(spec string) (Recipe, error) {
 		parts[i] = strings.TrimSpace(parts[i])
 	}
 	if !slices.Contains(MethodNames(), parts[0]) {
-		return r, fmt.Errorf("method %q of %q is not built in, want one of %s", parts[0], spec, strings.Join(MethodNames(), ", "))
+		return r, fmt.Errorf("unknown method %q in %q, want one of %s", parts[0], spec, strings.Join(MethodNames(), ", "))
 	}
 	r.Method = parts[0]
 	after := steps[1:]
@@ -130,11 +130,11 @@ func (r Recipe) WithMethod(spec string) (Recipe, error) {
 	for _, part := range parts[1:] {
 		i := slices.IndexFunc(after, func(s Step) bool { return slices.Contains(s.Names(), part) })
 		if i < 0 {
-			return r, fmt.Errorf("step %q of %q is not built in, want one of %s", part, spec, strings.Join(StepNames(), ", "))
+			return r, fmt.Errorf("unknown step %q in %q, want one of %s", part, spec, strings.Join(StepNames(), ", "))
 		}
 		f := after[i].Field(&r)
 		if *f != "" {
-			return r, fmt.Errorf("%s: %q and %q of %q, want one of the two", after[i].Key, *f, part, spec)
+			return r, fmt.Errorf("%s: both %q and %q in %q, want one of them", after[i].Key, *f, part, spec)
 		}
 		*f = part
 	}

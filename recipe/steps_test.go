@@ -20,12 +20,12 @@ func TestSpecsOfMethods(t *testing.T) {
 		}
 	}
 	for spec, want := range map[string]string{
-		"":                            `method "" of "" is not built in, want one of magnitude, wanda,`,
-		"obs":                         `method "obs" of "obs" is not built in, want one of magnitude, wanda,`,
-		"sparsegpt+crepe":             `step "crepe" of "sparsegpt+crepe" is not built in, want one of `,
-		"crepe+":                      `step "" of "crepe+" is not built in`,
-		"crepe+sparsegpt+sparsegpt":   `update: "sparsegpt" and "sparsegpt" of "crepe+sparsegpt+sparsegpt"`,
-		"crepe + sparsegpt + what":    `step "what" of "crepe + sparsegpt + what"`,
+		"":                            `unknown method "" in "", want one of magnitude, wanda,`,
+		"obs":                         `unknown method "obs" in "obs", want one of magnitude, wanda,`,
+		"sparsegpt+crepe":             `unknown step "crepe" in "sparsegpt+crepe", want one of `,
+		"crepe+":                      `unknown step "" in "crepe+"`,
+		"crepe+sparsegpt+sparsegpt":   `update: both "sparsegpt" and "sparsegpt" in "crepe+sparsegpt+sparsegpt"`,
+		"crepe + sparsegpt + what":    `unknown step "what" in "crepe + sparsegpt + what"`,
 		"crepe+sparsegpt+alsonothing": `step "alsonothing"`,
 	} {
 		if _, err := (Recipe{}).WithMethod(spec); err == nil || !strings.Contains(err.Error(), want) {

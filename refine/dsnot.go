@@ -11,7 +11,7 @@ import (
 // DSnoT balances what pruning takes from the expected output of each row.
 var DSnoT = Method{
 	Name:         "dsnot",
-	Doc:          "regrows and prunes until the expected change of each output is near 0",
+	Doc:          "regrows and prunes weights until the expected change of each output is near 0",
 	Cite:         "Zhang et al. 2024, arXiv:2310.08915",
 	Params:       []param.Spec{layers(Attention), cycles(50)},
 	NeedsMoments: true,

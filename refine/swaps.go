@@ -16,7 +16,7 @@ import (
 // Swaps exchanges weights as long as that lowers the error of the outputs.
 var Swaps = Method{
 	Name:      "swaps",
-	Doc:       "makes the exchange that lowers each output's squared error most, until none does",
+	Doc:       "exchanges the pair that lowers each output's squared error most, until no pair lowers it",
 	Cite:      "Zimmer et al. 2025, arXiv:2512.10922",
 	Params:    []param.Spec{layers(All), cycles(100)},
 	NeedsGram: true,

@@ -20,7 +20,7 @@ import (
 // up for each.
 var SparseGPT = Method{
 	Name:      "sparsegpt",
-	Doc:       "prunes w²/d² block by block and lets the columns to the right compensate",
+	Doc:       "prunes the lowest w²/d² block by block; the columns to the right compensate",
 	Cite:      "Frantar & Alistarh 2023, arXiv:2301.00774",
 	NeedsGram: true,
 	Prepare:   prepareSparseGPT,

@@ -95,7 +95,7 @@ func TestParametersAreDeclaredOnce(t *testing.T) {
 		"--update=keep --keep-mode=few":                 `keep_mode: "few", want all or most`,
 		"--method=wanda --toy-exponent=1":               "toy_exponent: method wanda has no parameters",
 		"--recipe=" + file(t, dir, "toy_exponent: 5"):   "toy_exponent: 5, want 0 to 2",
-		"--recipe=" + file(t, dir, "nothing_rounds: 2"): "nothing_rounds: 2, but there is no refinement; want refine nothing too",
+		"--recipe=" + file(t, dir, "nothing_rounds: 2"): "nothing_rounds: 2 without refinement: want refine nothing too",
 	} {
 		if text := say(exitCode(flags), append(toy, strings.Fields(flags)...)...); !strings.Contains(text, want) {
 			t.Errorf("%s: %s, want %s", flags, text, want)

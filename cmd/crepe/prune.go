@@ -113,12 +113,12 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.eval, "eval", "", `SOURCE to measure perplexity on, or none (default "demo" for the demo model, otherwise "wikitext2")`)
 	fl.IntVar(&f.windows, "windows", 0, "evaluate on the first N windows (default: all; 64 for the demo text)")
 
-	fl.StringVar(&f.r.Compute, "compute", recipe.DefaultCompute, "type of the products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor have it)")
+	fl.StringVar(&f.r.Compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
 	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a file (default 3/4 of the free memory)")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan, with its memory, disk space and time, and stop")
 	fl.BoolVar(&f.resume, "resume", false, "continue an interrupted run")
-	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the output folder, or what an interrupted run left of it")
+	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the output folder, or what an interrupted run left there")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout, everything else on stderr")
 }
 

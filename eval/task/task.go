@@ -59,10 +59,10 @@ func Parse(list string) ([]*Task, error) {
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(tasks, func(t *Task) bool { return t.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("unknown task %q, want of: %s", name, strings.Join(Names(), ", "))
+			return nil, fmt.Errorf("unknown task %q, want some of %s", name, strings.Join(Names(), ", "))
 		}
 		if slices.Contains(all, tasks[i]) {
-			return nil, fmt.Errorf("task %q is named twice", name)
+			return nil, fmt.Errorf("task %q is listed twice", name)
 		}
 		all = append(all, tasks[i])
 	}
