@@ -6,10 +6,10 @@ import (
 	"math"
 	"slices"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/tensor"
 )
 
 // Comparison is a model beside the dense one that it was made from, on the
@@ -78,8 +78,8 @@ func diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, stor
 	}
 	scored := len(windows[0]) - 1
 	perBatch := max(1, batchTokens/(scored+1))
-	x, y := tensor.NewMatrix(perBatch*scored, m.Width()), tensor.NewMatrix(perBatch*scored, dense.Width())
-	all := make([]model.Divergence, 0, len(windows)*scored)
+	x, y, stream := m.NewMat(perBatch*scored), dense.NewMat(perBatch*scored), m.Engine().NewStream()
+	all := make([]engine.Divergence, 0, len(windows)*scored)
 	for lo := 0; lo < len(windows); lo += perBatch {
 		if err := ctx.Err(); err != nil {
 			return Comparison{}, err
@@ -87,17 +87,17 @@ func diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, stor
 		hi := min(lo+perBatch, len(windows))
 		var targets []int32
 		for i := lo; i < hi; i++ {
-			for k, dst := range []tensor.Matrix{x, y} {
+			for k, dst := range []engine.Mat{x, y} {
 				h, err := stores[k].Get(i)
 				if err != nil {
 					return Comparison{}, err
 				}
-				copy(dst.Slice((i-lo)*scored, (i-lo+1)*scored).Data, h.Slice(0, scored).Data)
+				stream.Copy(dst.Slice((i-lo)*scored, (i-lo+1)*scored), h.Slice(0, scored))
 			}
 			targets = append(targets, windows[i][1:]...)
 		}
 		n := len(targets)
-		part := make([]model.Divergence, n)
+		part := make([]engine.Divergence, n)
 		if err := head.Compare(denseHead, x.Slice(0, n), y.Slice(0, n), targets, part); err != nil {
 			return Comparison{}, err
 		}
@@ -108,7 +108,7 @@ func diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, stor
 }
 
 // compare sums up what was found at each position, so many a window.
-func compare(all []model.Divergence, windows, scored int) (Comparison, error) {
+func compare(all []engine.Divergence, windows, scored int) (Comparison, error) {
 	kl, same := make([]float64, len(all)), 0
 	var nll, denseNLL float64
 	for i, d := range all {

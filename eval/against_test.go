@@ -7,21 +7,22 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/model"
 )
 
-func open(t *testing.T, compute model.Compute) *model.Model {
+func open(t *testing.T, compute engine.Compute) *model.Model {
 	t.Helper()
 	inv, err := checkpoint.Open("../demo/data/model")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(compute)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Compute = compute
 	return m
 }
 
@@ -37,8 +38,8 @@ func windows() [][]int32 {
 }
 
 func TestAgainstItself(t *testing.T) {
-	m := open(t, model.F32)
-	c, err := Against(context.Background(), m, open(t, model.F32), windows(), Options{})
+	m := open(t, engine.F32)
+	c, err := Against(context.Background(), m, open(t, engine.F32), windows(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestAgainstItself(t *testing.T) {
 // close one.
 func TestAgainstAnother(t *testing.T) {
 	ctx := context.Background()
-	rounded, dense := open(t, model.BF16), open(t, model.F32)
+	rounded, dense := open(t, engine.BF16), open(t, engine.F32)
 	c, err := Against(ctx, rounded, dense, windows(), Options{SpillDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

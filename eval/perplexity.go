@@ -11,7 +11,6 @@ import (
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/tensor"
 )
 
 // Result is a perplexity and what it was measured on: without the window and
@@ -53,7 +52,7 @@ func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Opti
 
 // forward returns the last block's outputs, to be closed.
 func forward(ctx context.Context, m *model.Model, windows [][]int32, opt Options, bar *progress.Bar) (*hidden.Store, error) {
-	store, err := hidden.New(len(windows), len(windows[0]), m.Width(), opt.SpillDir)
+	store, err := hidden.New(m.Engine(), len(windows), len(windows[0]), m.Width(), opt.SpillDir)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +72,7 @@ func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *h
 		if err != nil {
 			return err
 		}
-		if err := store.Forward(ctx, block, st, func() { bar.Add(1) }); err != nil {
+		if err := store.Run(ctx, block, st, model.Mode{}, func() { bar.Add(1) }); err != nil {
 			return err
 		}
 		block.Release()
@@ -113,7 +112,7 @@ func NLL(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.S
 	tokens := len(windows[0])
 	perBatch := max(1, batchTokens/tokens)
 	nll := make([]float64, 0, perBatch*(tokens-1))
-	x := tensor.NewMatrix(perBatch*(tokens-1), m.Width())
+	x, stream := m.NewMat(perBatch*(tokens-1)), m.Engine().NewStream()
 	means := make([]float64, 0, len(windows))
 	for lo := 0; lo < len(windows); lo += perBatch {
 		if err := ctx.Err(); err != nil {
@@ -126,7 +125,7 @@ func NLL(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.S
 			if err != nil {
 				return nil, err
 			}
-			copy(x.Slice((i-lo)*(tokens-1), (i-lo+1)*(tokens-1)).Data, h.Slice(0, tokens-1).Data)
+			stream.Copy(x.Slice((i-lo)*(tokens-1), (i-lo+1)*(tokens-1)), h.Slice(0, tokens-1))
 			targets = append(targets, windows[i][1:]...)
 		}
 		nll = nll[:len(targets)]

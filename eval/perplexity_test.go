@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
@@ -21,7 +23,7 @@ func openFixture(t *testing.T) *model.Model {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/tensor"
@@ -17,22 +18,24 @@ import (
 // model of any size. One goroutine uses it at a time.
 type Generator struct {
 	m        *model.Model
-	resident []model.Block // the first blocks
+	resident []*model.Block // the first blocks
 	head     *model.Head
 	state    *model.State
-	fed      int // tokens that state has seen
+	cache    *model.Cache // nil before a text
+	fed      int          // tokens that it has seen
 }
 
 // New reads the blocks of m that fit bytes of memory; 0 takes all.
 func New(m *model.Model, bytes int64, report progress.Func) (*Generator, error) {
-	g := &Generator{m: m}
 	keep := m.Blocks()
 	if bytes > 0 {
 		if _, block := m.FitBlocks(bytes); int64(keep)*block > bytes {
-			m.ExpertBytes, block = m.FitBlocks(bytes / 2)
+			experts, block := m.FitBlocks(bytes / 2)
+			m = m.WithExpertBytes(experts)
 			keep = int(min(int64(keep), bytes/2/max(1, block)))
 		}
 	}
+	g := &Generator{m: m, state: m.NewState()}
 	var bar *progress.Bar
 	for i := range keep {
 		if bar == nil {
@@ -95,7 +98,7 @@ func (g *Generator) Run(ctx context.Context, prompt []int32, opt Options, yield 
 	sample := newSampler(opt.Sampling, g.m.Config.Vocab)
 	ids := append([]int32(nil), prompt...)
 	logits := tensor.NewMatrix(1, g.m.Config.Vocab)
-	g.state = nil
+	g.cache = nil
 	for range most {
 		if err := g.forward(ctx, ids, len(prompt)+most, logits); err != nil {
 			return "", err
@@ -124,13 +127,13 @@ func (g *Generator) Run(ctx context.Context, prompt []int32, opt Options, yield 
 // long is computed anew from its beginning, as if it had been long from the
 // start; that is what transformers does.
 func (g *Generator) forward(ctx context.Context, ids []int32, total int, logits tensor.Matrix) error {
-	if g.state == nil || !g.m.SameRotation(g.fed, len(ids)) {
-		g.state, g.fed = g.m.NewDecoder(total), 0
+	if g.cache == nil || !g.m.SameRotation(g.fed, len(ids)) {
+		g.cache, g.fed = g.m.NewCache(total), 0
 		if !g.m.SameRotation(len(ids), total) {
-			g.state = g.m.NewDecoder(g.longest(len(ids), total))
+			g.cache = g.m.NewCache(g.longest(len(ids), total))
 		}
 	}
-	x := tensor.NewMatrix(len(ids)-g.fed, g.m.Width())
+	x := g.m.NewMat(len(ids) - g.fed)
 	if err := g.m.Embed(x, ids[g.fed:]); err != nil {
 		return err
 	}
@@ -143,7 +146,12 @@ func (g *Generator) forward(ctx context.Context, ids []int32, total int, logits 
 		}
 	}
 	g.fed = len(ids)
-	return g.head.Logits(logits, x.Slice(x.Rows-1, x.Rows))
+	y := g.m.Engine().NewMat(1, logits.Cols)
+	if err := g.head.Logits(y, x.Slice(x.Rows-1, x.Rows)); err != nil {
+		return err
+	}
+	g.m.Engine().Download(logits, y)
+	return nil
 }
 
 // longest returns the largest length below total that turns as n does.
@@ -159,14 +167,15 @@ func (g *Generator) longest(n, total int) int {
 }
 
 // block runs x through block i.
-func (g *Generator) block(i int, x tensor.Matrix) error {
+func (g *Generator) block(i int, x engine.Mat) error {
+	mode := model.Mode{Pieces: []model.Piece{{Cache: g.cache, Tokens: x.Rows}}}
 	if i < len(g.resident) {
-		return g.resident[i].Forward(g.state, x)
+		return g.resident[i].Run(g.state, x, mode)
 	}
 	b, err := g.m.LoadBlock(i)
 	if err != nil {
 		return err
 	}
 	defer b.Release()
-	return b.Forward(g.state, x)
+	return b.Run(g.state, x, mode)
 }

@@ -137,7 +137,7 @@ func (g *runner) drop(ctx context.Context, key string) error {
 
 // provenance is what the dense model's perplexity depends on.
 func (g *runner) provenance() (provenance.Record, error) {
-	rec, err := provenance.New(g.M.EngineID())
+	rec, err := provenance.New(g.M.Engine().ID())
 	return append(rec, provenance.Record{{Name: "model", Value: g.ID}, {Name: "windows evaluation", Value: g.Evaluation.SHA256()}}...), err
 }
 

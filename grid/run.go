@@ -81,7 +81,7 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 		return nil, err
 	}
 	rep := &ModelReport{
-		Model: m.Name, Architecture: m.M.Config.Architecture, Compute: m.M.Compute.String(),
+		Model: m.Name, Architecture: m.M.Config.Architecture, Compute: m.M.Engine().Compute().String(),
 		Data: m.Evaluation.Source, Windows: len(m.Evaluation.Tokens), SeqLen: m.Evaluation.SeqLen, BOS: m.Evaluation.BOS,
 	}
 	if m.Verify != nil {
@@ -194,12 +194,11 @@ func (g *runner) prune(ctx context.Context, r recipe.Recipe, folder string) (*Mo
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: g.M.Engine()})
 	if err != nil {
 		inv.Close()
 		return nil, nil, err
 	}
-	m.Compute = g.M.Compute
 	pruned := g.Model
 	pruned.Inv, pruned.M, pruned.Dir = inv, m, output
 	return &pruned, func() { inv.Close() }, nil
@@ -233,7 +232,10 @@ func (g *runner) measure(ctx context.Context, c *Cell, from origin, open func() 
 		defer done()
 		seconds := time.Since(started).Seconds()
 		if g.budget > 0 {
-			m.M.ExpertBytes, _ = m.M.FitBlocks(g.budget / 2)
+			experts, _ := m.M.FitBlocks(g.budget / 2)
+			fitted := *m
+			fitted.M = m.M.WithExpertBytes(experts)
+			m = &fitted
 		}
 		if !have {
 			was = measured{origin: from, Seconds: seconds}
@@ -328,7 +330,6 @@ func (g *runner) search(ctx context.Context, row Row, pattern string) (found, er
 	if ok, err := g.get(searchKind, key, &f); ok || err != nil {
 		return f, err
 	}
-	g.M.ExpertBytes = 0
 	if err := opt.Fit(g.M, g.opt.Memory, filepath.Dir(g.opt.Scratch)); err != nil {
 		return f, err
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
@@ -48,7 +50,7 @@ func demoModel(t *testing.T) Model {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func TestCellsAreKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pruned, err := model.Open(inv)
+		pruned, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -44,142 +48,151 @@ var widths = []struct {
 }
 
 // randomBlock returns a block of that config with random bfloat16 weights.
-func randomBlock(b *testing.B, config string) (*decoder, *Model) {
+func randomBlock(b *testing.B, config string, e engine.Engine) (*Block, *Model) {
 	b.Helper()
 	c, err := ParseConfig([]byte(config))
 	if err != nil {
 		b.Fatal(err)
 	}
-	m := open(b, fixturesDir+"/llama-mha") // has none of the tensors: they are made here
+	m := open(b, fixturesDir+"/llama-mha").With(Options{Engine: e}) // has none of the tensors: they are made here
 	m.Config = c
 	rng := rand.New(rand.NewPCG(1, 2))
 	block := m.bind(m.binder(), 0)
-	for i := range block.branches {
-		br := &block.branches[i]
-		br.norm = ones(c.Width)
-		if c.class.scaledEmbed { // Gemma
-			br.post = ones(c.Width)
-		}
-		switch x := br.mixer.(type) {
-		case *deltaNet:
-			randomDelta(rng, x, c)
-		case *attention:
-			qkv := x.v.lo + x.v.n
-			if x.q.Linear != x.v.Linear {
-				qkv = x.q.n
-				randomize(rng, x.k.Linear, x.k.n, c.Width)
-				randomize(rng, x.v.Linear, x.v.n, c.Width)
-			}
-			randomize(rng, x.q.Linear, qkv, c.Width)
-			randomize(rng, x.o, c.Width, c.Heads*c.HeadDim)
-			if c.qkNorm {
-				x.qNorm, x.kNorm = ones(c.HeadDim), ones(c.HeadDim)
-			}
-		case *mlp:
-			randomMLP(rng, x, c)
-		case *moe:
-			randomize(rng, x.router.Linear, x.router.n, c.Width)
-			for _, f := range x.experts {
-				randomMLP(rng, f, c)
-			}
-		}
+	unitNorms(block.layer, e, c)
+	for _, l := range allLinears(block) {
+		randomize(rng, l)
 	}
 	return block, m
 }
 
-func randomMLP(rng *rand.Rand, f *mlp, c *Config) {
-	if f.gate.Linear != f.up.Linear {
-		randomize(rng, f.gate.Linear, f.gate.n, c.Width)
+// allLinears returns the block's Linears, routers too.
+func allLinears(b *Block) []*Linear {
+	all := b.Linears()
+	if x := expertsOf(b); x != nil {
+		all = append(all, x.router.Linear)
 	}
-	randomize(rng, f.up.Linear, f.up.lo+f.up.n, c.Width)
-	randomize(rng, f.down, c.Width, f.gate.n)
+	return all
 }
 
-func randomDelta(rng *rand.Rand, d *deltaNet, c *Config) {
-	for _, r := range []rows{d.qkv, d.z, d.a, d.b} {
-		randomize(rng, r.Linear, r.n, c.Width)
+// expertsOf returns the mixture of experts of a block, nil if it has none.
+func expertsOf(b *Block) *moe {
+	l, ok := b.layer.(*llamaBlock)
+	if !ok {
+		return nil
 	}
-	randomize(rng, d.out, c.Width, d.valueWidth())
-	d.rate, d.bias, d.norm = ones(d.valueHeads), ones(d.valueHeads), ones(d.valueDim)
-	d.setConv(ones(d.channels() * d.taps))
+	x, _ := l.mlp.(*moe)
+	return x
+}
+
+// unitNorms sets the vectors that only a checkpoint has.
+func unitNorms(l layer, e engine.Engine, c *Config) {
+	vec := func(n int) engine.Vec { return e.NewVec(slices.Repeat([]float32{1}, n)) }
+	norm := func(n int) *engine.Norm { return &engine.Norm{W: vec(n), Eps: c.NormEps} }
+	mixer := func(s sublayer) {
+		switch x := s.(type) {
+		case *attention:
+			if c.qkNorm {
+				x.conf.QNorm, x.conf.KNorm = norm(c.HeadDim), norm(c.HeadDim)
+			}
+		case *deltaNet:
+			x.conf.Rate, x.conf.Bias, x.conf.Norm = vec(x.conf.ValueHeads), vec(x.conf.ValueHeads), norm(x.conf.ValueDim)
+			x.conf.Conv = nil
+			for range x.conf.Taps {
+				x.conf.Conv = append(x.conf.Conv, vec(x.conf.Channels()))
+			}
+		}
+	}
+	switch x := l.(type) {
+	case *llamaBlock:
+		x.inputNorm, x.postNorm = norm(c.Width), norm(c.Width)
+		mixer(x.attention)
+	case *gemmaBlock:
+		x.inputNorm, x.postAttentionNorm = norm(c.Width), norm(c.Width)
+		x.preFeedforwardNorm, x.postForwardNorm = norm(c.Width), norm(c.Width)
+		mixer(x.attention)
+	}
 }
 
 // randomize gives l weights of variance 1/(3·in).
-func randomize(rng *rand.Rand, l *Linear, out, in int) {
-	l.W = tensor.NewWeight(tensor.BF16, out, in)
-	data := l.W.Bytes()
+func randomize(rng *rand.Rand, l *Linear) {
+	w := tensor.NewWeight(tensor.BF16, l.Rows, l.Cols)
+	data := w.Bytes()
 	bits := unsafe.Slice((*uint16)(unsafe.Pointer(&data[0])), len(data)/2)
 	// Sign and mantissa are random under the exponent of 1/√in, rounded down.
 	exponent := uint16(127)
-	for n := in; n > 1; n /= 4 {
+	for n := l.Cols; n > 1; n /= 4 {
 		exponent--
 	}
 	for i := range bits {
 		bits[i] = uint16(rng.Uint32())&0x807f | exponent<<7
 	}
-}
-
-func ones(n int) []float32 {
-	v := make([]float32, n)
-	for i := range v {
-		v[i] = 1
+	if err := l.Write(w); err != nil {
+		panic(err)
 	}
-	return v
 }
 
 // products are the block's products with its weights and nothing else: what a
 // forward pass cannot be faster than. An expert gets its average of tokens.
 type products struct {
+	stream  engine.Stream
 	linears []*Linear
 	tokens  []int // by Linear
-	x, y    []float32
+	x, y    engine.Memory
 	flop    float64
 }
 
-func newProducts(block *decoder, c *Config, tokens int) *products {
-	p := &products{}
+func newProducts(block *Block, m *Model, tokens int) *products {
+	c := m.Config
+	p := &products{stream: m.Engine().NewStream()}
 	widest := 0
-	for _, l := range block.linears() {
+	for _, l := range block.Linears() {
 		n := tokens
 		if l.Expert {
 			n = tokens * c.experts.used / c.experts.count
 		}
 		p.linears, p.tokens = append(p.linears, l), append(p.tokens, n)
-		p.flop += 2 * float64(n) * float64(l.W.Rows) * float64(l.W.Cols)
-		widest = max(widest, l.W.Rows, l.W.Cols)
+		p.flop += 2 * float64(n) * float64(l.Rows) * float64(l.Cols)
+		widest = max(widest, l.Rows, l.Cols)
 	}
-	p.x, p.y = ones(tokens*widest), make([]float32, tokens*widest)
+	x := tensor.Matrix{Rows: tokens, Cols: widest, Data: slices.Repeat([]float32{1}, tokens*widest)}
+	p.x, p.y = enginetest.Upload(m.Engine(), x).Mem, m.Engine().NewMat(tokens, widest).Mem
 	return p
 }
 
 func (p *products) run() {
 	for i, l := range p.linears {
 		n := p.tokens[i]
-		rows{Linear: l, n: l.W.Rows}.apply(
-			tensor.Matrix{Rows: n, Cols: l.W.Rows, Data: p.y[:n*l.W.Rows]},
-			operand{Matrix: tensor.Matrix{Rows: n, Cols: l.W.Cols, Data: p.x[:n*l.W.Cols]}})
+		p.stream.Linear(engine.Mat{Rows: n, Cols: l.Rows, Mem: p.y}, engine.Mat{Rows: n, Cols: l.Cols, Mem: p.x}, l.all().engine())
 	}
 }
 
 // mixing returns the operations of a block's own products, those between tokens:
 // scores and weighted values of the keys that each token sees, or the chunks of
 // the delta rule.
-func mixing(block *decoder, c *Config, tokens int) float64 {
-	switch x := block.branches[0].mixer.(type) {
+func mixing(block *Block, c *Config, tokens int) float64 {
+	var mixer sublayer
+	switch l := block.layer.(type) {
+	case *llamaBlock:
+		mixer = l.attention
+	case *gemmaBlock:
+		mixer = l.attention
+	}
+	switch x := mixer.(type) {
 	case *attention:
 		pairs := 0
 		for t := range tokens {
 			seen := t + 1
-			if w := x.kernel.Window; w > 0 {
+			if w := x.conf.Window; w > 0 {
 				seen = min(seen, w)
 			}
 			pairs += seen
 		}
 		return 4 * float64(pairs) * float64(c.Heads*c.HeadDim)
 	case *deltaNet:
-		const l = deltaChunk
-		chunk := 2 * float64(l) * float64(2*l*x.keyDim+3*x.keyDim*x.valueDim+l*x.valueDim+l/2*x.valueDim)
-		return chunk * float64(tokens/l*x.valueHeads)
+		const l = 64 // tokens of a chunk of the delta rule
+		d := &x.conf
+		chunk := 2 * float64(l) * float64(2*l*d.KeyDim+3*d.KeyDim*d.ValueDim+l*d.ValueDim+l/2*d.ValueDim)
+		return chunk * float64(tokens/l*d.ValueHeads)
 	}
 	return 0
 }
@@ -192,23 +205,24 @@ func mixing(block *decoder, c *Config, tokens int) float64 {
 func BenchmarkForward(b *testing.B) {
 	const tokens = 2048
 	for _, w := range widths {
-		for _, compute := range []Compute{F32, BF16} {
+		for _, compute := range []engine.Compute{engine.F32, engine.BF16} {
 			b.Run(fmt.Sprintf("%s/%v", w.name, compute), func(b *testing.B) {
-				block, m := randomBlock(b, w.config)
-				m.Compute = compute
+				block, m := randomBlock(b, w.config, cpu.New(compute))
 				rng := rand.New(rand.NewPCG(3, 4))
 				x := tensor.NewMatrix(tokens, m.Width())
 				for i := range x.Data {
 					x.Data[i] = float32(rng.NormFloat64())
 				}
-				y := tensor.NewMatrix(tokens, m.Width())
+				entering, y := enginetest.Upload(m.Engine(), x), m.NewMat(tokens)
 				st := m.NewState()
-				alone := newProducts(block, m.Config, tokens)
+				alone := newProducts(block, m, tokens)
 				fastest, whole, part := math.Inf(1), math.Inf(1), math.Inf(1) // seconds
 				for b.Loop() {
-					copy(y.Data, x.Data)
+					st.stream.Copy(y, entering)
 					start, cpu := time.Now(), cpuSeconds()
-					forward(b, block, st, y)
+					if err := block.Run(st, y, Mode{}); err != nil {
+						b.Fatal(err)
+					}
 					fastest, whole = min(fastest, time.Since(start).Seconds()), min(whole, cpuSeconds()-cpu)
 					b.StopTimer()
 					cpu = cpuSeconds()

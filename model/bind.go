@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -20,7 +21,8 @@ type binder struct {
 	expert      bool  // Linears are an expert's, and read later
 	expertBytes int64 // as in Model
 	pool        *pool
-	compute     *Compute
+	engine      engine.Engine
+	normEps     float32
 	zeroCentred bool            // norms are stored less 1
 	bound       map[string]bool // names asked for, with prefix
 	errs        []error
@@ -67,27 +69,27 @@ func (b *binder) vector(name string, shape ...int) []float32 {
 	return v
 }
 
-// norm returns the n factors of an RMS norm.
-func (b *binder) norm(name string, n int) []float32 {
+// norm returns the RMS norm with the n weights of that name.
+func (b *binder) norm(name string, n int) *engine.Norm {
 	v := b.vector(name, n)
 	if b.zeroCentred {
 		for i := range v {
 			v[i]++ // in float32, as transformers adds it
 		}
 	}
-	return v
+	return &engine.Norm{W: b.engine.NewVec(v), Eps: b.normEps}
 }
 
 // linear returns the Linear of that name: name.weight, and name.bias if bias is set.
 func (b *binder) linear(name string, out, in int, bias bool) *Linear {
-	l := &Linear{Name: b.prefix + name, Rows: out, Cols: in, compute: b.compute, Expert: b.expert, streamed: b.expert}
+	l := &Linear{Name: b.prefix + name, Rows: out, Cols: in, engine: b.engine, Expert: b.expert, streamed: b.expert}
 	t, ok := b.find(name+".weight", out, in)
 	l.stored = stored{inv: b.inv, tensor: t, pool: b.pool}
 	if ok && !l.streamed {
 		b.load(l)
 	}
 	if bias {
-		l.Bias = b.vector(name+".bias", out)
+		l.bias = b.engine.NewVec(b.vector(name+".bias", out))
 	}
 	return l
 }
@@ -97,7 +99,7 @@ func (b *binder) load(l *Linear) {
 	if !b.read {
 		return
 	}
-	if err := l.Load(); err != nil {
+	if err := l.load(); err != nil {
 		b.errs = append(b.errs, err)
 	}
 }

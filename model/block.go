@@ -5,118 +5,95 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
-	"github.com/crepe-llm/crepe/internal/kernel"
-	"github.com/crepe-llm/crepe/tensor"
+	"github.com/crepe-llm/crepe/engine"
 )
 
 // Block is one decoder block with its weights in memory.
-type Block interface {
-	// Inputs returns the prunable Linears in the order in which a forward
-	// pass reaches them, grouped by the input they share.
-	Inputs() []*Input
+type Block struct{ layer layer }
 
-	// Observe calls tap with the input of every Linear for the sequence x,
-	// tokens × width, which is left as it is. It stops before the last
-	// product, whose result no Input needs. st must not be a decoder, tap not nil.
-	// An error is one of reading weights that are not in memory.
-	Observe(st *State, x tensor.Matrix, tap Tap) error
+// layer is what an architecture makes of a block.
+type layer interface {
+	// inputs are Block.Inputs.
+	inputs() []*Input
 
-	// Forward replaces the hidden states x that enter the block by those that
-	// leave it. An error is as in Observe, and x is then of no use.
-	Forward(st *State, x tensor.Matrix) error
+	// entry is the norm of what enters the first of them.
+	entry() *engine.Norm
 
-	// ForwardPieces is Forward for several sequences at once: x has the hidden
-	// states of the pieces one after another, each of which takes up where its
-	// State ended. Products with weights are of all rows together, which for
-	// short pieces is several times as fast. st must not be a decoder. Rows of x
+	// forward adds what the block computes to the residual stream x.
+	forward(p *pass, x engine.Mat) error
+}
+
+// Mode says what a Run does beside computing the block. The zero Mode replaces
+// the hidden states of one whole sequence by those that leave the block.
+type Mode struct {
+	// Tap, if not nil, is called with the input of every Linear.
+	Tap Tap
+
+	// Keep leaves the hidden states as they are: the Tap is all that the Run is
+	// for, and the last product, whose result no Input needs, is not made.
+	Keep bool
+
+	// Pieces are several sequences whose hidden states lie one after another in
+	// x, each of which takes up where its Cache ended. Products with weights are of
+	// all rows together, which for short pieces is several times as fast. Rows of x
 	// after the last piece belong to no sequence and are of no use afterwards.
 	// With PiecesRows rows or more a piece's result does not depend on the
 	// others, but for its last bits where there are experts.
-	ForwardPieces(st *State, x tensor.Matrix, pieces []Piece) error
-
-	// Pass is Observe and Forward at once, for less than both: the last product
-	// is made, too.
-	Pass(st *State, x tensor.Matrix, tap Tap) error
-
-	// ReadFrom makes weights that are not in memory be read from inv from now
-	// on, which has the tensors of the Model's checkpoint, pruned.
-	ReadFrom(inv *checkpoint.Inventory) error
-
-	// Release gives the weights' memory to the next LoadBlock; the block must
-	// not be used afterwards.
-	Release()
+	Pieces []Piece
 }
 
-// decoder is a Block of branches, each added to the residual stream:
-//
-//	x += post(mixer(norm(x)))
-type decoder struct {
-	branches []branch
-	eps      float32
+// Piece is the next tokens of one sequence.
+type Piece struct {
+	Cache  *Cache
+	Tokens int
 }
 
-type branch struct {
-	norm  []float32
-	mixer mixer
-	post  []float32 // norm of the branch's output; nil for none
+// PiecesRows is how many rows products take not to change with their number:
+// fewer are computed otherwise, which moves the last bits.
+const PiecesRows = 16
+
+// Run computes the block for the hidden states x, tokens × width, that enter it.
+// An error is one of reading weights that are not in memory, and x is then of no
+// use unless it is kept.
+func (b *Block) Run(st *State, x engine.Mat, mode Mode) error {
+	p := &pass{Stream: st.stream, st: st, mode: mode, pieces: mode.Pieces}
+	if mode.Pieces == nil {
+		p.pieces = []Piece{{Tokens: x.Rows}}
+	}
+	p.check(x)
+	if mode.Keep {
+		defer p.Release(p.Mark())
+		y := p.Alloc(x.Rows, x.Cols)
+		p.Copy(y, x)
+		x = y
+	}
+	return b.layer.forward(p, x)
 }
 
-// mixer is what a branch computes.
-type mixer interface {
-	inputs() []*Input
+// Inputs returns the prunable Linears in the order in which a forward pass
+// reaches them, grouped by the input they share.
+func (b *Block) Inputs() []*Input { return b.layer.inputs() }
 
-	// run takes the tokens × width input h, calls tap, if not nil, with the input
-	// of every Linear, and adds its output to out, which may be what h is the norm
-	// of. With out nil it stops before its last product.
-	run(st *State, h normed, out *residual, tap Tap) error
-}
-
-func (d *decoder) Inputs() []*Input {
-	var all []*Input
-	for _, b := range d.branches {
-		all = append(all, b.mixer.inputs()...)
+// Linears returns the prunable Linears in that order.
+func (b *Block) Linears() []*Linear {
+	var all []*Linear
+	for _, in := range b.Inputs() {
+		all = append(all, in.Linears...)
 	}
 	return all
 }
 
-func (d *decoder) Forward(st *State, x tensor.Matrix) error {
-	return d.runAll(st, d.branches, x, nil)
-}
+// FirstInput returns the first Input, whose first Linear holds the query.
+func (b *Block) FirstInput() *Input { return b.Inputs()[0] }
 
-func (d *decoder) Pass(st *State, x tensor.Matrix, tap Tap) error {
-	return d.runAll(st, d.branches, x, tap)
-}
+// Enter writes what enters the first Input for the hidden states x into dst, which
+// may be x: one norm, and nothing of the block's products.
+func (b *Block) Enter(st *State, dst, x engine.Mat) { st.stream.Norm(dst, x, b.layer.entry()) }
 
-func (d *decoder) Observe(st *State, x tensor.Matrix, tap Tap) error {
-	if st.memory != nil {
-		panic("model: Observe: the State is a decoder, want one from NewState")
-	}
-	defer st.release(st.mark())
-	y := st.alloc(x.Rows, x.Cols)
-	copy(y.Data, x.Data)
-	last := len(d.branches) - 1
-	if err := d.runAll(st, d.branches[:last], y, tap); err != nil {
-		return err
-	}
-	return d.run(st, &d.branches[last], y, nil, tap)
-}
-
-// runAll adds the outputs of the branches to x, one after the other.
-func (d *decoder) runAll(st *State, branches []branch, x tensor.Matrix, tap Tap) error {
-	for i := range branches {
-		if err := d.run(st, &branches[i], x, &residual{x: x, post: branches[i].post, eps: d.eps}, tap); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *decoder) run(st *State, b *branch, x tensor.Matrix, out *residual, tap Tap) error {
-	return b.mixer.run(st, normed{x, b.norm, d.eps}, out, tap)
-}
-
-func (d *decoder) ReadFrom(inv *checkpoint.Inventory) error {
-	for _, l := range d.linears() {
+// ReadFrom makes weights that are not in memory be read from inv from now on,
+// which has the tensors of the Model's checkpoint, pruned.
+func (b *Block) ReadFrom(inv *checkpoint.Inventory) error {
+	for _, l := range b.Linears() {
 		t, ok := inv.Tensor(l.Name + ".weight")
 		if was := l.stored.tensor; !ok || t.DType != was.DType || !slices.Equal(t.Shape, was.Shape) {
 			return fmt.Errorf("%s: tensor %s: want it as in %s", inv.Dir(), was.Name, l.stored.inv.Dir())
@@ -126,26 +103,90 @@ func (d *decoder) ReadFrom(inv *checkpoint.Inventory) error {
 	return nil
 }
 
-func (d *decoder) linears() []*Linear {
-	var all []*Linear
-	for _, in := range d.Inputs() {
-		all = append(all, in.Linears...)
-	}
-	return all
-}
-
-func (d *decoder) Release() {
-	for _, l := range d.linears() {
+// Release gives the weights' memory to the next LoadBlock; the block must not be
+// used afterwards.
+func (b *Block) Release() {
+	for _, l := range b.Linears() {
 		l.release()
 	}
 }
 
-// residual is the stream that a branch's output is added to.
+// pass is one Run under way. Its operations are those of the State's Stream.
+type pass struct {
+	engine.Stream
+	st     *State
+	mode   Mode
+	pieces []Piece // of one whole sequence, it has no Cache
+}
+
+// check panics if the pieces and x do not fit.
+func (p *pass) check(x engine.Mat) {
+	rows := 0
+	for _, piece := range p.mode.Pieces {
+		if piece.Cache == nil {
+			panic("model: Run: a piece without a Cache, want one of NewCache")
+		}
+		rows += piece.Tokens
+	}
+	if rows > x.Rows || p.mode.Keep && p.mode.Pieces != nil {
+		panic(fmt.Sprintf("model: Run: %d tokens in %d rows of hidden states, which are kept: %v; want at most as many, and not kept",
+			rows, x.Rows, p.mode.Keep))
+	}
+}
+
+// tap calls the Tap, if there is one.
+func (p *pass) tap(in *Input, x engine.Mat) {
+	if p.mode.Tap != nil {
+		p.mode.Tap(in, x)
+	}
+}
+
+// enter returns what enters in's projections ws: norm of x, once for all of them.
+func (p *pass) enter(in *Input, x engine.Mat, norm *engine.Norm, ws ...proj) engine.Mat {
+	if p.mode.Tap != nil {
+		x, norm = p.normed(x, norm), nil
+		p.tap(in, x)
+	}
+	return p.Operand(x, norm, projs(ws)...)
+}
+
+// normed returns norm of x, which is x itself for nil.
+func (p *pass) normed(x engine.Mat, norm *engine.Norm) engine.Mat {
+	if norm == nil {
+		return x
+	}
+	y := p.Alloc(x.Rows, x.Cols)
+	p.Norm(y, x, norm)
+	return y
+}
+
+// residual is the stream that a layer's output is added to:
+//
+//	x += post(output)
 type residual struct {
-	x      tensor.Matrix
-	post   []float32
-	eps    float32
-	routed []routing // of an expert's tokens: their rows of x and their weights; else nil
+	x      engine.Mat
+	post   *engine.Norm    // nil for none
+	routed []engine.Routed // of an expert's tokens: their rows of x and their weights; else nil
+}
+
+// into returns the residual stream x as the place for a layer's output.
+func (p *pass) into(x engine.Mat) *residual { return &residual{x: x} }
+
+// through norms what is added.
+func (r *residual) through(post *engine.Norm) *residual {
+	if r != nil {
+		r.post = post
+	}
+	return r
+}
+
+// last is into for the last layer of a block: nil, which is nowhere, where the
+// hidden states are kept.
+func (p *pass) last(x engine.Mat) *residual {
+	if p.mode.Keep {
+		return nil
+	}
+	return p.into(x)
 }
 
 // chunkTokens is how many tokens pass at once where an intermediate result
@@ -153,34 +194,34 @@ type residual struct {
 // costs a fortieth of it. Tests lower it.
 var chunkTokens = 2048
 
-// project adds l's products with h, chunk by chunk.
-func (r *residual) project(st *State, h tensor.Matrix, l *Linear) {
-	for lo := 0; lo < h.Rows; lo += chunkTokens {
-		mark := st.mark()
-		r.projectAt(st, lo, share(st, h.Slice(lo, min(lo+chunkTokens, h.Rows)), l.all()), l)
-		st.release(mark)
+// eachChunk calls f with the ends of chunks of rows.
+func (p *pass) eachChunk(rows int, f func(lo, hi int)) {
+	for lo := 0; lo < rows; lo += chunkTokens {
+		mark := p.Mark()
+		f(lo, min(lo+chunkTokens, rows))
+		p.Release(mark)
 	}
 }
 
-// projectAt adds l's products with x to the tokens from lo on.
-func (r *residual) projectAt(st *State, lo int, x operand, l *Linear) {
-	defer st.release(st.mark())
-	y := st.alloc(x.Rows, r.x.Cols)
-	l.all().apply(y, x)
-	r.add(lo, y)
+// project adds the products of w with h to r, chunk by chunk; to nowhere it adds
+// nothing.
+func (p *pass) project(r *residual, h engine.Mat, w proj) {
+	if r == nil {
+		return
+	}
+	p.eachChunk(h.Rows, func(lo, hi int) {
+		p.projectAt(r, lo, p.Operand(h.Slice(lo, hi), nil, w.engine()), w)
+	})
 }
 
-// add adds a branch's outputs y for the tokens from lo on. It overwrites y.
-func (r *residual) add(lo int, y tensor.Matrix) {
-	eachToken(y.Rows, func(t int) {
-		if r.routed != nil {
-			to := r.routed[lo+t]
-			kernel.AddScaled(r.x.Row(to.token), y.Row(t), to.weight)
-			return
-		}
-		if r.post != nil {
-			kernel.RMSNorm(y.Row(t), y.Row(t), r.post, r.eps)
-		}
-		kernel.Add(r.x.Row(lo+t), y.Row(t))
-	})
+// projectAt adds the products of w with x to r's tokens from lo on.
+func (p *pass) projectAt(r *residual, lo int, x engine.Mat, w proj) {
+	defer p.Release(p.Mark())
+	y := p.Alloc(x.Rows, r.x.Cols)
+	p.Linear(y, x, w.engine())
+	if r.routed != nil {
+		p.ScatterAdd(r.x, y, r.routed[lo:lo+y.Rows])
+		return
+	}
+	p.Add(r.x.Slice(lo, lo+y.Rows), y, r.post)
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 )
 
 // Config is what config.json says of a decoder, in either spelling
@@ -34,8 +35,8 @@ type Config struct {
 	scoreDim                  float64 // scores are q·k / sqrt(scoreDim)
 	scoreCap, logitCap        float32 // soft caps, c·tanh(x/c); 0 for none
 	experts                   experts
-	linear                    []bool // [Blocks] Gated DeltaNet takes attention's place
-	delta                     deltaSizes
+	linear                    []bool          // [Blocks] Gated DeltaNet takes attention's place
+	delta                     engine.DeltaNet // its sizes
 }
 
 // The largest sizes that are believed: well above any published model, and

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 )
 
@@ -309,7 +311,7 @@ func FuzzParseConfig(f *testing.F) {
 			c.KVHeads < 1 || c.Heads%c.KVHeads != 0 || len(c.windows) != c.Blocks || !(c.NormEps > 0) || c.rope.dim > c.HeadDim {
 			t.Errorf("accepted %+v", c)
 		}
-		m := &Model{Config: c, inv: inv}
+		m := &Model{Config: c, inv: inv, opt: Options{Engine: cpu.New(engine.F32)}}
 		_ = m.check() // any answer, but no panic and no memory for tensors that are not there
 	})
 }

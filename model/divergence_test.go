@@ -5,6 +5,8 @@ import (
 	"math"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -21,7 +23,7 @@ func TestCompareEqualsItsDefinition(t *testing.T) {
 			y.Data[i] = v * (1 + 0.3*float32(i%5))
 		}
 		q, p := wholeLogits(t, m, x), wholeLogits(t, m, y)
-		var wants []Divergence
+		var wants []engine.Divergence
 		for i, id := range ids {
 			wants = append(wants, diverge(p.Row(i), q.Row(i), int(id)))
 		}
@@ -54,14 +56,14 @@ func wholeLogits(t *testing.T, m *Model, x tensor.Matrix) tensor.Matrix {
 	if err != nil {
 		t.Fatal(err)
 	}
-	y := tensor.NewMatrix(x.Rows, m.Config.Vocab)
-	if err := h.Logits(y, x); err != nil {
+	y := m.Engine().NewMat(x.Rows, m.Config.Vocab)
+	if err := h.Logits(y, enginetest.Upload(m.Engine(), x)); err != nil {
 		t.Fatal(err)
 	}
-	return y
+	return enginetest.Download(m.Engine(), y)
 }
 
-func compareHeads(t *testing.T, m *Model, rows [2]int, x, y tensor.Matrix, ids []int32) []Divergence {
+func compareHeads(t *testing.T, m *Model, rows [2]int, x, y tensor.Matrix, ids []int32) []engine.Divergence {
 	t.Helper()
 	var heads [2]*Head
 	for i := range heads {
@@ -70,17 +72,17 @@ func compareHeads(t *testing.T, m *Model, rows [2]int, x, y tensor.Matrix, ids [
 			t.Fatal(err)
 		}
 	}
-	got := make([]Divergence, len(ids))
-	if err := heads[0].Compare(heads[1], x, y, ids, got); err != nil {
+	got := make([]engine.Divergence, len(ids))
+	if err := heads[0].Compare(heads[1], enginetest.Upload(m.Engine(), x), enginetest.Upload(m.Engine(), y), ids, got); err != nil {
 		t.Fatal(err)
 	}
 	return got
 }
 
 // diverge is the definition of a Divergence.
-func diverge(p, q []float32, target int) Divergence {
+func diverge(p, q []float32, target int) engine.Divergence {
 	logP, logQ := logSoftmax(p), logSoftmax(q)
-	d := Divergence{NLL: -logQ[target], DenseNLL: -logP[target], SameTop: argmax(p) == argmax(q)}
+	d := engine.Divergence{NLL: -logQ[target], DenseNLL: -logP[target], SameTop: argmax(p) == argmax(q)}
 	for v := range logP {
 		d.KL += math.Exp(logP[v]) * (logP[v] - logQ[v])
 	}

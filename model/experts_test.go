@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -32,26 +33,24 @@ func TestStreamedExperts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(fixturesDir, name)
 			ids := sequences(golden.Read(t, filepath.Join(dir, "golden.safetensors"))["input_ids"])[0]
-			whole := open(t, dir)
-			want := run(t, whole, whole.NewState(), ids, []int{len(ids)})
-			all, largest := expertBytes(whole, 0)
+			resident := open(t, dir)
+			want := run(t, resident, atOnce(resident), ids, []int{len(ids)})
+			all, largest := expertBytes(resident, 0)
 			for _, limit := range []int64{1, largest, 2 * largest, all - 1, all} {
-				m := open(t, dir)
-				m.ExpertBytes = limit
-				got := run(t, m, m.NewState(), ids, []int{len(ids)})
+				m := open(t, dir).WithExpertBytes(limit)
+				got := run(t, m, atOnce(m), ids, []int{len(ids)})
 				golden.Compare(t, fmt.Sprintf("at most %d of %d bytes", limit, all), got.Data, want.Data, golden.Tolerance{})
 
-				m = open(t, dir)
-				m.ExpertBytes = limit
+				m = open(t, dir).WithExpertBytes(limit)
 				_, _, others := m.bind(m.binder(), 0).bytes()
 				b := load(t, m, 0)
 				x := embed(t, m, [][]int32{ids})[0]
-				forward(t, b, m.NewState(), x)
+				forward(t, b, atOnce(m), x)
 				held := -others
 				for _, in := range b.Inputs() {
 					for _, l := range in.Linears {
-						if l.W != nil {
-							held += int64(len(l.W.Bytes()))
+						if l.op != nil {
+							held += l.op.Bytes()
 						}
 					}
 				}
@@ -70,10 +69,9 @@ func TestStreamedStatistics(t *testing.T) {
 		dir := filepath.Join(fixturesDir, name)
 		var seen [2]map[string]*stats.Input
 		for i, limit := range []int64{0, 1} {
-			m := open(t, dir)
-			m.ExpertBytes = limit
+			m := open(t, dir).WithExpertBytes(limit)
 			ids := sequences(golden.Read(t, filepath.Join(dir, "golden.safetensors"))["input_ids"])
-			seen[i] = statistics(t, load(t, m, 0), m.NewState(), embed(t, m, ids))
+			seen[i] = statistics(t, load(t, m, 0), atOnce(m), embed(t, m, ids))
 		}
 		for l, s := range seen[0] {
 			golden.Compare(t, l, seen[1][l].ColSq, s.ColSq, golden.Tolerance{})
@@ -113,18 +111,18 @@ func TestExpertsFromAnotherFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inv.Close()
-	m := open(t, fixturesDir+"/mixtral")
-	m.ExpertBytes = 1
+	m := open(t, fixturesDir+"/mixtral").WithExpertBytes(1)
 	b := load(t, m, 0)
 	if err := b.ReadFrom(inv); err != nil {
 		t.Fatal(err)
 	}
 	for _, in := range b.Inputs() {
 		for _, l := range in.Linears {
-			if err := l.Load(); err != nil {
+			w, err := l.Read()
+			if err != nil {
 				t.Fatal(err)
 			}
-			if zero := l.W.Zeros() == l.Rows*l.Cols; zero != (l.Name == changed) {
+			if zero := w.Zeros() == l.Rows*l.Cols; zero != (l.Name == changed) {
 				t.Errorf("%s: all zero: %v", l.Name, zero)
 			}
 			l.Unload()
@@ -140,15 +138,15 @@ func TestExpertsFromAnotherFolder(t *testing.T) {
 	}
 }
 
-// TestStreamedExpertThatCannotBeRead damages an expert after Open: Forward and
-// Observe must say so.
+// TestStreamedExpertThatCannotBeRead damages an expert after Open: a Run, kept or
+// not, must say so.
 func TestStreamedExpertThatCannotBeRead(t *testing.T) {
 	dir := variant(t, "mixtral", func(map[string]any, map[string]*rawTensor) {})
 	m, err := tryOpen(t, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.ExpertBytes = 1
+	m = m.WithExpertBytes(1)
 	b := load(t, m, 0)
 	if err := os.Truncate(filepath.Join(dir, "model.safetensors"), 1<<14); errors.Is(err, fs.ErrPermission) {
 		t.Skip(err) // Windows keeps open files as they are
@@ -161,8 +159,8 @@ func TestStreamedExpertThatCannotBeRead(t *testing.T) {
 		x.Data[i] = float32(i%7) - 3
 	}
 	for name, err := range map[string]error{
-		"Observe": b.Observe(m.NewState(), x, func(*Input, tensor.Matrix) {}),
-		"Forward": b.Forward(m.NewState(), x),
+		"observing": atOnce(m).run(b, x, Mode{Tap: func(*Input, engine.Mat) {}, Keep: true}),
+		"forward":   atOnce(m).run(b, x, Mode{}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "block_sparse_moe.experts.") {
 			t.Errorf("%s: %v, want an error that names the tensor", name, err)

@@ -16,18 +16,18 @@ func TestForkGoesOnFromTheSharedBeginning(t *testing.T) {
 		p := len(ids) / 2
 		other := slices.Concat(ids[:p], slices.Repeat(ids[:1], len(ids)-p))
 		wants := [][]float32{
-			run(t, m, m.NewState(), other, []int{len(ids)}).Data,
-			run(t, m, m.NewState(), ids, []int{len(ids)}).Data,
+			run(t, m, atOnce(m), other, []int{len(ids)}).Data,
+			run(t, m, atOnce(m), ids, []int{len(ids)}).Data,
 		}
 		xs := embed(t, m, [][]int32{other, ids})
-		shared, branch := m.NewDecoder(0), m.NewDecoder(0)
+		shared, branch := inPieces(m, 0), inPieces(m, 0)
 		for i := range m.Blocks() {
 			b := load(t, m, i)
-			shared.Begin(len(ids))
+			shared.cache.Begin(len(ids))
 			forward(t, b, shared, xs[0].Slice(0, p))
 			copy(xs[1].Data, xs[0].Slice(0, p).Data)
 			for _, x := range xs {
-				shared.Fork(branch)
+				shared.cache.Fork(branch.cache)
 				forward(t, b, branch, x.Slice(p, len(ids)))
 			}
 			b.Release()

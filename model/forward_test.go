@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -20,7 +22,7 @@ import (
 var piecesTol = golden.Tolerance{Abs: 1e-4}
 
 // run passes one sequence through all blocks, in pieces of the given lengths.
-func run(t *testing.T, m *Model, st *State, ids []int32, pieces []int) tensor.Matrix {
+func run(t *testing.T, m *Model, st *sequence, ids []int32, pieces []int) tensor.Matrix {
 	t.Helper()
 	x := embed(t, m, [][]int32{ids})[0]
 	for i := range m.Blocks() {
@@ -35,13 +37,13 @@ func run(t *testing.T, m *Model, st *State, ids []int32, pieces []int) tensor.Ma
 	return x
 }
 
-func TestDecoderEqualsWholeSequence(t *testing.T) {
+func TestPiecesOfASequenceEqualTheWhole(t *testing.T) {
 	forFixtures(t, func(t *testing.T, m *Model, want map[string]golden.Tensor) {
 		ids := sequences(want["input_ids"])[0]
-		whole := run(t, m, m.NewState(), ids, []int{len(ids)})
+		all := run(t, m, atOnce(m), ids, []int{len(ids)})
 		for _, pieces := range [][]int{slices.Repeat([]int{1}, len(ids)), {5, 1, 17, 1}, {len(ids)}} {
-			got := run(t, m, m.NewDecoder(len(ids)), ids, pieces)
-			golden.Compare(t, fmt.Sprintf("pieces %v", pieces), got.Data, whole.Data, piecesTol)
+			got := run(t, m, inPieces(m, len(ids)), ids, pieces)
+			golden.Compare(t, fmt.Sprintf("pieces %v", pieces), got.Data, all.Data, piecesTol)
 		}
 	})
 }
@@ -58,9 +60,9 @@ func TestLongSequence(t *testing.T) {
 			for i := range ids {
 				ids[i] = int32(rng.IntN(m.Config.Vocab))
 			}
-			whole := run(t, m, m.NewState(), ids, []int{len(ids)})
-			got := run(t, m, m.NewDecoder(len(ids)), ids, []int{200, 1, 99, 200, len(ids) - 500})
-			golden.Compare(t, "hidden", got.Data, whole.Data, piecesTol)
+			all := run(t, m, atOnce(m), ids, []int{len(ids)})
+			got := run(t, m, inPieces(m, len(ids)), ids, []int{200, 1, 99, 200, len(ids) - 500})
+			golden.Compare(t, "hidden", got.Data, all.Data, piecesTol)
 		})
 	}
 }
@@ -73,11 +75,11 @@ func TestGreedyDecoding(t *testing.T) {
 			t.Skip("the fixture has no greedy.ids")
 		}
 		ids := sequences(stored)[0]
-		blocks := make([]Block, m.Blocks())
+		blocks := make([]*Block, m.Blocks())
 		for i := range blocks {
 			blocks[i] = load(t, m, i)
 		}
-		st := m.NewDecoder(len(ids))
+		st := inPieces(m, len(ids))
 		got := slices.Clone(ids[:prompt])
 		for at := 0; len(got) < len(ids); {
 			x := embed(t, m, [][]int32{got[at:]})[0]
@@ -116,11 +118,10 @@ func TestComputeBF16(t *testing.T) {
 				Rounding float64 `json:"f32_vs_f64_max_abs"`
 			}
 			readJSON(t, filepath.Join(dir, "meta.json"), &meta)
-			m, want := open(t, dir), golden.Read(t, filepath.Join(dir, "golden.safetensors"))
-			m.Compute = BF16
+			m, want := open(t, dir).With(Options{Engine: cpu.New(engine.BF16)}), golden.Read(t, filepath.Join(dir, "golden.safetensors"))
 			var xs []tensor.Matrix
 			for _, ids := range sequences(want["input_ids"]) {
-				xs = append(xs, run(t, m, m.NewState(), ids, []int{len(ids)}))
+				xs = append(xs, run(t, m, atOnce(m), ids, []int{len(ids)}))
 			}
 			moved := golden.MaxAbs(logits(t, m, xs), want["logits"].F32)
 			t.Logf("logits moved by %.3f", moved)
@@ -149,7 +150,7 @@ func TestThreads(t *testing.T) {
 		for i, n := range []int{1, 4} {
 			old := runtime.GOMAXPROCS(n)
 			ids := sequences(want["input_ids"])[1]
-			results[i] = logits(t, m, []tensor.Matrix{run(t, m, m.NewState(), ids, []int{len(ids)})})
+			results[i] = logits(t, m, []tensor.Matrix{run(t, m, atOnce(m), ids, []int{len(ids)})})
 			runtime.GOMAXPROCS(old)
 		}
 		golden.Compare(t, "4 threads against 1", results[1], results[0], golden.Tolerance{})
@@ -160,12 +161,12 @@ func TestThreads(t *testing.T) {
 // weights or activations.
 func TestMemoryIsReused(t *testing.T) {
 	m := open(t, fixturesDir+"/llama-mha")
-	st := m.NewState()
+	st := atOnce(m)
 	x := tensor.NewMatrix(64, m.Width())
 	pass := func() {
 		for i := range m.Blocks() {
 			b := load(t, m, i)
-			observe(t, b, st, x, func(*Input, tensor.Matrix) {})
+			observe(t, b, st, x, func(*Input, engine.Mat) {})
 			forward(t, b, st, x)
 			b.Release()
 		}
@@ -180,7 +181,7 @@ func TestMemoryIsReused(t *testing.T) {
 	b := load(t, m, 0)
 	for _, in := range b.Inputs() {
 		for _, l := range in.Linears {
-			block += len(l.W.Bytes())
+			block += l.Rows * l.Cols * l.stored.tensor.DType.Size()
 		}
 	}
 	b.Release()
@@ -199,29 +200,28 @@ func poolBytes(p *pool) int {
 	return n
 }
 
-func bytesHeld(m *Model, st *State) int { return poolBytes(m.pool) + stateBytes(st) }
+func bytesHeld(m *Model, st *sequence) int { return poolBytes(m.pool) + int(stateBytes(st.State)) }
 
-func stateBytes(st *State) int {
-	n := 0
-	for _, s := range st.scratch {
-		n += 4 * cap(s)
-	}
+func stateBytes(st *State) int64 {
+	n := st.stream.Bytes()
 	if st.spare != nil {
 		n += st.spare.Bytes()
 	}
 	return n
 }
 
-func TestMisuseOfDecoderPanics(t *testing.T) {
+func TestMisuseOfPiecesPanics(t *testing.T) {
 	m := open(t, fixturesDir+"/llama-mha")
 	b := load(t, m, 0)
-	x := tensor.NewMatrix(3, m.Width())
-	for name, f := range map[string]func(){
-		"Observe":                func() { observe(t, b, m.NewDecoder(3), x, func(*Input, tensor.Matrix) {}) },
-		"too many tokens":        func() { forward(t, b, m.NewDecoder(2), x) },
-		"a piece without memory": func() { _ = b.ForwardPieces(m.NewState(), x, []Piece{{m.NewState(), 3}}) },
-		"too few rows":           func() { _ = b.ForwardPieces(m.NewState(), x, []Piece{{m.NewDecoder(4), 4}}) },
-		"a decoder for pieces":   func() { _ = b.ForwardPieces(m.NewDecoder(3), x, []Piece{{m.NewDecoder(3), 3}}) },
+	x, st := m.NewMat(3), m.NewState()
+	of := func(c *Cache, n int) Mode { return Mode{Pieces: []Piece{{c, n}}} }
+	kept := of(m.NewCache(3), 3)
+	kept.Keep = true
+	for name, mode := range map[string]Mode{
+		"a piece that is kept":  kept,
+		"too many tokens":       of(m.NewCache(2), 3),
+		"a piece without Cache": of(nil, 3),
+		"too few rows":          of(m.NewCache(4), 4),
 	} {
 		func() {
 			defer func() {
@@ -229,7 +229,7 @@ func TestMisuseOfDecoderPanics(t *testing.T) {
 					t.Errorf("%s: no panic", name)
 				}
 			}()
-			f()
+			_ = b.Run(st, x, mode)
 		}()
 	}
 }

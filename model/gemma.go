@@ -1,6 +1,8 @@
 package model
 
-// Gemma 2 and 3, text: zero-centred norms before and after each branch, gelu,
+import "github.com/crepe-llm/crepe/engine"
+
+// Gemma 2 and 3, text: zero-centred norms before and after attention and MLP, gelu,
 // scaled embeddings, blocks with and without a window in turn.
 
 func init() {
@@ -8,19 +10,19 @@ func init() {
 		name:      "Gemma2ForCausalLM",
 		modelType: "gemma2",
 		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 8192, normEps: 1e-6, ropeTheta: 1e4, tied: true},
-		gelu:      true, zeroCentred: true, scaledEmbed: true,
+		act:       engine.GELU, zeroCentred: true, scaledEmbed: true,
 		configure: func(k *keys, c *Config) {
 			c.readGemma(k, 30)
 			c.scoreCap = softCap(k, "attn_logit_softcapping", 50)
 			c.setWindowsByType(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return i%2 == 0 })
 		},
-		block: gemmaBlock,
+		block: newGemmaBlock,
 	})
 	register(&class{
 		name:      "Gemma3ForCausalLM",
 		modelType: "gemma3_text",
 		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 131072, normEps: 1e-6, ropeTheta: 1e6, tied: true},
-		gelu:      true, zeroCentred: true, scaledEmbed: true,
+		act:       engine.GELU, zeroCentred: true, scaledEmbed: true,
 		configure: func(k *keys, c *Config) {
 			c.readGemma(k, 0)
 			c.qkNorm = true
@@ -31,7 +33,7 @@ func init() {
 			c.setWindowsByType(k, k.sizeOr("sliding_window", 4096, maxPositions), func(i int) bool { return (i+1)%pattern != 0 })
 		},
 		rotary: gemma3Rotary,
-		block:  gemmaBlock,
+		block:  newGemmaBlock,
 	})
 }
 
@@ -76,16 +78,34 @@ func gemma3Rotary(k *keys, c *Config) {
 	}
 }
 
-func gemmaBlock(c *Config, b *binder, i int) *decoder {
-	return &decoder{eps: c.NormEps, branches: []branch{
-		{
-			norm:  b.norm("input_layernorm.weight", c.Width),
-			mixer: newAttention(c, b, i),
-			post:  b.norm("post_attention_layernorm.weight", c.Width),
-		}, {
-			norm:  b.norm("pre_feedforward_layernorm.weight", c.Width),
-			mixer: newMLP(c, b),
-			post:  b.norm("post_feedforward_layernorm.weight", c.Width),
-		},
-	}}
+// gemmaBlock has a norm before and one after attention and MLP:
+//
+//	x += norm(attention(norm(x)))
+//	x += norm(mlp(norm(x)))
+type gemmaBlock struct {
+	inputNorm, postAttentionNorm        *engine.Norm
+	preFeedforwardNorm, postForwardNorm *engine.Norm
+	attention                           *attention
+	mlp                                 *mlp
+}
+
+func newGemmaBlock(c *Config, b *binder, i int) layer {
+	return &gemmaBlock{
+		inputNorm:          b.norm("input_layernorm.weight", c.Width),
+		attention:          newAttention(c, b, i),
+		postAttentionNorm:  b.norm("post_attention_layernorm.weight", c.Width),
+		preFeedforwardNorm: b.norm("pre_feedforward_layernorm.weight", c.Width),
+		mlp:                newMLP(c, b),
+		postForwardNorm:    b.norm("post_feedforward_layernorm.weight", c.Width),
+	}
+}
+
+func (l *gemmaBlock) inputs() []*Input    { return append(l.attention.inputs(), l.mlp.inputs()...) }
+func (l *gemmaBlock) entry() *engine.Norm { return l.inputNorm }
+
+func (l *gemmaBlock) forward(p *pass, x engine.Mat) error {
+	if err := l.attention.forward(p, x, l.inputNorm, p.into(x).through(l.postAttentionNorm)); err != nil {
+		return err
+	}
+	return l.mlp.forward(p, x, l.preFeedforwardNorm, p.last(x).through(l.postForwardNorm))
 }

@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
@@ -39,7 +42,7 @@ func open(t testing.TB, dir string) *Model {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := Open(inv)
+	m, err := Open(inv, Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,19 +60,23 @@ func sequences(ids golden.Tensor) [][]int32 {
 	return out
 }
 
+// The tests hold hidden states as matrices, which these helpers take to the
+// engine and back.
+
 func embed(t testing.TB, m *Model, seqs [][]int32) []tensor.Matrix {
 	t.Helper()
 	xs := make([]tensor.Matrix, len(seqs))
 	for i, ids := range seqs {
-		xs[i] = tensor.NewMatrix(len(ids), m.Width())
-		if err := m.Embed(xs[i], ids); err != nil {
+		x := m.NewMat(len(ids))
+		if err := m.Embed(x, ids); err != nil {
 			t.Fatal(err)
 		}
+		xs[i] = enginetest.Download(m.Engine(), x)
 	}
 	return xs
 }
 
-func load(t testing.TB, m *Model, i int) Block {
+func load(t testing.TB, m *Model, i int) *Block {
 	t.Helper()
 	b, err := m.LoadBlock(i)
 	if err != nil {
@@ -78,16 +85,39 @@ func load(t testing.TB, m *Model, i int) Block {
 	return b
 }
 
-func forward(t testing.TB, b Block, st *State, x tensor.Matrix) {
+// sequence is where a test's tokens pass: whole sequences, or one in pieces.
+type sequence struct {
+	*State
+	e     engine.Engine
+	cache *Cache // nil for whole sequences
+}
+
+func atOnce(m *Model) *sequence { return &sequence{m.NewState(), m.Engine(), nil} }
+
+func inPieces(m *Model, tokens int) *sequence {
+	return &sequence{m.NewState(), m.Engine(), m.NewCache(tokens)}
+}
+
+func (s *sequence) run(b *Block, x tensor.Matrix, mode Mode) error {
+	if s.cache != nil {
+		mode.Pieces = []Piece{{s.cache, x.Rows}}
+	}
+	y := enginetest.Upload(s.e, x)
+	err := b.Run(s.State, y, mode)
+	s.e.Download(x, y)
+	return err
+}
+
+func forward(t testing.TB, b *Block, s *sequence, x tensor.Matrix) {
 	t.Helper()
-	if err := b.Forward(st, x); err != nil {
+	if err := s.run(b, x, Mode{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func observe(t testing.TB, b Block, st *State, x tensor.Matrix, tap Tap) {
+func observe(t testing.TB, b *Block, s *sequence, x tensor.Matrix, tap Tap) {
 	t.Helper()
-	if err := b.Observe(st, x, tap); err != nil {
+	if err := s.run(b, x, Mode{Tap: tap, Keep: true}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -100,11 +130,11 @@ func logits(t testing.TB, m *Model, xs []tensor.Matrix) []float32 {
 	}
 	var out []float32
 	for _, x := range xs {
-		y := tensor.NewMatrix(x.Rows, m.Config.Vocab)
-		if err := h.Logits(y, x); err != nil {
+		y := m.Engine().NewMat(x.Rows, m.Config.Vocab)
+		if err := h.Logits(y, enginetest.Upload(m.Engine(), x)); err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, y.Data...)
+		out = append(out, enginetest.Download(m.Engine(), y).Data...)
 	}
 	return out
 }
@@ -118,13 +148,13 @@ func join(xs []tensor.Matrix) []float32 {
 }
 
 // statistics gathers the statistics of every Input of a block.
-func statistics(t testing.TB, b Block, st *State, xs []tensor.Matrix) map[string]*stats.Input {
-	sums := map[*Input]*stats.Accumulator{}
+func statistics(t testing.TB, b *Block, st *sequence, xs []tensor.Matrix) map[string]*stats.Input {
+	sums := map[*Input]engine.Stats{}
 	for _, in := range b.Inputs() {
-		sums[in] = stats.NewAccumulator(in.Linears[0].Cols)
+		sums[in] = st.e.NewStats(in.Linears[0].Cols, stats.Needs{})
 	}
 	for _, x := range xs {
-		observe(t, b, st, x, func(in *Input, x tensor.Matrix) { sums[in].Add(x) })
+		observe(t, b, st, x, func(in *Input, x engine.Mat) { sums[in].Add(x) })
 	}
 	out := map[string]*stats.Input{}
 	for in, a := range sums {
@@ -138,7 +168,7 @@ func statistics(t testing.TB, b Block, st *State, xs []tensor.Matrix) map[string
 func TestGolden(t *testing.T) {
 	forFixtures(t, func(t *testing.T, m *Model, want map[string]golden.Tensor) {
 		xs := embed(t, m, sequences(want["input_ids"]))
-		st := m.NewState()
+		st := atOnce(m)
 		seen := map[string]*stats.Input{}
 		for i := range m.Blocks() {
 			entering := append([]float32(nil), join(xs)...)
@@ -172,7 +202,7 @@ func compareLengths(t *testing.T, m *Model, want map[string]golden.Tensor) {
 		}
 		var xs []tensor.Matrix
 		for _, ids := range sequences(ids) {
-			xs = append(xs, run(t, m, m.NewState(), ids, []int{len(ids)}))
+			xs = append(xs, run(t, m, atOnce(m), ids, []int{len(ids)}))
 		}
 		golden.Compare(t, kind+".logits", logits(t, m, xs), want[kind+".logits"].F32, logitsTol)
 	}

@@ -2,9 +2,9 @@ package model
 
 import (
 	"fmt"
-	"math"
 
-	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -12,19 +12,18 @@ import (
 // in chunks of vocabulary rows, of which one is in memory; a head of one chunk
 // is read once and serves many calls. One goroutine uses it at a time.
 type Head struct {
-	m     *Model
-	norm  []float32
-	chunk *Linear // vocabulary rows first to first+chunk.Rows-1
-	first int     // nowhere before the first read
-	st    *State
+	m      *Model
+	norm   *engine.Norm
+	stream engine.Stream
+	chunk  *tensor.Weight // vocabulary rows first to first+chunk.Rows-1
+	op     engine.Op      // of chunk
+	first  int            // nowhere before the first read
 }
 
 const nowhere = -1
 
-const (
-	headChunkBytes = 64 << 20 // bounds the rows of the head's matrix in memory
-	headRun        = 4096     // logits of a token at a time; 32 MiB for chunkTokens
-)
+// headChunkBytes bounds the rows of the head's matrix in memory.
+const headChunkBytes = 64 << 20
 
 // LoadHead reads the final norm; the matrix is read when it is used.
 func (m *Model) LoadHead() (*Head, error) {
@@ -46,12 +45,16 @@ func (m *Model) loadHead(rows int) (*Head, error) {
 	if err := b.err(); err != nil {
 		return nil, err
 	}
-	rows = min(m.Config.Vocab, max(1, rows))
-	chunk := &Linear{
-		Name: m.head.Name, Rows: rows, Cols: m.Config.Width, compute: &m.Compute,
-		W: tensor.NewWeight(m.head.DType, rows, m.Config.Width),
+	h := &Head{m: m, norm: norm, stream: m.opt.Engine.NewStream()}
+	h.cut(min(m.Config.Vocab, max(1, rows)))
+	return h, nil
+}
+
+// cut makes h read that many vocabulary rows at once.
+func (h *Head) cut(rows int) {
+	if h.chunk == nil || h.chunk.Rows != rows {
+		h.chunk, h.op, h.first = tensor.NewWeight(h.m.head.DType, rows, h.m.Config.Width), nil, nowhere
 	}
-	return &Head{m: m, norm: norm, chunk: chunk, first: nowhere, st: m.NewState()}, nil
 }
 
 // NLL writes the negative log-likelihood of targets[t] after x's row t, nats:
@@ -62,7 +65,7 @@ func (m *Model) loadHead(rows int) (*Head, error) {
 // follow each other, which saves reading the matrix again. A negative target
 // has no likelihood and dst 0. Logits are float32, the sum is float64 with a
 // running maximum, and no row of logits exists as a whole.
-func (h *Head) NLL(x tensor.Matrix, targets []int32, dst []float64) error {
+func (h *Head) NLL(x engine.Mat, targets []int32, dst []float64) error {
 	if len(targets) != x.Rows || len(dst) != x.Rows {
 		panic(fmt.Sprintf("model: NLL: %d targets and %d results, want %d", len(targets), len(dst), x.Rows))
 	}
@@ -71,56 +74,94 @@ func (h *Head) NLL(x tensor.Matrix, targets []int32, dst []float64) error {
 			return fmt.Errorf("target %d has id %d, want one below %d", t, id, h.m.Config.Vocab)
 		}
 	}
-	logits := make([]logSum, x.Rows)
-	err := h.stream(x, func(t, first int, part []float32) {
-		s := &logits[t]
-		s.add(part)
-		if i := int(targets[t]) - first; i >= 0 && i < len(part) {
-			s.target = float64(part[i])
-		}
+	sums := make([]engine.LogSum, x.Rows)
+	err := h.eachChunk(x, func(lo int, x engine.Mat, part engine.Proj, first int) {
+		hi := lo + x.Rows
+		h.stream.LogSums(sums[lo:hi], x, part, first, h.m.Config.logitCap, targets[lo:hi])
 	})
 	for t := range dst {
 		dst[t] = 0
 		if targets[t] >= 0 {
-			dst[t] = logits[t].log() - logits[t].target
+			dst[t] = sums[t].NLL()
 		}
 	}
 	return err
 }
 
-// logSum is ln Σ exp over logits that come in parts.
-type logSum struct {
-	max, sum float64 // sum = Σ exp(logit − max)
-	target   float64
-	any      bool
-}
-
-func (s *logSum) add(part []float32) {
-	top, sum := kernel.MaxSumExp(part)
-	m := float64(top)
-	switch {
-	case !s.any:
-		s.max, s.sum, s.any = m, sum, true
-	case m > s.max:
-		s.max, s.sum = m, s.sum*math.Exp(s.max-m)+sum
-	default:
-		s.sum += sum * math.Exp(m-s.max)
-	}
-}
-
-func (s *logSum) log() float64 { return s.max + math.Log(s.sum) }
-
 // Logits writes the tokens × vocabulary logits after each row of x.
-func (h *Head) Logits(dst, x tensor.Matrix) error {
+func (h *Head) Logits(dst, x engine.Mat) error {
 	if dst.Rows != x.Rows || dst.Cols != h.m.Config.Vocab {
 		panic(fmt.Sprintf("model: Logits: dst is %d × %d, want %d × %d", dst.Rows, dst.Cols, x.Rows, h.m.Config.Vocab))
 	}
-	return h.stream(x, func(t, first int, part []float32) { copy(dst.Row(t)[first:], part) })
+	return h.eachChunk(x, func(lo int, x engine.Mat, part engine.Proj, first int) {
+		h.stream.Logits(dst.Slice(lo, lo+x.Rows), x, part, first, h.m.Config.logitCap)
+	})
 }
 
-// stream calls f, for different tokens at a time, with the logits of each
-// token, one run of the vocabulary after another.
-func (h *Head) stream(x tensor.Matrix, f func(t, first int, part []float32)) error {
+// Compare holds h's predictions after x against those of dense after y, the
+// same tokens' hidden states (engine.LogPair). x and y are tokens × width; both
+// models have one vocabulary, or it is an error. Logits are float32, sums float64
+// and streamed over the vocabulary as in NLL.
+func (h *Head) Compare(dense *Head, x, y engine.Mat, targets []int32, dst []engine.Divergence) error {
+	if x.Rows != y.Rows || len(targets) != x.Rows || len(dst) != x.Rows {
+		panic(fmt.Sprintf("model: Compare: %d and %d rows, %d targets, %d results, want as many", x.Rows, y.Rows, len(targets), len(dst)))
+	}
+	vocab := h.m.Config.Vocab
+	if other := dense.m.Config.Vocab; vocab != other {
+		return fmt.Errorf("vocabularies of %d and %d tokens, want the same", vocab, other)
+	}
+	// The parts of the vocabulary must be the same; the larger head is cut.
+	rows := min(h.chunk.Rows, dense.chunk.Rows)
+	h.cut(rows)
+	dense.cut(rows)
+	pairs := make([]engine.LogPair, x.Rows)
+	for first := 0; first < vocab; first += rows {
+		for lo := 0; lo < x.Rows; lo += pairTokens {
+			hi := min(lo+pairTokens, x.Rows)
+			q, err := h.part(x.Slice(lo, hi), first)
+			if err != nil {
+				return err
+			}
+			p, err := dense.part(y.Slice(lo, hi), first)
+			if err != nil {
+				return err
+			}
+			parallel.For(hi-lo, 1, func(t0, t1 int) {
+				for t := t0; t < t1; t++ {
+					pairs[lo+t].Add(first, p.Row(t), q.Row(t), int(targets[lo+t]))
+				}
+			})
+		}
+	}
+	for t := range dst {
+		dst[t] = pairs[t].Divergence()
+	}
+	return nil
+}
+
+// pairTokens is how many tokens' logits over a part of the vocabulary Compare
+// holds.
+const pairTokens = 512
+
+// part returns the logits of x's tokens over the vocabulary from first on, as far
+// as one chunk reaches.
+func (h *Head) part(x engine.Mat, first int) (tensor.Matrix, error) {
+	head, err := h.load(first)
+	if err != nil {
+		return tensor.Matrix{}, err
+	}
+	defer h.stream.Release(h.stream.Mark())
+	y := h.stream.Alloc(x.Rows, head.N)
+	h.stream.Logits(y, h.stream.Operand(x, h.norm, head), head, 0, h.m.Config.logitCap)
+	logits := tensor.NewMatrix(x.Rows, head.N)
+	h.m.opt.Engine.Download(logits, y)
+	return logits, nil
+}
+
+// eachChunk calls f with every chunk of x's tokens, of which the first is token
+// lo, and every part of the vocabulary, of which the first is token first. The
+// norm is computed again for each part: it costs a thousandth of the product.
+func (h *Head) eachChunk(x engine.Mat, f func(lo int, x engine.Mat, part engine.Proj, first int)) error {
 	if x.Cols != h.m.Config.Width {
 		panic(fmt.Sprintf("model: Head: hidden states have %d columns, want %d", x.Cols, h.m.Config.Width))
 	}
@@ -130,49 +171,33 @@ func (h *Head) stream(x tensor.Matrix, f func(t, first int, part []float32)) err
 			return err
 		}
 		for lo := 0; lo < x.Rows; lo += chunkTokens {
-			h.logits(part, x.Slice(lo, min(lo+chunkTokens, x.Rows)), func(t, i int, y []float32) { f(lo+t, first+i, y) })
+			mark := h.stream.Mark()
+			f(lo, h.stream.Operand(x.Slice(lo, min(lo+chunkTokens, x.Rows)), h.norm, part), part, first)
+			h.stream.Release(mark)
 		}
 	}
 	return nil
 }
 
-// logits calls f with the logits of x's tokens over part, one run of the
-// vocabulary after another, the first of which is part's i-th. The norm is
-// computed again for each part: it costs a thousandth of the product.
-func (h *Head) logits(part rows, x tensor.Matrix, f func(t, i int, y []float32)) {
-	defer h.st.release(h.st.mark())
-	shared := normed{x, h.norm, h.m.Config.NormEps}.share(h.st, part)
-	run := headRun
-	if x.Rows == 1 {
-		run = part.n // decoding: memory is read best in one go
-	}
-	part.eachRun(h.st, shared, run, func(i int, y tensor.Matrix) {
-		eachToken(x.Rows, func(t int) {
-			if limit := h.m.Config.logitCap; limit > 0 {
-				kernel.SoftCap(y.Row(t), limit)
-			}
-			f(t, i, y.Row(t))
-		})
-	})
-}
-
 // load returns the vocabulary rows from first on, reading them unless they are
 // there. The last chunk begins early, so that all are of one size and share
 // one memory.
-func (h *Head) load(first int) (rows, error) {
-	start := min(first, h.m.Config.Vocab-h.chunk.Rows)
-	part := rows{Linear: h.chunk, lo: first - start, n: h.chunk.Rows - (first - start)}
-	if h.first == start {
-		return part, nil
+func (h *Head) load(first int) (engine.Proj, error) {
+	t, w := h.m.head, h.chunk
+	start := min(first, h.m.Config.Vocab-w.Rows)
+	if h.first != start {
+		h.first = nowhere
+		if err := h.m.inv.ReadAt(t, w.Bytes(), int64(start)*int64(w.Cols*w.DType.Size())); err != nil {
+			return engine.Proj{}, err
+		}
+		if err := checkFinite(t, w, start); err != nil {
+			return engine.Proj{}, err
+		}
+		op, err := h.m.opt.Engine.Load(w)
+		if err != nil {
+			return engine.Proj{}, err
+		}
+		h.op, h.first = op, start
 	}
-	t, w := h.m.head, h.chunk.W
-	h.first = nowhere
-	if err := h.m.inv.ReadAt(t, w.Bytes(), int64(start)*int64(w.Cols*w.DType.Size())); err != nil {
-		return rows{}, err
-	}
-	if err := checkFinite(t, w, start); err != nil {
-		return rows{}, err
-	}
-	h.first = start
-	return part, nil
+	return engine.Proj{W: h.op, Lo: first - start, N: w.Rows - (first - start)}, nil
 }

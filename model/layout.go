@@ -2,16 +2,17 @@ package model
 
 import (
 	"math"
+	"strings"
 
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// LinearInfo describes a prunable Linear by its header.
-type LinearInfo struct {
+// LinearSpec describes a prunable Linear by its header.
+type LinearSpec struct {
 	Name       string // of the checkpoint, without ".weight"
 	Rows, Cols int    // out, in
 	DType      tensor.DType
-	Steers     bool   // as in Linear
+	Gate       bool   // as in Linear
 	Attention  bool   // as in Linear
 	Parts      []Part // as in Linear
 	Input      int    // Linears of a block with the same number share their input
@@ -22,13 +23,13 @@ type LinearInfo struct {
 
 // Linears returns the prunable Linears of block i in execution order. It reads
 // no weights.
-func (m *Model) Linears(i int) []LinearInfo {
-	var infos []LinearInfo
+func (m *Model) Linears(i int) []LinearSpec {
+	var infos []LinearSpec
 	for k, in := range m.bind(m.binder(), i).Inputs() {
 		for _, l := range in.Linears {
-			infos = append(infos, LinearInfo{
+			infos = append(infos, LinearSpec{
 				Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
-				Steers: l.Steers, Attention: l.Attention, Parts: l.Parts, Input: k, Share: 1,
+				Gate: l.Gate, Attention: l.Attention, Parts: l.Parts, Input: k, Share: 1,
 			})
 			if e := m.Config.experts; l.Expert {
 				infos[len(infos)-1].Share = float64(e.used) / float64(e.count)
@@ -42,8 +43,8 @@ func (m *Model) Linears(i int) []LinearInfo {
 // more than room bytes, and what those of the largest then take. 0 is no limit;
 // where even one expert at a time is too much, the block is above room.
 func (m *Model) FitBlocks(room int64) (expertBytes, block int64) {
-	m = &Model{Config: m.Config, inv: m.inv, pool: m.pool} // without a limit of its own
-	var always, experts []int64                            // by block
+	m = m.WithExpertBytes(0)
+	var always, experts []int64 // by block
 	limit, least := int64(math.MaxInt64), int64(0)
 	for i := range m.Blocks() {
 		all, largest, others := m.bind(m.binder(), i).bytes()
@@ -63,16 +64,19 @@ func (m *Model) FitBlocks(room int64) (expertBytes, block int64) {
 	return expertBytes, block
 }
 
-// bytes returns the sizes of d's experts, of the largest of them, and of the
+// bytes returns the sizes of b's experts, of the largest of them, and of the
 // other prunable Linears.
-func (d *decoder) bytes() (experts, largest, others int64) {
-	for _, b := range d.branches {
-		if x, ok := b.mixer.(*moe); ok {
-			experts, largest = x.bytes()
+func (b *Block) bytes() (experts, largest, others int64) {
+	sizes := map[string]int64{} // by expert
+	for _, l := range b.Linears() {
+		n := l.stored.tensor.Size
+		if !l.Expert {
+			others += n
+			continue
 		}
+		expert := l.Name[:strings.LastIndexByte(l.Name, '.')]
+		sizes[expert] += n
+		experts, largest = experts+n, max(largest, sizes[expert])
 	}
-	for _, l := range d.linears() {
-		others += l.stored.tensor.Size
-	}
-	return experts, largest, others - experts
+	return experts, largest, others
 }

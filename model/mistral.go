@@ -15,6 +15,6 @@ func init() {
 			}
 			c.setWindowsByType(k, window, everyBlock)
 		},
-		block: preNormBlock,
+		block: llamaLayer,
 	})
 }

@@ -3,16 +3,16 @@ package model
 import (
 	"slices"
 
-	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/engine"
 )
 
 // mlp is the gated feed-forward network:
 //
 //	out = Down · (act(Gate h) · Up h)
 type mlp struct {
-	gate, up rows
+	gate, up proj
 	down     *Linear
-	gelu     bool // act is gelu, else silu
+	act      engine.Activation
 	ins      []*Input
 }
 
@@ -27,20 +27,8 @@ func newGated(c *Config, b *binder, inner int, gateName, upName, downName string
 	up := b.linear(upName, inner, c.Width, c.mlpBias)
 	down := b.linear(downName, c.Width, inner, c.mlpBias)
 	return &mlp{
-		gate: rows{gate, 0, inner}, up: rows{up, 0, inner}, down: down, gelu: c.class.gelu,
+		gate: gate.all(), up: up.all(), down: down, act: c.class.act,
 		ins: []*Input{newInput(gate, up), newInput(down)},
-	}
-}
-
-// newFusedMLP binds gate_up_proj, whose rows are those of gate, then up, and
-// down_proj.
-func newFusedMLP(c *Config, b *binder) *mlp {
-	inner := c.Intermediate
-	both := b.fused("mlp.gate_up_proj", c.Width, c.mlpBias, partSize{"gate", inner}, partSize{"up", inner})
-	down := b.linear("mlp.down_proj", c.Width, inner, c.mlpBias)
-	return &mlp{
-		gate: both.part(0), up: both.part(1), down: down, gelu: c.class.gelu,
-		ins: []*Input{newInput(both), newInput(down)},
 	}
 }
 
@@ -57,15 +45,15 @@ func (f *mlp) bytes() int64 {
 	return n
 }
 
-// load and unload frame a run, with or without its last product, where weights
-// do not stay in memory.
+// load and unload frame a forward, with or without its last product, where
+// weights do not stay in memory.
 func (f *mlp) load(output bool) error {
 	needed := f.ins[0].Linears
 	if output {
 		needed = f.linears()
 	}
 	for _, l := range needed {
-		if err := l.Load(); err != nil {
+		if err := l.load(); err != nil {
 			return err
 		}
 	}
@@ -78,48 +66,35 @@ func (f *mlp) unload() {
 	}
 }
 
-func (f *mlp) run(st *State, h normed, out *residual, tap Tap) error {
-	if tap == nil {
-		f.runChunks(st, h, out)
+// forward adds the output for norm of x to out.
+func (f *mlp) forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) error {
+	if p.mode.Tap == nil {
+		f.chunks(p, x, norm, out)
 		return nil
 	}
-	defer st.release(st.mark())
-	x := h.matrix(st)
-	tap(f.ins[0], x)
-	act := st.alloc(x.Rows, f.gate.n)
-	for lo := 0; lo < x.Rows; lo += chunkTokens {
-		hi := min(lo+chunkTokens, x.Rows)
-		f.activate(st, operand{Matrix: act.Slice(lo, hi)}, normed{x: x.Slice(lo, hi)})
-	}
-	tap(f.ins[1], act)
-	if out != nil {
-		out.project(st, act, f.down)
-	}
+	defer p.Release(p.Mark())
+	h := p.normed(x, norm)
+	p.tap(f.ins[0], h)
+	act := p.Alloc(h.Rows, f.gate.n)
+	p.eachChunk(h.Rows, func(lo, hi int) { f.activate(p, act.Slice(lo, hi), h.Slice(lo, hi), nil) })
+	p.tap(f.ins[1], act)
+	p.project(out, act, f.down.all())
 	return nil
 }
 
-// runChunks is run without a tap: the wide activations of a chunk of tokens
+// chunks is forward without a Tap: the wide activations of a chunk of tokens
 // exist at a time.
-func (f *mlp) runChunks(st *State, h normed, out *residual) {
-	for lo := 0; lo < h.x.Rows; lo += chunkTokens {
-		part := h.slice(lo, min(lo+chunkTokens, h.x.Rows))
-		mark := st.mark()
-		act := newOperand(st, part.x.Rows, f.down.all())
-		f.activate(st, act, part)
-		out.projectAt(st, lo, act, f.down)
-		st.release(mark)
-	}
+func (f *mlp) chunks(p *pass, x engine.Mat, norm *engine.Norm, out *residual) {
+	p.eachChunk(x.Rows, func(lo, hi int) {
+		act := p.OperandFor(hi-lo, f.down.all().engine())
+		f.activate(p, act, x.Slice(lo, hi), norm)
+		p.projectAt(out, lo, act, f.down.all())
+	})
 }
 
-// activate stores act(Gate h) · Up h into dst.
-func (f *mlp) activate(st *State, dst operand, h normed) {
-	defer st.release(st.mark())
-	act := kernel.SiluMul
-	if f.gelu {
-		act = kernel.GeluMul
-	}
-	f.gate.applyPair(f.up, h.share(st, f.gate, f.up), func(t, i int, gate, up []float32) {
-		act(gate, gate, up)
-		dst.store(t, i, gate)
-	})
+// activate stores act(Gate h) · Up h into dst, h being norm of x.
+func (f *mlp) activate(p *pass, dst, x engine.Mat, norm *engine.Norm) {
+	defer p.Release(p.Mark())
+	gate, up := f.gate.engine(), f.up.engine()
+	p.Gated(dst, p.Operand(x, norm, gate, up), gate, up, f.act)
 }

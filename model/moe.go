@@ -2,10 +2,8 @@ package model
 
 import (
 	"fmt"
-	"math"
 
-	"github.com/crepe-llm/crepe/internal/kernel"
-	"github.com/crepe-llm/crepe/tensor"
+	"github.com/crepe-llm/crepe/engine"
 )
 
 // experts are the sizes of a mixture of experts.
@@ -35,7 +33,7 @@ func (e *experts) readUsed(k *keys, def int) {
 // An Input of an expert gets the tokens routed to it, in order; one that no
 // token reaches is not tapped. Sums run over experts in order.
 type moe struct {
-	router  rows
+	router  proj
 	experts []*mlp
 	conf    experts
 	ins     []*Input
@@ -45,7 +43,7 @@ type moe struct {
 // gate, up and down.
 func newMoE(c *Config, b *binder, router string, name func(e int) (gate, up, down string)) *moe {
 	m := &moe{conf: c.experts}
-	m.router = rows{b.linear(router, c.experts.count, c.Width, false), 0, c.experts.count}
+	m.router = b.linear(router, c.experts.count, c.Width, false).all()
 	b.expert = true
 	for e := range c.experts.count {
 		gate, up, down := name(e)
@@ -90,115 +88,37 @@ func (m *moe) bytes() (all, largest int64) {
 
 func (m *moe) inputs() []*Input { return m.ins }
 
-func (m *moe) run(st *State, in normed, out *residual, tap Tap) error {
-	defer st.release(st.mark())
-	h := in.matrix(st)
-	routed := m.route(st, h)
-	sum := tensor.Matrix{} // what the experts' outputs are added to
-	if out != nil {
-		sum = out.x
-		if out.post != nil {
-			sum = st.alloc(h.Rows, h.Cols)
-			clear(sum.Data)
-		}
+// forward adds the output for norm of x to out.
+func (m *moe) forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) error {
+	if out != nil && out.post != nil {
+		panic("model: moe: a norm after the sum of experts, want none")
 	}
+	defer p.Release(p.Mark())
+	h := p.normed(x, norm)
+	routed := p.Route(h, m.router.engine(), m.conf.used, m.conf.renormalise)
 	for e, f := range m.experts {
 		if len(routed[e]) > 0 {
-			if err := m.runExpert(st, f, h, sum, routed[e], out != nil, tap); err != nil {
+			if err := m.expert(p, f, h, out, routed[e]); err != nil {
 				return err
 			}
 		}
 	}
-	if out != nil && out.post != nil {
-		out.add(0, sum)
-	}
 	return nil
 }
 
-// routing is one token of an expert and the expert's weight for it.
-type routing struct {
-	token  int
-	weight float32
-}
-
-// route returns the tokens of each expert.
-func (m *moe) route(st *State, h tensor.Matrix) [][]routing {
-	defer st.release(st.mark())
-	p := st.alloc(h.Rows, m.conf.count)
-	m.router.apply(p, operand{Matrix: h})
-	chosen := make([]choice, h.Rows*m.conf.used)
-	eachToken(h.Rows, func(t int) {
-		row := p.Row(t)
-		top, sum := kernel.MaxSumExp(row)
-		for e, v := range row {
-			row[e] = float32(math.Exp(float64(v-top)) / sum)
-		}
-		m.choose(chosen[t*m.conf.used:][:m.conf.used], row)
-	})
-	counts := make([]int, m.conf.count)
-	for _, c := range chosen {
-		if c.weight >= 0 {
-			counts[c.expert]++
-		}
-	}
-	routed := make([][]routing, m.conf.count)
-	for e, n := range counts {
-		routed[e] = make([]routing, 0, n)
-	}
-	for i, c := range chosen {
-		if c.weight >= 0 {
-			routed[c.expert] = append(routed[c.expert], routing{i / m.conf.used, c.weight})
-		}
-	}
-	return routed
-}
-
-type choice struct {
-	expert int
-	weight float32 // below 0: none
-}
-
-// choose writes the experts of one token, from the largest probability down.
-// If its hidden state is not finite it has none.
-func (m *moe) choose(chosen []choice, p []float32) {
-	total := float32(0)
-	for i := range chosen {
-		best := -1
-		for e, v := range p {
-			if v >= 0 && (best < 0 || v > p[best]) {
-				best = e
-			}
-		}
-		if best < 0 {
-			for i := range chosen {
-				chosen[i] = choice{weight: -1}
-			}
-			return
-		}
-		chosen[i] = choice{best, p[best]}
-		total += p[best]
-		p[best] = -1
-	}
-	if m.conf.renormalise {
-		for i := range chosen {
-			chosen[i].weight /= total
-		}
-	}
-}
-
-// runExpert adds an expert's weighted outputs for its tokens to sum.
-func (m *moe) runExpert(st *State, f *mlp, h, sum tensor.Matrix, routed []routing, output bool, tap Tap) error {
-	defer st.release(st.mark())
+// expert adds an expert's weighted outputs for its tokens to out.
+func (m *moe) expert(p *pass, f *mlp, h engine.Mat, out *residual, routed []engine.Routed) error {
+	defer p.Release(p.Mark())
 	defer f.unload()
-	if err := f.load(output); err != nil {
+	if err := f.load(out != nil); err != nil {
 		return err
 	}
-	in := st.alloc(len(routed), h.Cols)
-	eachToken(len(routed), func(i int) { copy(in.Row(i), h.Row(routed[i].token)) })
-	if !output {
-		return f.run(st, normed{x: in}, nil, tap)
+	in := p.Alloc(len(routed), h.Cols)
+	p.Gather(in, h, routed)
+	if out != nil {
+		out = &residual{x: out.x, routed: routed}
 	}
-	return f.run(st, normed{x: in}, &residual{x: sum, routed: routed}, tap)
+	return f.forward(p, in, nil, out)
 }
 
 // expertNames returns a function for newMoE: prefix.e.name of each.

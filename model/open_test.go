@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -107,7 +109,7 @@ func tryOpen(t testing.TB, dir string) (*Model, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	return Open(inv)
+	return Open(inv, Options{Engine: cpu.New(engine.F32)})
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -203,8 +205,8 @@ func TestNamesWithoutPrefix(t *testing.T) {
 		t.Fatal(err)
 	}
 	ids := sequences(golden.Read(t, filepath.Join(fixturesDir, "qwen2", "golden.safetensors"))["input_ids"])[0]
-	got := logits(t, m, []tensor.Matrix{run(t, m, m.NewState(), ids, []int{len(ids)})})
-	want := logits(t, whole, []tensor.Matrix{run(t, whole, whole.NewState(), ids, []int{len(ids)})})
+	got := logits(t, m, []tensor.Matrix{run(t, m, atOnce(m), ids, []int{len(ids)})})
+	want := logits(t, whole, []tensor.Matrix{run(t, whole, atOnce(whole), ids, []int{len(ids)})})
 	if !slices.Equal(got, want) {
 		t.Error("other logits than with the prefix")
 	}
@@ -236,14 +238,14 @@ func TestNonFiniteWeightsAreRefused(t *testing.T) {
 			return err
 		}},
 		{"model.embed_tokens.weight", 64*9 + 1, "[9 1] is NaN", func(m *Model) error {
-			return m.Embed(tensor.NewMatrix(1, 64), []int32{9})
+			return m.Embed(m.NewMat(1), []int32{9})
 		}},
 		{"lm_head.weight", 64*319 + 63, "[319 63] is NaN", func(m *Model) error {
 			h, err := m.loadHead(100)
 			if err != nil {
 				return err
 			}
-			return h.Logits(tensor.NewMatrix(1, 320), tensor.NewMatrix(1, 64))
+			return h.Logits(m.Engine().NewMat(1, 320), m.NewMat(1))
 		}},
 	} {
 		dir := variant(t, "llama-mha", func(_ map[string]any, ts map[string]*rawTensor) {
@@ -285,10 +287,10 @@ func TestStoredTypes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m.Compute = BF16 // applies to bfloat16 weights only
+			m = m.With(Options{Engine: cpu.New(engine.BF16)}) // rounds for bfloat16 weights only
 			want := golden.Read(t, filepath.Join(fixturesDir, "llama-mha", "golden.safetensors"))
 			ids := sequences(want["input_ids"])[0]
-			x := run(t, m, m.NewState(), ids, []int{len(ids)})
+			x := run(t, m, atOnce(m), ids, []int{len(ids)})
 			got := logits(t, m, []tensor.Matrix{x})
 			golden.Compare(t, "logits", got, want["logits"].F32[:len(got)], logitsTol)
 		})

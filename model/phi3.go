@@ -12,8 +12,31 @@ func init() {
 		configure: func(k *keys, c *Config) {
 			c.setWindows(k.sizeOr("sliding_window", 0, maxPositions), everyBlock)
 		},
-		block: func(c *Config, b *binder, i int) *decoder {
-			return preNorm(c, b, newFusedAttention(c, b, i), newFusedMLP(c, b))
+		block: func(c *Config, b *binder, i int) layer {
+			return newLlamaBlock(c, b, newFusedAttention(c, b, i), newFusedMLP(c, b))
 		},
 	})
+}
+
+// newFusedAttention binds qkv_proj, whose rows are those of q, k and v in
+// turn, and o_proj.
+func newFusedAttention(c *Config, b *binder, block int) *attention {
+	qWidth, kvWidth := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	qkv := b.fused("self_attn.qkv_proj", c.Width, c.qkvBias,
+		partSize{"q", qWidth}, partSize{"k", kvWidth}, partSize{"v", kvWidth})
+	a := attend(c, b, block, newInput(qkv))
+	a.q, a.k, a.v = qkv.part(0), qkv.part(1), qkv.part(2)
+	return a
+}
+
+// newFusedMLP binds gate_up_proj, whose rows are those of gate, then up, and
+// down_proj.
+func newFusedMLP(c *Config, b *binder) *mlp {
+	inner := c.Intermediate
+	both := b.fused("mlp.gate_up_proj", c.Width, c.mlpBias, partSize{"gate", inner}, partSize{"up", inner})
+	down := b.linear("mlp.down_proj", c.Width, inner, c.mlpBias)
+	return &mlp{
+		gate: both.part(0), up: both.part(1), down: down, act: c.class.act,
+		ins: []*Input{newInput(both), newInput(down)},
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -18,29 +20,34 @@ func stack(rows int, xs ...tensor.Matrix) tensor.Matrix {
 	return all
 }
 
+func runPieces(t *testing.T, b *Block, st *State, e engine.Engine, x tensor.Matrix, pieces ...Piece) {
+	t.Helper()
+	y := enginetest.Upload(e, x)
+	if err := b.Run(st, y, Mode{Pieces: pieces}); err != nil {
+		t.Fatal(err)
+	}
+	e.Download(x, y)
+}
+
 // TestPiecesEqualSequences runs a beginning that two sequences share, then what
 // follows in both beside another whole sequence, in one matrix.
 func TestPiecesEqualSequences(t *testing.T) {
 	forFixtures(t, func(t *testing.T, m *Model, want map[string]golden.Tensor) {
 		ids := sequences(want["input_ids"])
 		begin, one, two, other := ids[0][:9], ids[0][9:20], ids[1][:3], ids[1]
-		whole := func(ids []int32) tensor.Matrix { return run(t, m, m.NewState(), ids, []int{len(ids)}) }
-		wants := []tensor.Matrix{whole(ids[0][:20]), whole(append(slices.Clone(begin), two...)), whole(other)}
+		alone := func(ids []int32) tensor.Matrix { return run(t, m, atOnce(m), ids, []int{len(ids)}) }
+		wants := []tensor.Matrix{alone(ids[0][:20]), alone(append(slices.Clone(begin), two...)), alone(other)}
 
 		emb := func(ids []int32) tensor.Matrix { return embed(t, m, [][]int32{ids})[0] }
 		x, y := stack(PiecesRows, emb(begin)), stack(len(one)+len(two)+len(other)+3, emb(one), emb(two), emb(other))
 		st := m.NewState()
-		states := []*State{m.NewDecoder(20), m.NewDecoder(20), m.NewDecoder(len(other)), m.NewDecoder(20)}
+		states := []*Cache{m.NewCache(20), m.NewCache(20), m.NewCache(len(other)), m.NewCache(20)}
 		for i := range m.Blocks() {
 			b := load(t, m, i)
-			if err := b.ForwardPieces(st, x, []Piece{{states[3], len(begin)}}); err != nil {
-				t.Fatal(err)
-			}
+			runPieces(t, b, st, m.Engine(), x, Piece{states[3], len(begin)})
 			states[3].Fork(states[0])
 			states[3].Fork(states[1])
-			if err := b.ForwardPieces(st, y, []Piece{{states[0], len(one)}, {states[1], len(two)}, {states[2], len(other)}}); err != nil {
-				t.Fatal(err)
-			}
+			runPieces(t, b, st, m.Engine(), y, Piece{states[0], len(one)}, Piece{states[1], len(two)}, Piece{states[2], len(other)})
 			b.Release()
 		}
 		if !m.SameRotation(20, 9+len(two)) {
@@ -65,16 +72,12 @@ func TestPiecesDoNotDependOnOthers(t *testing.T) {
 		a, b := embed(t, m, [][]int32{ids[0][:5]})[0], embed(t, m, [][]int32{ids[1]})[0]
 		alone, beside := stack(PiecesRows, a), stack(80, b, a, b)
 		st := m.NewState()
-		decoder := func() *State { return m.NewDecoder(len(ids[1])) }
-		first, others := decoder(), []*State{decoder(), decoder(), decoder()}
+		cache := func() *Cache { return m.NewCache(len(ids[1])) }
+		first, others := cache(), []*Cache{cache(), cache(), cache()}
 		for i := range m.Blocks() {
 			block := load(t, m, i)
-			if err := block.ForwardPieces(st, alone, []Piece{{first, 5}}); err != nil {
-				t.Fatal(err)
-			}
-			if err := block.ForwardPieces(st, beside, []Piece{{others[0], b.Rows}, {others[1], 5}, {others[2], b.Rows}}); err != nil {
-				t.Fatal(err)
-			}
+			runPieces(t, block, st, m.Engine(), alone, Piece{first, 5})
+			runPieces(t, block, st, m.Engine(), beside, Piece{others[0], b.Rows}, Piece{others[1], 5}, Piece{others[2], b.Rows})
 			block.Release()
 		}
 		tol := golden.Tolerance{}

@@ -10,7 +10,7 @@ func init() {
 			c.qkvBias = true
 			c.setWindowsByType(k, qwenWindow(k), qwenSlides(k))
 		},
-		block: preNormBlock,
+		block: llamaLayer,
 	})
 }
 

@@ -13,6 +13,6 @@ func init() {
 			c.outBias = c.qkvBias
 			c.setWindowsByType(k, qwenWindow(k), qwenSlides(k))
 		},
-		block: preNormBlock,
+		block: llamaLayer,
 	})
 }

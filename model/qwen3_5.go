@@ -1,9 +1,6 @@
 package model
 
-import (
-	"github.com/crepe-llm/crepe/internal/kernel"
-	"github.com/crepe-llm/crepe/tensor"
-)
+import "github.com/crepe-llm/crepe/engine"
 
 // Qwen3.5, text: three blocks of Gated DeltaNet, then one of attention with a
 // gate on its output, zero-centred norms. The published form keeps the text
@@ -22,11 +19,11 @@ func init() {
 			c.outBias = c.qkvBias
 			c.readDelta(k)
 		},
-		block: func(c *Config, b *binder, i int) *decoder {
+		block: func(c *Config, b *binder, i int) layer {
 			if c.linear[i] {
-				return preNorm(c, b, newDeltaNet(c, b, i), newMLP(c, b))
+				return newLlamaBlock(c, b, newDeltaNet(c, b, i), newMLP(c, b))
 			}
-			return preNorm(c, b, newGatedAttention(c, b, i), newMLP(c, b))
+			return newLlamaBlock(c, b, newGatedAttention(c, b, i), newMLP(c, b))
 		},
 	}
 	register(&text)
@@ -58,18 +55,18 @@ func (c *Config) readDelta(k *keys) {
 			k.failf("layer_types", "%s or %s, not %q", fullAttention, linearAttention, types[i])
 		}
 	}
-	s := deltaSizes{
-		keyHeads:   k.sizeOr("linear_num_key_heads", 16, maxHeads),
-		valueHeads: k.sizeOr("linear_num_value_heads", 32, maxHeads),
-		keyDim:     k.sizeOr("linear_key_head_dim", 128, maxHeadDim),
-		valueDim:   k.sizeOr("linear_value_head_dim", 128, maxHeadDim),
-		taps:       k.sizeOr("linear_conv_kernel_dim", 4, 16),
+	s := engine.DeltaNet{
+		KeyHeads:   k.sizeOr("linear_num_key_heads", 16, maxHeads),
+		ValueHeads: k.sizeOr("linear_num_value_heads", 32, maxHeads),
+		KeyDim:     k.sizeOr("linear_key_head_dim", 128, maxHeadDim),
+		ValueDim:   k.sizeOr("linear_value_head_dim", 128, maxHeadDim),
+		Taps:       k.sizeOr("linear_conv_kernel_dim", 4, 16),
 	}
-	if s.valueHeads%s.keyHeads != 0 {
-		k.failf("linear_num_value_heads", "a multiple of linear_num_key_heads %d", s.keyHeads)
+	if s.ValueHeads%s.KeyHeads != 0 {
+		k.failf("linear_num_value_heads", "a multiple of linear_num_key_heads %d", s.KeyHeads)
 	}
-	if s.channels() > maxWidth {
-		k.failf("linear_num_value_heads", "at most %d channels over all heads, not %d", maxWidth, s.channels())
+	if s.Channels() > maxWidth {
+		k.failf("linear_num_value_heads", "at most %d channels over all heads, not %d", maxWidth, s.Channels())
 	}
 	c.delta = s
 }
@@ -86,29 +83,7 @@ func newGatedAttention(c *Config, b *binder, block int) *attention {
 	k := b.linear("self_attn.k_proj", kvWidth, c.Width, c.qkvBias)
 	v := b.linear("self_attn.v_proj", kvWidth, c.Width, c.qkvBias)
 	a := attend(c, b, block, newInput(q, k, v))
-	a.q, a.k, a.v = rows{q, 0, 2 * qWidth}, rows{k, 0, kvWidth}, rows{v, 0, kvWidth}
+	a.q, a.k, a.v = q.all(), k.all(), v.all()
 	a.gated = true
 	return a
-}
-
-// splitGate moves the queries of [query | gate] heads into q.
-func (a *attention) splitGate(q, both tensor.Matrix) {
-	dim := a.kernel.HeadDim
-	eachToken(q.Rows, func(t int) {
-		to, from := q.Row(t), both.Row(t)
-		for h := range a.kernel.Heads {
-			copy(to[h*dim:(h+1)*dim], from[2*h*dim:])
-		}
-	})
-}
-
-// applyGate multiplies x with sigmoid of the gates in [query | gate] heads.
-func (a *attention) applyGate(x, both tensor.Matrix) {
-	dim := a.kernel.HeadDim
-	eachToken(x.Rows, func(t int) {
-		row, gates := x.Row(t), both.Row(t)
-		for h := range a.kernel.Heads {
-			kernel.SigmoidMul(row[h*dim:(h+1)*dim], gates[(2*h+1)*dim:(2*h+2)*dim])
-		}
-	})
 }

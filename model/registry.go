@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/crepe-llm/crepe/engine"
 )
 
 // class is one architecture, by the name config.json gives it. A file that
@@ -18,10 +20,10 @@ type class struct {
 	nested    string // key of the object with the text model's keys; "": none
 	prefix    string // of the text model's tensors; "" is "model."
 
-	gelu        bool     // the MLP's activation is tanh-approximated gelu, not silu
-	zeroCentred bool     // RMSNorm multiplies with 1 + w
-	scaledEmbed bool     // embeddings are multiplied with sqrt(Width)
-	ropeNames   []string // older names of rope type longrope
+	act         engine.Activation // the MLP's
+	zeroCentred bool              // RMSNorm multiplies with 1 + w
+	scaledEmbed bool              // embeddings are multiplied with sqrt(Width)
+	ropeNames   []string          // older names of rope type longrope
 
 	// configure reads the keys that only this class has.
 	configure func(k *keys, c *Config)
@@ -29,8 +31,8 @@ type class struct {
 	// rotary reads rope and localRope; nil where readRope will do.
 	rotary func(k *keys, c *Config)
 
-	// block binds the tensors of block i and returns what computes with them.
-	block func(c *Config, b *binder, i int) *decoder
+	// block binds the tensors of block i.
+	block func(c *Config, b *binder, i int) layer
 }
 
 var classes = map[string]*class{}
@@ -81,7 +83,7 @@ func (cl *class) tensors() string { return cmp.Or(cl.prefix, "model.") }
 // checkActivation refuses an activation that the class does not implement.
 func (cl *class) checkActivation(k *keys) {
 	name, want := "hidden_act", []string{"silu", "swish"} // two names of one function
-	if cl.gelu {
+	if cl.act == engine.GELU {
 		name, want = "hidden_activation", []string{"gelu_pytorch_tanh", "gelu_python_tanh"}
 	}
 	if !slices.Contains(want, k.textOr(name, want[0])) {

@@ -24,8 +24,7 @@ import (
 //	dynamic   in sequences of T > C tokens theta is multiplied by
 //	          (factor·T/C − factor + 1)^(dim/(dim−2))
 //
-// Frequencies and angles are float32, as in transformers: at position 4096 an
-// angle in float64 would differ by up to 2e-4.
+// Frequencies are float32, as in transformers.
 type rope struct {
 	kind        string
 	theta       float64
@@ -212,33 +211,4 @@ func (r *rope) llama3(inv float32) float32 {
 	}
 	s := float32((c/wavelength - r.low) / (r.high - r.low))
 	return (1-s)*slow + s*inv
-}
-
-// ropeTable holds the cosines and sines of the first positions.
-type ropeTable struct {
-	inv      []float32
-	scale    float32
-	cos, sin []float32 // positions × dim/2
-}
-
-// grow makes the table hold at least n positions.
-func (t *ropeTable) grow(n int) {
-	half := len(t.inv)
-	have := len(t.cos) / half
-	if n <= have {
-		return
-	}
-	t.cos, t.sin = slices.Grow(t.cos, (n-have)*half), slices.Grow(t.sin, (n-have)*half)
-	for pos := have; pos < n; pos++ {
-		for _, inv := range t.inv {
-			s, c := math.Sincos(float64(float32(pos) * inv))
-			t.cos, t.sin = append(t.cos, t.scale*float32(c)), append(t.sin, t.scale*float32(s))
-		}
-	}
-}
-
-// at returns the cosines and sines of one position.
-func (t *ropeTable) at(pos int) (cos, sin []float32) {
-	half := len(t.inv)
-	return t.cos[pos*half : (pos+1)*half], t.sin[pos*half : (pos+1)*half]
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/golden"
 )
 
@@ -43,12 +44,17 @@ func TestRopeLlama3(t *testing.T) {
 
 func TestRopeTableGrows(t *testing.T) {
 	r := &rope{kind: "default", theta: 1e4, dim: 4, scale: 1}
-	st := &State{tables: map[ropeKey]*ropeTable{}}
-	first, _ := st.rotation(r, 3).at(2)
-	table := st.rotation(r, 9)
-	again, _ := table.at(2)
+	st := &State{tables: map[ropeKey]*engine.Rotary{}}
+	table := st.rotary(r, 3)
+	table.Grow(3)
+	first, _ := table.At(2)
+	if table != st.rotary(r, 9) {
+		t.Error("another table for a longer sequence, want the same")
+	}
+	table.Grow(9)
+	again, _ := table.At(2)
 	golden.Compare(t, "position 2", again, first, golden.Tolerance{})
-	cos, sin := table.at(7)
+	cos, sin := table.At(7)
 	golden.Compare(t, "cos", cos, []float32{float32(math.Cos(7)), float32(math.Cos(0.07))}, f32Tol)
 	golden.Compare(t, "sin", sin, []float32{float32(math.Sin(7)), float32(math.Sin(0.07))}, f32Tol)
 }
@@ -70,8 +76,9 @@ func TestRopeLong(t *testing.T) {
 	}
 	golden.Compare(t, "short", r.frequencies(0), []float32{1, 0.1 / 2, 0.01 / 4, 0.001 / 8}, f32Tol)
 	golden.Compare(t, "long", r.frequencies(1), []float32{0.5, 0.1 / 4, 0.01 / 8, 0.001 / 16}, f32Tol)
-	table := (&State{tables: map[ropeKey]*ropeTable{}}).rotation(r, 3)
-	cos, _ := table.at(2)
+	table := (&State{tables: map[ropeKey]*engine.Rotary{}}).rotary(r, 3)
+	table.Grow(3)
+	cos, _ := table.At(2)
 	golden.Compare(t, "cos", cos[:1], []float32{float32(math.Sqrt(1.5) * math.Cos(2))}, f32Tol)
 }
 
@@ -108,11 +115,11 @@ func TestRopeEqualsTransformers(t *testing.T) {
 // scaling by one State: each gets its own table.
 func TestRopeTablesOfLengths(t *testing.T) {
 	r := &rope{kind: "dynamic", theta: 1e4, dim: 4, factor: 2, original: 8, scale: 1}
-	st := &State{tables: map[ropeKey]*ropeTable{}}
+	st := &State{tables: map[ropeKey]*engine.Rotary{}}
 	for _, n := range []int{8, 9, 20, 9, 3} {
 		// (2·T/8 − 1)² more theta, of which the second pair sees the root.
 		want := 0.01 / max(1, 2*float64(n)/8-1)
-		golden.Compare(t, fmt.Sprint(n), st.rotation(r, n).inv, []float32{1, float32(want)}, f32Tol)
+		golden.Compare(t, fmt.Sprint(n), st.rotary(r, n).Inv, []float32{1, float32(want)}, f32Tol)
 	}
 	if len(st.tables) > 2 {
 		t.Errorf("%d tables are kept", len(st.tables))

@@ -1,40 +1,18 @@
 package model
 
 import (
-	"github.com/crepe-llm/crepe/internal/kernel"
-	"github.com/crepe-llm/crepe/tensor"
+	"fmt"
+
+	"github.com/crepe-llm/crepe/engine"
 )
 
-// State is what running a block needs beside its weights: scratch memory,
-// which is kept for the next sequence, and for decoding the memory of the
-// tokens before. One goroutine uses it at a time.
+// State is what running blocks needs beside their weights: a Stream with its
+// scratch memory, which is kept for the next sequence, and rotary tables. One
+// goroutine uses it at a time.
 type State struct {
-	scratch [][]float32 // by depth: the i-th live buffer is cut from scratch[i]
-	depth   int
-	tables  map[ropeKey]*ropeTable
-	tokens  int               // a decoder's whole sequence
-	memory  []any             // a decoder's, by block: what it keeps of earlier tokens; else nil
-	spare   *kernel.KeyValues // memory for the next block's, or nil
-	pieces  []Piece           // that a ForwardPieces is at; else nil
-}
-
-// keyValues returns what a block's keys and values are appended to: a decoder's
-// are those of the block, other States begin anew each time.
-func (st *State) keyValues(a *attention) *kernel.KeyValues {
-	if st.memory != nil && st.memory[a.block] != nil {
-		return st.memory[a.block].(*kernel.KeyValues)
-	}
-	kv := st.spare
-	heads, dim, bfloat := a.kernel.KVHeads, a.kernel.HeadDim, a.o.rounds()
-	if kv == nil || !kv.Holds(heads, dim, bfloat) {
-		kv = kernel.NewKeyValues(heads, dim, bfloat)
-	}
-	kv.Reset()
-	st.spare = kv
-	if st.memory != nil {
-		st.spare, st.memory[a.block] = nil, kv
-	}
-	return kv
+	stream engine.Stream
+	tables map[ropeKey]*engine.Rotary
+	spare  engine.Cache // of a whole sequence that has passed: memory for the next
 }
 
 // ropeKey names a table: sequences of a length may have one of their own.
@@ -43,62 +21,107 @@ type ropeKey struct {
 	regime int
 }
 
-// NewState returns a State for which each Forward is one whole sequence.
-func (m *Model) NewState() *State { return &State{tables: map[ropeKey]*ropeTable{}} }
-
-// NewDecoder returns a State for one sequence that comes in pieces: each
-// Forward of a block takes up where its last one ended. tokens is the length
-// of the whole sequence, or the most that it may reach: rotary embeddings that
-// depend on the length (longrope) take this one from the start.
-func (m *Model) NewDecoder(tokens int) *State {
-	st := m.NewState()
-	st.tokens = tokens
-	st.memory = make([]any, m.Config.Blocks)
-	return st
+// NewState returns a State without memory.
+func (m *Model) NewState() *State {
+	return &State{stream: m.opt.Engine.NewStream(), tables: map[ropeKey]*engine.Rotary{}}
 }
 
-// remember returns what a block keeps of earlier tokens, nil if the State is
-// not a decoder.
-func remember[T any](st *State, block int) *T {
-	if st.memory == nil {
-		return nil
-	}
-	if st.memory[block] == nil {
-		st.memory[block] = new(T)
-	}
-	return st.memory[block].(*T)
+// Cache is what the blocks keep of the tokens of one sequence, which comes in
+// pieces: keys and values, or the state of a recurrence.
+type Cache struct {
+	tokens int            // of the whole sequence, or the most that it may reach
+	blocks []engine.Cache // nil where nothing has passed yet
+	spare  engine.Cache   // memory for the next block's, or nil
 }
 
-// alloc returns a rows × cols matrix of undefined content that lives until the
-// release of an earlier mark.
-func (st *State) alloc(rows, cols int) tensor.Matrix {
-	n := rows * cols
-	if st.depth == len(st.scratch) {
-		st.scratch = append(st.scratch, nil)
-	}
-	if cap(st.scratch[st.depth]) < n {
-		st.scratch[st.depth] = make([]float32, n)
-	}
-	data := st.scratch[st.depth][:n:n]
-	st.depth++
-	return tensor.Matrix{Rows: rows, Cols: cols, Data: data}
+// NewCache returns the Cache of a sequence. tokens is the length of the whole
+// sequence, or the most that it may reach: rotary embeddings that depend on the
+// length (longrope) take this one from the start.
+func (m *Model) NewCache(tokens int) *Cache {
+	return &Cache{tokens: tokens, blocks: make([]engine.Cache, m.Config.Blocks)}
 }
 
-// mark and release frame the life of scratch: defer st.release(st.mark()).
-func (st *State) mark() int        { return st.depth }
-func (st *State) release(mark int) { st.depth = mark }
+// Begin makes c forget its sequence for one of tokens tokens. The memory of one
+// block stays for the next.
+func (c *Cache) Begin(tokens int) {
+	for i := range c.blocks {
+		c.forget(i)
+	}
+	c.tokens = tokens
+}
 
-// rotation returns the table of r for the first n positions.
-func (st *State) rotation(r *rope, n int) *ropeTable {
-	key := ropeKey{r, r.regime(max(n, st.tokens))}
+func (c *Cache) forget(i int) {
+	if c.blocks[i] != nil {
+		c.spare = c.blocks[i]
+	}
+	c.blocks[i] = nil
+}
+
+// Fork makes to go on from where c is, so that several sequences share the
+// computation of their beginning. What to held before is lost, c stays as it
+// is; both are Caches of one Model.
+func (c *Cache) Fork(to *Cache) {
+	if len(c.blocks) != len(to.blocks) {
+		panic("model: Fork: want two Caches of one Model")
+	}
+	to.tokens = c.tokens
+	for i, b := range c.blocks {
+		to.forget(i)
+		if b != nil {
+			to.blocks[i], to.spare = b.Fork(to.spare), nil
+		}
+	}
+}
+
+// SameRotation says whether sequences of a and of b tokens turn a token at the
+// same position alike. With longrope it is not so where one is long only, with dynamic
+// scaling where one is longer than the model was made for.
+func (m *Model) SameRotation(a, b int) bool {
+	for _, r := range []*rope{m.Config.rope, m.Config.localRope} {
+		if r != nil && r.regime(a) != r.regime(b) {
+			return false
+		}
+	}
+	return true
+}
+
+// sequences returns the pieces as operations take them. empty makes the Cache of
+// a sequence that begins, in the memory of another.
+func (p *pass) sequences(block int, r *rope, empty func(old engine.Cache) engine.Cache) []engine.Sequence {
+	seqs := make([]engine.Sequence, len(p.pieces))
+	for i, piece := range p.pieces {
+		s := engine.Sequence{Tokens: piece.Tokens}
+		limit := piece.Tokens
+		if c := piece.Cache; c == nil {
+			p.st.spare = empty(p.st.spare)
+			s.Cache = p.st.spare
+		} else {
+			if c.blocks[block] == nil {
+				c.blocks[block], c.spare = empty(c.spare), nil
+			}
+			s.Cache, limit = c.blocks[block], c.tokens
+			if end := s.Cache.Len() + s.Tokens; end > limit {
+				panic(fmt.Sprintf("model: Run: token %d of a Cache for %d", end, limit))
+			}
+		}
+		if r != nil {
+			s.Rotary = p.st.rotary(r, limit)
+		}
+		seqs[i] = s
+	}
+	return seqs
+}
+
+// rotary returns the table of r for sequences of that length.
+func (st *State) rotary(r *rope, tokens int) *engine.Rotary {
+	key := ropeKey{r, r.regime(tokens)}
 	t := st.tables[key]
 	if t == nil {
 		if r.kind == "dynamic" { // a table for each length: one at a time
 			clear(st.tables)
 		}
-		t = &ropeTable{inv: r.frequencies(key.regime), scale: float32(r.scale)}
+		t = &engine.Rotary{Inv: r.frequencies(key.regime), Scale: float32(r.scale)}
 		st.tables[key] = t
 	}
-	t.grow(n)
 	return t
 }

@@ -14,6 +14,7 @@ import (
 // which holds the query. Its statistic costs an embedding and a norm.
 type firstLinear struct {
 	l        *model.Linear
+	w        *tensor.Weight
 	in       *stats.Input
 	resolved recipe.Resolved
 }
@@ -27,10 +28,12 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 	if err != nil {
 		return nil, err
 	}
-	in, enter := model.FirstInput(block)
-	l := in.Linears[0]
-	acc := stats.NewAccumulator(l.Cols)
-	x := tensor.NewMatrix(opt.Calibration.SeqLen, m.Width())
+	l := block.FirstInput().Linears[0]
+	w, err := l.Read()
+	if err != nil {
+		return nil, err
+	}
+	acc, st, x := m.Engine().NewStats(l.Cols, stats.Needs{}), m.NewState(), m.NewMat(opt.Calibration.SeqLen)
 	for i, ids := range opt.Calibration.Tokens {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -38,19 +41,19 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 		if err := m.Embed(x, ids); err != nil {
 			return nil, fmt.Errorf("calibration: sequence %d: %w", i, err)
 		}
-		enter(x, x)
+		block.Enter(st, x, x)
 		acc.Add(x)
 	}
 	s := acc.Input(len(opt.Calibration.Tokens))
 	if err := s.Check(); err != nil {
 		return nil, fmt.Errorf("input of %s: %w", l.Name, err)
 	}
-	return &firstLinear{l: l, in: s, resolved: resolved}, nil
+	return &firstLinear{l: l, w: w, in: s, resolved: resolved}, nil
 }
 
 // proxy returns the proxy of many candidates there.
 func (f *firstLinear) proxy() (*Proxy, error) {
-	p, err := NewProxy(f.l.W, f.in, f.resolved.Target, f.resolved.Params.Number("power"))
+	p, err := NewProxy(f.w, f.in, f.resolved.Target, f.resolved.Params.Number("power"))
 	if err != nil {
 		return nil, fmt.Errorf("tensor %s.weight: %w", f.l.Name, err)
 	}
@@ -59,7 +62,7 @@ func (f *firstLinear) proxy() (*Proxy, error) {
 
 // proxies returns the five proxies of one candidate there.
 func (f *firstLinear) proxies(work []float32, c Coefficients) (Proxies, error) {
-	p, err := MeasureProxies(work, f.l.W, f.in, f.resolved.Target, f.resolved.Params.Number("power"), c)
+	p, err := MeasureProxies(work, f.w, f.in, f.resolved.Target, f.resolved.Params.Number("power"), c)
 	if err != nil {
 		return p, fmt.Errorf("tensor %s.weight: %s: %w", f.l.Name, c, err)
 	}

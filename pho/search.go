@@ -86,7 +86,7 @@ func (o *Options) RecipeOf(c Coefficients) recipe.Recipe { return c.Of(o.Recipe)
 // Provenance is what a study of m depends on: to go on with one in a store, it
 // must agree.
 func (o *Options) Provenance(m *model.Model) (provenance.Record, error) {
-	rec, err := provenance.New(m.EngineID())
+	rec, err := provenance.New(m.Engine().ID())
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func newVerifier(m *model.Model, o Options) verifier {
 }
 
 // each is what is done with every block once it is pruned.
-type each = func(block model.Block) error
+type each = func(block *model.Block) error
 
 // measure prunes by rec and measures all windows.
 func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) ([]float64, prune.Masks, error) {
@@ -50,7 +50,7 @@ func (v *verifier) measureReference(ctx context.Context, name string, rec recipe
 
 // calibrate is measureReference without measuring.
 func (v *verifier) calibrate(ctx context.Context, name string, rec recipe.Recipe) (err error) {
-	v.ref, _, err = v.pruner.Reference(ctx, name, rec, func(model.Block) error { return nil })
+	v.ref, _, err = v.pruner.Reference(ctx, name, rec, func(*model.Block) error { return nil })
 	return err
 }
 
@@ -65,7 +65,7 @@ func (v *verifier) screen(ctx context.Context, name string, rec recipe.Recipe, l
 
 // run measures windows, which pass each block as soon as prune has pruned it.
 func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) (prune.Masks, error)) ([]float64, prune.Masks, error) {
-	store, err := hidden.New(len(windows), len(windows[0]), v.m.Width(), v.spill)
+	store, err := hidden.New(v.m.Engine(), len(windows), len(windows[0]), v.m.Width(), v.spill)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,7 +74,7 @@ func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) 
 		return nil, nil, fmt.Errorf("verification: %w", err)
 	}
 	st := v.m.NewState()
-	masks, err := prune(func(b model.Block) error { return store.Forward(ctx, b, st, func() {}) })
+	masks, err := prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) })
 	if err != nil {
 		return nil, nil, err
 	}

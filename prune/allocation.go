@@ -10,6 +10,7 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // Allocation is how the sparsity was spread over the blocks.
@@ -135,12 +136,12 @@ func (r *runner) measureBlock(ctx context.Context, a *allocate.Method, b int, to
 
 // pass runs every sequence through the dense block and returns what each input
 // saw. Nothing reads what leaves the last block.
-func (r *runner) pass(ctx context.Context, block model.Block, last bool) (map[*model.Input]*stats.Input, error) {
-	acc := accumulators(block)
+func (r *runner) pass(ctx context.Context, block *model.Block, last bool) (map[*model.Input]*stats.Input, error) {
+	acc := accumulators(r.m.Engine(), block, norms)
 	if last {
 		return r.gather(ctx, block, acc, 0, r.store.Len())
 	}
-	if err := r.store.Pass(ctx, block, r.m.NewState(), acc.tap, func() { r.bar.Add(1) }); err != nil {
+	if err := r.store.Run(ctx, block, r.m.NewState(), model.Mode{Tap: acc.tap}, func() { r.bar.Add(1) }); err != nil {
 		return nil, err
 	}
 	return acc.inputs(block, r.store.Len())
@@ -149,8 +150,8 @@ func (r *runner) pass(ctx context.Context, block model.Block, last bool) (map[*m
 // measureOf returns a's measure of the dense block. Linears that the recipe
 // leaves dense have no part in it, nor do experts that saw too few tokens for a
 // score.
-func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block model.Block, seen map[*model.Input]*stats.Input) (float64, error) {
-	each := func(f func(l *model.Linear, s *stats.Input) error) error {
+func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block *model.Block, seen map[*model.Input]*stats.Input) (float64, error) {
+	each := func(f func(l *model.Linear, w *tensor.Weight, s *stats.Input) error) error {
 		for _, in := range block.Inputs() {
 			for _, l := range in.Linears {
 				if r.plan.skip[l.Name] {
@@ -159,9 +160,9 @@ func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block model.
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				err := l.Load()
+				w, err := l.Read()
 				if err == nil {
-					err = f(l, seen[in])
+					err = f(l, w, seen[in])
 				}
 				l.Unload()
 				if err != nil {
@@ -173,8 +174,8 @@ func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block model.
 	}
 	if a.FromWeight != nil {
 		sum, n := 0.0, 0
-		err := each(func(l *model.Linear, _ *stats.Input) error {
-			v, err := a.FromWeight(l.W)
+		err := each(func(_ *model.Linear, w *tensor.Weight, _ *stats.Input) error {
+			v, err := a.FromWeight(w)
 			if err == nil && !math.IsNaN(v) {
 				sum, n = sum+v, n+1
 			}
@@ -183,12 +184,12 @@ func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block model.
 		return sum / float64(n), err
 	}
 	scores := func(f func(s []float32)) error {
-		return each(func(l *model.Linear, s *stats.Input) error {
+		return each(func(l *model.Linear, w *tensor.Weight, s *stats.Input) error {
 			if l.Expert && s.Tokens < MinTokens {
 				return nil
 			}
 			buf := r.buffer(l.Rows * l.Cols)
-			if err := score.Wanda.Score(buf, l.W, s, nil); err != nil {
+			if err := score.Wanda.Score(buf, w, s, nil); err != nil {
 				return err
 			}
 			f(buf)

@@ -181,16 +181,16 @@ func TestInMemoryAllocates(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]byte{}
-	eachLinear(t, opt.Output, func(l *model.Linear) { want[l.Name] = bytes.Clone(l.W.Bytes()) })
+	eachLinear(t, opt.Output, func(l *model.Linear) { want[l.Name] = bytes.Clone(weightOf(t, l).Bytes()) })
 	_, m := openDemo(t)
 	p := prune.NewInMemory(m, opt.Calibration)
 	for range 2 {
 		n := 0
-		_, err := p.Prune(t.Context(), "prune", opt.Recipe, func(b model.Block) error {
+		_, err := p.Prune(t.Context(), "prune", opt.Recipe, func(b *model.Block) error {
 			for _, in := range b.Inputs() {
 				for _, l := range in.Linears {
 					n++
-					if !slices.Equal(l.W.Bytes(), want[l.Name]) {
+					if !slices.Equal(weightOf(t, l).Bytes(), want[l.Name]) {
 						t.Errorf("%s differs", l.Name)
 					}
 				}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -24,9 +26,9 @@ func TestBF16CostsNoQuality(t *testing.T) {
 	)
 	dir := t.TempDir()
 	var reports []*prune.Report
-	for _, compute := range []model.Compute{model.F32, model.BF16} {
+	for _, compute := range []engine.Compute{engine.F32, engine.BF16} {
 		inv, m := openDemo(t)
-		m.Compute = compute
+		m = m.With(model.Options{Engine: cpu.New(compute)})
 		r, err := prune.Run(t.Context(), inv, m, prune.Options{
 			Model: "demo", Output: filepath.Join(dir, compute.String()),
 			Recipe: recipe.Recipe{Method: "crepe", Compute: compute.String(),
@@ -87,7 +89,7 @@ func maskDistance(t *testing.T, a, b string) (differ, total int) {
 			t.Fatal(err)
 		}
 		defer inv.Close()
-		m, err := model.Open(inv)
+		m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,9 +100,10 @@ func maskDistance(t *testing.T, a, b string) (differ, total int) {
 			}
 			for _, in := range block.Inputs() {
 				for _, l := range in.Linears {
+					w := weightOf(t, l)
 					for r := range l.Rows {
 						for c := range l.Cols {
-							all[i] = append(all[i], l.W.At(r, c) == 0)
+							all[i] = append(all[i], w.At(r, c) == 0)
 						}
 					}
 				}

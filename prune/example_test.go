@@ -9,6 +9,8 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -25,7 +27,7 @@ func ExampleRun() {
 		log.Fatal(err)
 	}
 	defer inv.Close()
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		log.Fatal(err)
 	}

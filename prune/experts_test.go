@@ -10,11 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
-	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -58,13 +58,13 @@ func TestSparseExperts(t *testing.T) {
 				t.Fatal(err)
 			}
 			byMagnitude := map[string][]byte{}
-			eachLinear(t, magnitude.Output, func(l *model.Linear) { byMagnitude[l.Name] = bytes.Clone(l.W.Bytes()) })
+			eachLinear(t, magnitude.Output, func(l *model.Linear) { byMagnitude[l.Name] = bytes.Clone(weightOf(t, l).Bytes()) })
 			eachLinear(t, opt.Output, func(l *model.Linear) {
 				fellBack := slices.ContainsFunc(warned, func(w string) bool { return strings.HasPrefix(w, expert(l.Name)+" saw ") })
 				if fellBack && !strings.Contains(l.Name, ".experts.") {
 					t.Errorf("%s is no expert and fell back", l.Name)
 				}
-				if bytes.Equal(l.W.Bytes(), byMagnitude[l.Name]) != fellBack {
+				if bytes.Equal(weightOf(t, l).Bytes(), byMagnitude[l.Name]) != fellBack {
 					t.Errorf("%s: warned of: %v, yet as pruned by magnitude: %v", l.Name, fellBack, !fellBack)
 				}
 			})
@@ -124,17 +124,17 @@ func tokensSeen(t *testing.T, m *model.Model, c *windows.Set) map[string]int {
 		}
 	}
 	for _, ids := range c.Tokens {
-		x := tensor.NewMatrix(len(ids), m.Width())
+		x := m.NewMat(len(ids))
 		if err := m.Embed(x, ids); err != nil {
 			t.Fatal(err)
 		}
-		err := b.Observe(m.NewState(), x, func(in *model.Input, x tensor.Matrix) {
+		err := b.Run(m.NewState(), x, model.Mode{Keep: true, Tap: func(in *model.Input, x engine.Mat) {
 			for _, l := range in.Linears {
 				if _, ok := seen[l.Name]; ok {
 					seen[l.Name] += x.Rows
 				}
 			}
-		})
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}

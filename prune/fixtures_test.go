@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/mask"
@@ -23,6 +25,7 @@ import (
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/refine"
+	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -36,7 +39,7 @@ func openModel(t testing.TB, dir string) (*checkpoint.Inventory, *model.Model) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,10 +179,20 @@ func checkCounts(t *testing.T, inv *checkpoint.Inventory, plan *prune.Plan, rep 
 		t.Fatal(err)
 	}
 	eachLinear(t, rep.Output, func(l *model.Linear) {
-		if _, pruned := want[l.Name]; pruned && !mask.HoldsNM(l.W, p) {
+		if _, pruned := want[l.Name]; pruned && !mask.HoldsNM(weightOf(t, l), p) {
 			t.Errorf("%s does not hold %v", l.Name, p)
 		}
 	})
+}
+
+// weightOf returns l's weight.
+func weightOf(t *testing.T, l *model.Linear) *tensor.Weight {
+	t.Helper()
+	w, err := l.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 // eachLinear opens a folder and calls f with every Linear of its blocks.
@@ -313,7 +326,7 @@ func TestSplitEqualsUnfused(t *testing.T) {
 		if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
 			t.Fatal(err)
 		}
-		eachLinear(t, opt.Output, func(l *model.Linear) { llama[l.Name] = bytes.Clone(l.W.Bytes()) })
+		eachLinear(t, opt.Output, func(l *model.Linear) { llama[l.Name] = bytes.Clone(weightOf(t, l).Bytes()) })
 		for _, fused := range []string{"split", "whole"} {
 			r.Fused = fused
 			opt := fixtureOptions(t, "phi3", r)
@@ -325,7 +338,7 @@ func TestSplitEqualsUnfused(t *testing.T) {
 			eachLinear(t, opt.Output, func(l *model.Linear) {
 				for _, p := range l.Parts {
 					want := llama[partName(l.Name, p)]
-					if got := l.W.Slice(p.Lo, p.Hi).Bytes(); len(want) == 0 || !bytes.Equal(got, want) {
+					if got := weightOf(t, l).Slice(p.Lo, p.Hi).Bytes(); len(want) == 0 || !bytes.Equal(got, want) {
 						differ++
 					}
 				}

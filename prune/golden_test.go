@@ -178,7 +178,7 @@ type bits []byte
 
 // keptBits returns which weights of l are not zero in inv. The demo model has no
 // zero of its own.
-func keptBits(t *testing.T, inv *checkpoint.Inventory, l model.LinearInfo, want goldenLinear) bits {
+func keptBits(t *testing.T, inv *checkpoint.Inventory, l model.LinearSpec, want goldenLinear) bits {
 	t.Helper()
 	if l.Rows != want.Rows || l.Cols != want.Cols {
 		t.Fatalf("%s: %d × %d, want %d × %d", l.Name, l.Rows, l.Cols, want.Rows, want.Cols)

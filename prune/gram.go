@@ -15,7 +15,7 @@ func (p *Plan) readsGram(attention bool) (refines, updates bool) {
 
 // firstOfInput reports whether the i-th of a block's Linears is the first that reads
 // its input.
-func firstOfInput(linears []model.LinearInfo, i int) bool {
+func firstOfInput(linears []model.LinearSpec, i int) bool {
 	return i == 0 || linears[i-1].Input != linears[i].Input
 }
 
@@ -23,7 +23,7 @@ func firstOfInput(linears []model.LinearInfo, i int) bool {
 // Gram matrices are gathered in one pass. Then, input by input, one is copied
 // for the refinement, one prepared for the update and let go of; the copy stays
 // to the input's last Linear, whose update comes after.
-func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
+func (p *Plan) gramBytes(linears []model.LinearSpec) int64 {
 	u, selects := p.resolved.Update, p.resolved.Method.Score == nil
 	later, most, scratch := int64(0), int64(0), int64(0)
 	for i := len(linears) - 1; i >= 0; i-- {
@@ -35,7 +35,7 @@ func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 		first := firstOfInput(linears, i)
 		last := i == len(linears)-1 || firstOfInput(linears, i+1)
 		gram, copied := stats.GramBytes(l.Cols), int64(0)
-		scratch = max(scratch, stats.GramScratchBytes(l.Cols))
+		scratch = max(scratch, p.engine.StatsScratch(l.Cols, stats.Needs{Gram: true}))
 		if refines {
 			copied = refine.GramBytes(l.Cols) + refine.SwapsBytes(l.Cols)
 			most = max(most, later+gram+copied)
@@ -60,7 +60,7 @@ func (p *Plan) gramBytes(linears []model.LinearInfo) int64 {
 // which half is computed, of the first products of a refinement and of the
 // updates. The exchanges of a refinement are not counted: how many there will be
 // is not known.
-func (p *Plan) gramFLOP(linears []model.LinearInfo, tokens float64) float64 {
+func (p *Plan) gramFLOP(linears []model.LinearSpec, tokens float64) float64 {
 	u, selects := p.resolved.Update, p.resolved.Method.Score == nil
 	sum := 0.0
 	for i, l := range linears {

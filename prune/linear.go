@@ -17,7 +17,7 @@ import (
 // pruneLinears prunes and writes every Linear of block. Scores and the scratch
 // of a forward pass are both large and never in use at the same time: each is
 // collected before the other is taken.
-func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*model.Input]*stats.Input) ([]Linear, error) {
+func (r *runner) pruneLinears(ctx context.Context, block *model.Block, seen map[*model.Input]*stats.Input) ([]Linear, error) {
 	runtime.GC()
 	var linears []Linear
 	for _, in := range block.Inputs() {
@@ -44,7 +44,8 @@ func (r *runner) pruneLinears(ctx context.Context, block model.Block, seen map[*
 // pruneLinear scores, masks and writes l.
 func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Input, s *stats.Input) (Linear, error) {
 	out := Linear{Name: l.Name, Rows: l.Rows, Cols: l.Cols}
-	if err := l.Load(); err != nil {
+	weight, err := l.Read()
+	if err != nil {
 		return out, err
 	}
 	defer l.Unload()
@@ -53,7 +54,7 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 	switch {
 	case out.Skipped:
 	case r.opt.Masks != nil:
-		if err := r.opt.Masks.apply(l); err != nil {
+		if err := r.opt.Masks.apply(l, weight); err != nil {
 			return out, err
 		}
 		out.Permuted = r.opt.Masks.permuted(l)
@@ -71,12 +72,12 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 			r.bar.Phase("refine " + l.Name)
 		}
 		for _, part := range matrices(r.plan.resolved, l.Parts, l.Rows) {
-			w := part.Take(l.W)
+			w := part.Take(weight)
 			if r.selectsPermuted(method) {
 				if err := r.selectPermuted(ctx, l, part, w, in, s, &out); err != nil {
 					return out, inPart(part, err)
 				}
-				part.Return(l.W, w)
+				part.Return(weight, w)
 				parts = append(parts, selected{part: part, order: out.Permuted[len(out.Permuted)-1].Order})
 				continue
 			}
@@ -100,23 +101,26 @@ func (r *runner) pruneLinear(ctx context.Context, l *model.Linear, in *model.Inp
 			if err := r.apply(ctx, kept, w, change); err != nil {
 				return out, inPart(part, err)
 			}
-			part.Return(l.W, w)
+			part.Return(weight, w)
 			parts = append(parts, selected{part: part, kept: kept})
 			if r.masks != nil {
 				r.masks[l.Name] = append(r.masks[l.Name], kept)
 			}
 		}
 	}
-	out.Zeros = l.W.Zeros()
+	if err := l.Write(weight); err != nil {
+		return out, err
+	}
+	out.Zeros = weight.Zeros()
 	out.Sparsity = float64(out.Zeros) / float64(l.Rows*l.Cols)
 	if r.w == nil {
 		return out, nil
 	}
 	defer timed(&r.report.Seconds.Write)()
-	if err := verify(l.W, parts, r.target); err != nil {
+	if err := verify(weight, parts, r.target); err != nil {
 		return out, err
 	}
-	return out, r.w.WriteTensor(l.Name+".weight", l.W.Bytes())
+	return out, r.w.WriteTensor(l.Name+".weight", weight.Bytes())
 }
 
 // inPart says which part of a Linear err is about, if it is split.

@@ -70,14 +70,14 @@ func (r *runner) commit(hashes map[string]string) error {
 	}
 	rep := r.report
 	used := r.plan.used(r.opt)
-	used.Compute = r.m.Compute.String() // what "auto" came to
+	used.Compute = r.m.Engine().Compute().String() // what "auto" came to
 	program, err := provenance.This()
 	if err != nil {
 		return err
 	}
 	manifest := Manifest{
-		Crepe: program.Version, Program: &program, Engine: r.m.EngineID(),
-		Level: cpu.Current().String(), Compute: r.m.Compute.String(), Recipe: used, Inputs: hashes,
+		Crepe: program.Version, Program: &program, Engine: r.m.Engine().ID(),
+		Level: cpu.Current().String(), Compute: r.m.Engine().Compute().String(), Recipe: used, Inputs: hashes,
 		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
 		Allocation: rep.Allocation,
 		Evaluation: newText(r.opt.Evaluation),

@@ -13,6 +13,7 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/stats"
+	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -21,21 +22,21 @@ import (
 // a weight.
 type Masks map[string][]*mask.Mask
 
-// applyTo prunes l, which has masks unless it is left dense.
-func (m Masks) applyTo(l *model.Linear) {
+// applyTo prunes w, the weight of l, which has masks unless it is left dense.
+func (m Masks) applyTo(l *model.Linear, w *tensor.Weight) {
 	for _, s := range m.selected(l) {
-		w := s.part.Take(l.W)
-		s.kept.Apply(w)
-		s.part.Return(l.W, w)
+		part := s.part.Take(w)
+		s.kept.Apply(part)
+		s.part.Return(w, part)
 	}
 }
 
-// apply prunes l, which has to have masks.
-func (m Masks) apply(l *model.Linear) error {
+// apply prunes w, the weight of l, which has to have masks.
+func (m Masks) apply(l *model.Linear, w *tensor.Weight) error {
 	if len(m[l.Name]) == 0 {
 		return errors.New("the masks to write have none for it")
 	}
-	m.applyTo(l)
+	m.applyTo(l, w)
 	return nil
 }
 
@@ -68,26 +69,26 @@ type InMemory struct {
 }
 
 // NewInMemory returns a pruner of m, calibrated on text. All experts of a block
-// must fit in memory: m.ExpertBytes is 0.
+// must fit in memory: m.ExpertBytes() is 0.
 func NewInMemory(m *model.Model, text *windows.Set) *InMemory {
-	if m.ExpertBytes != 0 {
-		panic(fmt.Sprintf("prune: NewInMemory: ExpertBytes is %d, want 0", m.ExpertBytes))
+	if m.ExpertBytes() != 0 {
+		panic(fmt.Sprintf("prune: NewInMemory: ExpertBytes is %d, want 0", m.ExpertBytes()))
 	}
 	return &InMemory{m: m, text: text}
 }
 
 // Prune prunes by rec and calls each with every block once it is pruned; the
 // block is each's until it returns. name is that of the step.
-func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (Masks, error) {
+func (p *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (Masks, error) {
 	return p.prune(ctx, name, rec, p.text.Tokens, p.observe, each)
 }
 
 // observer returns what the inputs of block b, which is dense, see of r's
 // sequences.
-type observer func(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error)
+type observer func(ctx context.Context, r *runner, b int, block *model.Block) (map[*model.Input]*stats.Input, error)
 
 // prune is Prune on sequences, by what observe makes of them.
-func (p *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, sequences [][]int32, observe observer, each func(block model.Block) error) (Masks, error) {
+func (p *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, sequences [][]int32, observe observer, each func(block *model.Block) error) (Masks, error) {
 	resolved, err := rec.Resolve()
 	if err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (p *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 	if resolved.Update != nil {
 		return nil, fmt.Errorf("update %s: makes new weights, which masks alone cannot hold", resolved.Update.Name)
 	}
-	plan := &Plan{resolved: resolved, skip: map[string]bool{}}
+	plan := &Plan{resolved: resolved, engine: p.m.Engine(), skip: map[string]bool{}}
 	if err := plan.addLinears(p.m, resolved); err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (p *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 	if err := p.allocate(ctx, r); err != nil {
 		return nil, err
 	}
-	if r.store, err = hidden.New(len(sequences), p.text.SeqLen, p.m.Width(), p.SpillDir); err != nil {
+	if r.store, err = hidden.New(p.m.Engine(), len(sequences), p.text.SeqLen, p.m.Width(), p.SpillDir); err != nil {
 		return nil, err
 	}
 	defer r.store.Close()
@@ -124,7 +125,7 @@ func (p *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 }
 
 // block takes block b from dense to pruned, and the hidden states past it.
-func (p *InMemory) block(ctx context.Context, r *runner, b int, observe observer, each func(model.Block) error) error {
+func (p *InMemory) block(ctx context.Context, r *runner, b int, observe observer, each func(*model.Block) error) error {
 	r.target = r.targetOf(b)
 	block, err := r.load(p.m, b)
 	if err != nil {
@@ -168,7 +169,7 @@ func (p *InMemory) allocate(ctx context.Context, r *runner) error {
 }
 
 // observe is the observer of Prune.
-func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
+func (p *InMemory) observe(ctx context.Context, r *runner, b int, block *model.Block) (map[*model.Input]*stats.Input, error) {
 	if b == 0 && p.hasFirst(r.plan, block) {
 		seen := map[*model.Input]*stats.Input{}
 		for i, in := range block.Inputs() {
@@ -185,13 +186,13 @@ func (p *InMemory) observe(ctx context.Context, r *runner, b int, block model.Bl
 }
 
 // hasFirst reports whether first has all that plan asks for.
-func (p *InMemory) hasFirst(plan *Plan, block model.Block) bool {
+func (p *InMemory) hasFirst(plan *Plan, block *model.Block) bool {
 	if p.first == nil {
 		return false
 	}
 	for i, in := range block.Inputs() {
-		gram, moments := plan.observes(in)
-		if gram && p.first[i].Gram == nil || moments && p.first[i].ColVar == nil {
+		needs := plan.observes(in)
+		if needs.Gram && p.first[i].Gram == nil || needs.Moments && p.first[i].ColVar == nil {
 			return false
 		}
 	}

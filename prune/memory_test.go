@@ -22,7 +22,7 @@ func TestMasksInMemoryAreThoseOfRun(t *testing.T) {
 			r.Calibration, r.Eval = opt.Recipe.Calibration, opt.Recipe.Eval
 			opt.Recipe = r
 			blocks := 0
-			masks, err := in.Prune(t.Context(), "x", r, func(model.Block) error { blocks++; return nil })
+			masks, err := in.Prune(t.Context(), "x", r, func(*model.Block) error { blocks++; return nil })
 			if err != nil || blocks != m.Blocks() {
 				t.Fatalf("%s: %v after %d blocks", name, err, blocks)
 			}

@@ -68,7 +68,7 @@ func checkPermuted(t *testing.T, dir string, manifest *prune.Manifest, p pattern
 		}
 		rows := 0
 		for _, part := range linears[l.Name].Permuted {
-			w := part.Take(l.W)
+			w := part.Take(weightOf(t, l))
 			rows += w.Rows
 			if !mask.HoldsNMIn(w, p, part.Order) {
 				t.Errorf("%s %s does not hold %v in the order that is recorded", l.Name, part.Part, p)
@@ -143,7 +143,7 @@ func TestMasksKeepTheirOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, m := openDemo(t)
-	masks, err := prune.NewInMemory(m, opt.Calibration).Prune(t.Context(), "prune", opt.Recipe, func(model.Block) error { return nil })
+	masks, err := prune.NewInMemory(m, opt.Calibration).Prune(t.Context(), "prune", opt.Recipe, func(*model.Block) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

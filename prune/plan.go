@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/linalg"
@@ -24,6 +25,7 @@ type Plan struct {
 	FLOP64  float64         `json:"flop64,omitempty"` // of singular values, in float64
 
 	resolved recipe.Resolved
+	engine   engine.Engine
 	files    *checkpoint.Plan
 	skip     map[string]bool // by Linear: left dense
 }
@@ -86,7 +88,7 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{resolved: resolved, skip: map[string]bool{}}
+	p := &Plan{resolved: resolved, engine: m.Engine(), skip: map[string]bool{}}
 	if p.files, err = checkpoint.NewPlan(inv, 0); err != nil {
 		return nil, err
 	}
@@ -104,7 +106,7 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 		p.Memory.Refine = max(p.Memory.Refine, p.refineBytes(m.Linears(b)))
 		for _, l := range m.Linears(b) {
 			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
-			if pl.Skip = l.Steers || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
+			if pl.Skip = l.Gate || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
 				for _, part := range matrices(r, l.Parts, l.Rows) {
 					rows := part.Rows()
 					n, err := r.Target.Pruned(rows, l.Cols)

@@ -27,7 +27,7 @@ func (p *Plan) refines(in *model.Input) bool {
 
 // refineBytes returns what refining the Linears of a block takes at most, each
 // counted with an input of its own.
-func (p *Plan) refineBytes(linears []model.LinearInfo) int64 {
+func (p *Plan) refineBytes(linears []model.LinearSpec) int64 {
 	sum := int64(0)
 	for _, l := range linears {
 		if f := p.refinement(l.Attention); f != nil && f.NeedsMoments {
@@ -38,13 +38,13 @@ func (p *Plan) refineBytes(linears []model.LinearInfo) int64 {
 }
 
 // observes says which statistics of in are gathered besides the norms.
-func (p *Plan) observes(in *model.Input) (gram, moments bool) {
+func (p *Plan) observes(in *model.Input) (needs stats.Needs) {
 	u, f := p.resolved.Update, p.resolved.Refine
-	gram = u != nil && u.NeedsGram && p.anyPruned(in)
+	needs.Gram = u != nil && u.NeedsGram && p.anyPruned(in)
 	if f != nil && p.refines(in) {
-		gram, moments = gram || f.NeedsGram, f.NeedsMoments
+		needs = needs.Union(stats.Needs{Gram: f.NeedsGram, Moments: f.NeedsMoments})
 	}
-	return gram, moments
+	return needs
 }
 
 // refine refines the mask of w, the rows of a Linear that were just selected.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
@@ -187,7 +188,7 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 		t.Fatal(err)
 	}
 	scores := make([]float32, l.Rows*l.Cols)
-	if err := method.Score(scores, l.W, s, method.Defaults()); err != nil {
+	if err := method.Score(scores, weightOf(t, l), s, method.Defaults()); err != nil {
 		t.Fatal(err)
 	}
 	decided := slices.Clone(scores)
@@ -207,7 +208,7 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 		t.Fatal(err)
 	}
 	r, err := by.Run(t.Context(), refine.Problem{
-		Kept: kept, W: l.W, Scores: scores, Input: s, Gram: gram, Pattern: target.Pattern, Params: param.Values{"refine_cycles": c.Cycles},
+		Kept: kept, W: weightOf(t, l), Scores: scores, Input: s, Gram: gram, Pattern: target.Pattern, Params: param.Values{"refine_cycles": c.Cycles},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -236,9 +237,9 @@ func TestMomentsEqualPyTorch(t *testing.T) {
 	ids := rows(golden.Read(t, goldenDir+"/calibration.safetensors")["input_ids"])
 	_, m := openDemo(t)
 	st := m.NewState()
-	hidden := make([]tensor.Matrix, len(ids))
+	hidden := make([]engine.Mat, len(ids))
 	for i := range ids {
-		hidden[i] = tensor.NewMatrix(len(ids[i]), m.Width())
+		hidden[i] = m.NewMat(len(ids[i]))
 		if err := m.Embed(hidden[i], ids[i]); err != nil {
 			t.Fatal(err)
 		}
@@ -249,12 +250,12 @@ func TestMomentsEqualPyTorch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		acc := map[*model.Input]*stats.Accumulator{}
+		acc := map[*model.Input]engine.Stats{}
 		for _, in := range block.Inputs() {
-			acc[in] = stats.NewAccumulator(in.Linears[0].Cols).WithMoments()
+			acc[in] = m.Engine().NewStats(in.Linears[0].Cols, stats.Needs{Moments: true})
 		}
 		for _, x := range hidden {
-			if err := block.Observe(st, x, func(in *model.Input, x tensor.Matrix) { acc[in].Add(x) }); err != nil {
+			if err := block.Run(st, x, model.Mode{Tap: func(in *model.Input, x engine.Mat) { acc[in].Add(x) }, Keep: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -275,7 +276,7 @@ func TestMomentsEqualPyTorch(t *testing.T) {
 			}
 		}
 		for _, x := range hidden {
-			if err := block.Forward(st, x); err != nil {
+			if err := block.Run(st, x, model.Mode{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -332,7 +333,7 @@ func TestRefineLayers(t *testing.T) {
 					t.Fatal(err)
 				}
 				all := map[string][]byte{}
-				eachLinear(t, opt.Output, func(l *model.Linear) { all[l.Name] = bytes.Clone(l.W.Bytes()) })
+				eachLinear(t, opt.Output, func(l *model.Linear) { all[l.Name] = bytes.Clone(weightOf(t, l).Bytes()) })
 				return rep, all
 			}
 			_, was := weights(recipe.Recipe{})
@@ -374,7 +375,7 @@ func TestRefineInMemory(t *testing.T) {
 	opt.Evaluation = nil
 	_, m := openDemo(t)
 	p := prune.NewInMemory(m, opt.Calibration)
-	nothing := func(model.Block) error { return nil }
+	nothing := func(*model.Block) error { return nil }
 	if _, err := p.Prune(t.Context(), "plain", opt.Recipe, nothing); err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +393,7 @@ func TestRefineInMemory(t *testing.T) {
 				k := masks[l.Name][0]
 				for i := range l.Rows {
 					row := make([]float32, l.Cols)
-					l.W.Row(row, i)
+					weightOf(t, l).Row(row, i)
 					for j, v := range row {
 						if v != 0 && !k.Kept(i, j) {
 							t.Fatalf("%s, %s: [%d, %d] is kept, but not in memory", name, l.Name, i, j)
@@ -418,8 +419,8 @@ func TestRefineThenUpdate(t *testing.T) {
 		all := map[string]*tensor.Weight{}
 		eachLinear(t, opt.Output, func(l *model.Linear) {
 			if strings.HasPrefix(l.Name, "model.layers.0.") {
-				w := tensor.NewWeight(l.W.DType, l.Rows, l.Cols)
-				copy(w.Bytes(), l.W.Bytes())
+				w := tensor.NewWeight(weightOf(t, l).DType, l.Rows, l.Cols)
+				copy(w.Bytes(), weightOf(t, l).Bytes())
 				all[l.Name] = w
 			}
 		})

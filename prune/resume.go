@@ -22,7 +22,7 @@ const saveEvery = 30 * time.Second
 
 // provenance is all that the output depends on; hashes are the inputs'.
 func (r *runner) provenance(hashes map[string]string) (provenance.Record, error) {
-	rec, err := provenance.New(r.m.EngineID())
+	rec, err := provenance.New(r.m.Engine().ID())
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (r *runner) savedPath(b int) string {
 func (r *runner) enter(ctx context.Context, done int, entering string) error {
 	r.entering = entering
 	c := r.opt.Calibration
-	store, err := hidden.New(len(c.Tokens), c.SeqLen, r.m.Width(), r.spillDir())
+	store, err := hidden.New(r.m.Engine(), len(c.Tokens), c.SeqLen, r.m.Width(), r.spillDir())
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (r *runner) replay(ctx context.Context, m *model.Model, from, to int) error
 		if err != nil {
 			return err
 		}
-		if err := r.store.Forward(ctx, block, st, func() { bar.Add(1) }); err != nil {
+		if err := r.store.Run(ctx, block, st, model.Mode{}, func() { bar.Add(1) }); err != nil {
 			return err
 		}
 		block.Release()

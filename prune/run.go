@@ -10,6 +10,7 @@ import (
 
 	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/progress"
@@ -18,7 +19,6 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/stats"
-	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/update"
 )
 
@@ -57,8 +57,8 @@ type runner struct {
 	unsaved  bool // hidden states cannot be copied
 }
 
-// Run prunes the model m of inv as opt says; it sets m.ExpertBytes as the memory
-// budget demands. An interrupted run (by ctx, an error or a kill) leaves a
+// Run prunes the model m of inv as opt says, with as many experts in memory as the
+// budget has room for. An interrupted run (by ctx, an error or a kill) leaves a
 // partial folder beside the output that Options.Resume goes on with, and an
 // IncompleteError says so; the output folder itself appears whole or not at all.
 // The same inputs and recipe give the same bytes by the same program and engine
@@ -73,7 +73,7 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	if err := plan.Check(inv, opt); err != nil {
 		return nil, err
 	}
-	m.ExpertBytes = plan.Memory.Experts
+	m = m.WithExpertBytes(plan.Memory.Experts)
 	r := &runner{opt: opt, plan: plan, inv: inv, m: m, lastSave: started}
 	r.report = r.newReport()
 	defer r.close()
@@ -212,12 +212,11 @@ func (r *runner) openPruned() (*checkpoint.Inventory, *model.Model, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: r.m.Engine(), ExpertBytes: r.m.ExpertBytes()})
 	if err != nil {
 		inv.Close()
 		return nil, nil, err
 	}
-	m.Compute, m.ExpertBytes = r.m.Compute, r.m.ExpertBytes
 	return inv, m, nil
 }
 
@@ -323,62 +322,47 @@ func (r *runner) pruneBlock(ctx context.Context, b int) error {
 	return r.w.Mark(stepBlock(b), linears)
 }
 
-func (r *runner) load(m *model.Model, b int) (model.Block, error) {
+func (r *runner) load(m *model.Model, b int) (*model.Block, error) {
 	defer timed(&r.report.Seconds.Load)()
 	return m.LoadBlock(b)
 }
 
 // observe runs every sequence through the dense block and returns what each
 // input saw.
-func (r *runner) observe(ctx context.Context, block model.Block) (map[*model.Input]*stats.Input, error) {
+func (r *runner) observe(ctx context.Context, block *model.Block) (map[*model.Input]*stats.Input, error) {
 	defer timed(&r.report.Seconds.Calibrate)()
-	acc := accumulators(block)
-	for _, in := range block.Inputs() {
-		gram, moments := r.plan.observes(in)
-		if gram {
-			acc[in].WithGram()
-		}
-		if moments {
-			acc[in].WithMoments()
-		}
-	}
+	acc := accumulators(r.m.Engine(), block, r.plan.observes)
 	return r.gather(ctx, block, acc, 0, r.store.Len())
 }
 
 // gather adds sequences lo to hi to acc and returns what it has seen of the first hi.
-func (r *runner) gather(ctx context.Context, block model.Block, acc gatherers, lo, hi int) (map[*model.Input]*stats.Input, error) {
-	st := r.m.NewState()
-	for i := lo; i < hi; i++ {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		x, err := r.store.Get(i)
-		if err != nil {
-			return nil, err
-		}
-		if err := block.Observe(st, x, acc.tap); err != nil {
-			return nil, err
-		}
-		r.bar.Add(1)
+func (r *runner) gather(ctx context.Context, block *model.Block, acc gatherers, lo, hi int) (map[*model.Input]*stats.Input, error) {
+	mode := model.Mode{Tap: acc.tap, Keep: true}
+	if err := r.store.RunSome(ctx, block, r.m.NewState(), mode, lo, hi, func() { r.bar.Add(1) }); err != nil {
+		return nil, err
 	}
 	return acc.inputs(block, hi)
 }
 
 // gatherers are the accumulators of a block's inputs.
-type gatherers map[*model.Input]*stats.Accumulator
+type gatherers map[*model.Input]engine.Stats
 
-func accumulators(block model.Block) gatherers {
+// accumulators returns those of what needs says of each input.
+func accumulators(e engine.Engine, block *model.Block, needs func(in *model.Input) stats.Needs) gatherers {
 	acc := gatherers{}
 	for _, in := range block.Inputs() {
-		acc[in] = stats.NewAccumulator(in.Linears[0].Cols)
+		acc[in] = e.NewStats(in.Linears[0].Cols, needs(in))
 	}
 	return acc
 }
 
-func (acc gatherers) tap(in *model.Input, x tensor.Matrix) { acc[in].Add(x) }
+// norms are the needs of what reads no more of an input.
+func norms(*model.Input) stats.Needs { return stats.Needs{} }
+
+func (acc gatherers) tap(in *model.Input, x engine.Mat) { acc[in].Add(x) }
 
 // inputs returns what has been gathered of so many sequences.
-func (acc gatherers) inputs(block model.Block, sequences int) (map[*model.Input]*stats.Input, error) {
+func (acc gatherers) inputs(block *model.Block, sequences int) (map[*model.Input]*stats.Input, error) {
 	seen := map[*model.Input]*stats.Input{}
 	for _, in := range block.Inputs() {
 		s := acc[in].Input(sequences)
@@ -392,9 +376,9 @@ func (acc gatherers) inputs(block model.Block, sequences int) (map[*model.Input]
 
 // propagate runs every sequence through the pruned block. Of experts that are
 // not in memory only the output holds what was pruned.
-func (r *runner) propagate(ctx context.Context, block model.Block) error {
+func (r *runner) propagate(ctx context.Context, block *model.Block) error {
 	defer timed(&r.report.Seconds.Calibrate)()
-	if r.m.ExpertBytes > 0 {
+	if r.m.ExpertBytes() > 0 {
 		written, err := checkpoint.Open(r.w.Folder())
 		if err != nil {
 			return err
@@ -404,5 +388,5 @@ func (r *runner) propagate(ctx context.Context, block model.Block) error {
 			return err
 		}
 	}
-	return r.store.Forward(ctx, block, r.m.NewState(), func() { r.bar.Add(1) })
+	return r.store.Run(ctx, block, r.m.NewState(), model.Mode{}, func() { r.bar.Add(1) })
 }

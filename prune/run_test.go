@@ -12,6 +12,8 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
@@ -31,7 +33,7 @@ func openDemo(t *testing.T) (*checkpoint.Inventory, *model.Model) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ type Reference struct {
 }
 
 // Reference is Prune by rec, which must need no more of an input than its norms.
-func (p *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (*Reference, Masks, error) {
+func (p *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (*Reference, Masks, error) {
 	n := min(max(len(p.text.Tokens)/screenShare, minScreen), len(p.text.Tokens))
 	ref := &Reference{
 		p: p, few: p.text.Tokens[:n],
@@ -64,14 +64,14 @@ func ReferenceBytes(m *model.Model) int64 {
 // far less between sequences than the norms. What enters block 0 is the
 // reference's, exactly. An expert's input of fewer than MinTokens tokens is the
 // reference's too, since routing decides which those are.
-func (ref *Reference) Screen(ctx context.Context, name string, rec recipe.Recipe, each func(block model.Block) error) (Masks, error) {
+func (ref *Reference) Screen(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (Masks, error) {
 	return ref.p.prune(ctx, name, rec, ref.few, ref.estimate, each)
 }
 
 // normsOnly refuses a recipe that reads more of block's inputs.
-func normsOnly(r *runner, block model.Block) error {
+func normsOnly(r *runner, block *model.Block) error {
 	for _, in := range block.Inputs() {
-		if gram, moments := r.plan.observes(in); gram || moments {
+		if r.plan.observes(in) != (stats.Needs{}) {
 			return fmt.Errorf("input of %s: the recipe reads more of it than norms: nothing can be screened by that", in.Name)
 		}
 	}
@@ -79,14 +79,14 @@ func normsOnly(r *runner, block model.Block) error {
 }
 
 // record is the observer of Reference.
-func (ref *Reference) record(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
+func (ref *Reference) record(ctx context.Context, r *runner, b int, block *model.Block) (map[*model.Input]*stats.Input, error) {
 	if err := normsOnly(r, block); err != nil {
 		return nil, err
 	}
 	if b == 0 {
 		return ref.p.observe(ctx, r, b, block)
 	}
-	acc := accumulators(block)
+	acc := accumulators(r.m.Engine(), block, norms)
 	now, err := r.gather(ctx, block, acc, 0, len(ref.few))
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (ref *Reference) record(ctx context.Context, r *runner, b int, block model.
 
 // inOrder returns what block's inputs saw in their order, which another load of the
 // block shares.
-func inOrder(block model.Block, seen map[*model.Input]*stats.Input) []*stats.Input {
+func inOrder(block *model.Block, seen map[*model.Input]*stats.Input) []*stats.Input {
 	var list []*stats.Input
 	for _, in := range block.Inputs() {
 		list = append(list, seen[in])
@@ -110,7 +110,7 @@ func inOrder(block model.Block, seen map[*model.Input]*stats.Input) []*stats.Inp
 }
 
 // estimate is the observer of Screen.
-func (ref *Reference) estimate(ctx context.Context, r *runner, b int, block model.Block) (map[*model.Input]*stats.Input, error) {
+func (ref *Reference) estimate(ctx context.Context, r *runner, b int, block *model.Block) (map[*model.Input]*stats.Input, error) {
 	if err := normsOnly(r, block); err != nil {
 		return nil, err
 	}

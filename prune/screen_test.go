@@ -11,7 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/recipe"
 )
 
-func noBlock(model.Block) error { return nil }
+func noBlock(*model.Block) error { return nil }
 
 func crepe(alpha, beta, gamma float64, pattern string) recipe.Recipe {
 	r := recipe.Recipe{Method: "crepe", Params: param.Values{"alpha": alpha, "beta": beta, "gamma": gamma}, Sparsity: "60%"}
@@ -58,7 +58,7 @@ func screen(t *testing.T, m *model.Model, p *prune.InMemory, ria, other recipe.R
 		t.Fatal(err)
 	}
 	blocks := 0
-	screened, err := ref.Screen(t.Context(), "x", other, func(model.Block) error { blocks++; return nil })
+	screened, err := ref.Screen(t.Context(), "x", other, func(*model.Block) error { blocks++; return nil })
 	if err != nil || blocks != m.Blocks() {
 		t.Fatalf("%v after %d blocks", err, blocks)
 	}

@@ -20,7 +20,7 @@ func TestSplitSeparatesGates(t *testing.T) {
 	inv, m := openModel(t, filepath.Join(fixturesDir, fixture))
 	dim := m.Config.HeadDim
 	dense := map[string][]float32{}
-	eachLinear(t, filepath.Join(fixturesDir, fixture), func(l *model.Linear) { dense[l.Name] = widened(l) })
+	eachLinear(t, filepath.Join(fixturesDir, fixture), func(l *model.Linear) { dense[l.Name] = widened(t, l) })
 	for _, fused := range []string{"split", "whole"} {
 		opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "magnitude", Fused: fused})
 		if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
@@ -32,7 +32,7 @@ func TestSplitSeparatesGates(t *testing.T) {
 				return
 			}
 			gated++
-			was, is := dense[l.Name], widened(l)
+			was, is := dense[l.Name], widened(t, l)
 			for part := range 2 { // query, gate
 				zeros, largest, smallest := 0, 0.0, math.Inf(1)
 				for i, v := range is {
@@ -58,7 +58,7 @@ func TestSplitSeparatesGates(t *testing.T) {
 		if fused == "whole" {
 			continue
 		}
-		masks, err := prune.NewInMemory(m, opt.Calibration).Prune(t.Context(), "x", opt.Recipe, func(model.Block) error { return nil })
+		masks, err := prune.NewInMemory(m, opt.Calibration).Prune(t.Context(), "x", opt.Recipe, func(*model.Block) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,10 +72,12 @@ func TestSplitSeparatesGates(t *testing.T) {
 }
 
 // widened returns l's weights as float32.
-func widened(l *model.Linear) []float32 {
+func widened(t *testing.T, l *model.Linear) []float32 {
+	t.Helper()
+	weight := weightOf(t, l)
 	w := make([]float32, l.Rows*l.Cols)
 	for i := range l.Rows {
-		l.W.Row(w[i*l.Cols:(i+1)*l.Cols], i)
+		weight.Row(w[i*l.Cols:(i+1)*l.Cols], i)
 	}
 	return w
 }

@@ -131,7 +131,7 @@ func TestUpdatesOnFixtures(t *testing.T) {
 					if pruned[l.Name] == 0 {
 						return
 					}
-					if err := mask.NonZero(l.W).Verify(pattern.Target{Pattern: pattern.Pattern{Keep: 2, Of: 4}}, mask.AtLeast); err != nil {
+					if err := mask.NonZero(weightOf(t, l)).Verify(pattern.Target{Pattern: pattern.Pattern{Keep: 2, Of: 4}}, mask.AtLeast); err != nil {
 						t.Errorf("%s: %s: %v", name, l.Name, err)
 					}
 				})
@@ -156,9 +156,9 @@ func TestStarvedExpertsAreNotUpdated(t *testing.T) {
 		}
 		dense := map[string][]float32{}
 		values := func(l *model.Linear) []float32 {
-			out := make([]float32, l.W.Rows*l.W.Cols)
-			for i := range l.W.Rows {
-				l.W.Row(out[i*l.W.Cols:(i+1)*l.W.Cols], i)
+			out := make([]float32, l.Rows*l.Cols)
+			for i := range l.Rows {
+				weightOf(t, l).Row(out[i*l.Cols:(i+1)*l.Cols], i)
 			}
 			return out
 		}
@@ -235,7 +235,7 @@ func TestPlannedGram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 3*stats.GramBytes(256) + stats.GramBytes(688) + stats.GramScratchBytes(688); plan.Memory.Gram != want {
+	if want := 3*stats.GramBytes(256) + stats.GramBytes(688) + m.Engine().StatsScratch(688, stats.Needs{Gram: true}); plan.Memory.Gram != want {
 		t.Errorf("%d bytes of Gram matrices, want %d", plan.Memory.Gram, want)
 	}
 	const tokens, blocks = 3 * 12, 6

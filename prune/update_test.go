@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
@@ -83,9 +84,9 @@ func (c *updateGolden) compare(t *testing.T, l *model.Linear, g *stats.Gram) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, row := tensor.NewWeight(tensor.F32, l.W.Rows, l.W.Cols), make([]float32, l.W.Cols)
+	w, row := tensor.NewWeight(tensor.F32, l.Rows, l.Cols), make([]float32, l.Cols)
 	for i := range w.Rows {
-		l.W.Row(row, i)
+		weightOf(t, l).Row(row, i)
 		w.SetRow(i, 0, row)
 	}
 	if err := p.Run(t.Context(), w, nil, target, make([]float32, w.Rows*w.Cols)); err != nil {
@@ -114,7 +115,7 @@ func (c *updateGolden) compare(t *testing.T, l *model.Linear, g *stats.Gram) {
 	c.rows += len(got)
 	if want.Loss > 0 && strings.HasPrefix(l.Name, "model.layers.0.") {
 		// A mask that differs in a near tie may allow a little less.
-		if got := updateLoss(l.W, w, g); !(got >= 0.999*want.Loss && got <= 1.01*want.Loss) {
+		if got := updateLoss(weightOf(t, l), w, g); !(got >= 0.999*want.Loss && got <= 1.01*want.Loss) {
 			t.Errorf("%s: %s: loss %v, the least is %v", c.path, l.Name, got, want.Loss)
 		}
 	}
@@ -159,9 +160,9 @@ func updateGoldens(t *testing.T, method string, n int) []string {
 func eachDenseGram(t *testing.T, ids [][]int32, yield func(l *model.Linear, g *stats.Gram)) {
 	_, m := openDemo(t)
 	st := m.NewState()
-	hidden := make([]tensor.Matrix, len(ids))
+	hidden := make([]engine.Mat, len(ids))
 	for i := range ids {
-		hidden[i] = tensor.NewMatrix(len(ids[i]), m.Width())
+		hidden[i] = m.NewMat(len(ids[i]))
 		if err := m.Embed(hidden[i], ids[i]); err != nil {
 			t.Fatal(err)
 		}
@@ -171,12 +172,12 @@ func eachDenseGram(t *testing.T, ids [][]int32, yield func(l *model.Linear, g *s
 		if err != nil {
 			t.Fatal(err)
 		}
-		acc := map[*model.Input]*stats.Accumulator{}
+		acc := map[*model.Input]engine.Stats{}
 		for _, in := range block.Inputs() {
-			acc[in] = stats.NewAccumulator(in.Linears[0].W.Cols).WithGram()
+			acc[in] = m.Engine().NewStats(in.Linears[0].Cols, stats.Needs{Gram: true})
 		}
 		for _, x := range hidden {
-			if err := block.Observe(st, x, func(in *model.Input, x tensor.Matrix) { acc[in].Add(x) }); err != nil {
+			if err := block.Run(st, x, model.Mode{Tap: func(in *model.Input, x engine.Mat) { acc[in].Add(x) }, Keep: true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -187,7 +188,7 @@ func eachDenseGram(t *testing.T, ids [][]int32, yield func(l *model.Linear, g *s
 			}
 		}
 		for _, x := range hidden {
-			if err := block.Forward(st, x); err != nil {
+			if err := block.Run(st, x, model.Mode{}); err != nil {
 				t.Fatal(err)
 			}
 		}

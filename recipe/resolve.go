@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/crepe-llm/crepe/allocate"
-	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/refine"
@@ -63,7 +63,7 @@ func (r Recipe) Resolve() (Resolved, error) {
 		}
 	}
 	if r.Compute != "auto" {
-		if _, err := model.ParseCompute(r.Compute); err != nil {
+		if _, err := engine.ParseCompute(r.Compute); err != nil {
 			return out, fmt.Errorf("compute: %q, want f32, bf16 or auto", r.Compute)
 		}
 	}

@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -42,12 +45,7 @@ func layer(rows, cols int, gram bool) (*tensor.Weight, *stats.Input, []float32) 
 			row[j] *= scale[j]
 		}
 	}
-	a := stats.NewAccumulator(cols).WithMoments()
-	if gram {
-		a.WithGram()
-	}
-	a.Add(x)
-	in := a.Input(1)
+	in := enginetest.Stats(cpu.New(engine.F32), x, stats.Needs{Gram: gram, Moments: true})
 	w := weightOf(rows, cols)
 	scores := make([]float32, rows*cols)
 	for k := range scores {

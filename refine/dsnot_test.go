@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
@@ -134,7 +137,8 @@ func TestDSnoTByHand(t *testing.T) {
 func random(tb testing.TB, seed uint64, rows, cols int, to pattern.Target, cycles int) Problem {
 	tb.Helper()
 	rng := rand.New(rand.NewPCG(seed, 0))
-	a := stats.NewAccumulator(cols).WithMoments().WithGram()
+	e := cpu.New(engine.F32)
+	a := e.NewStats(cols, stats.Needs{Gram: true, Moments: true})
 	mixing := make([]float32, cols)
 	for j := range mixing {
 		mixing[j] = float32(rng.NormFloat64())
@@ -148,7 +152,7 @@ func random(tb testing.TB, seed uint64, rows, cols int, to pattern.Target, cycle
 				x.Row(t)[j] = loud * (float32(rng.NormFloat64()) + mixing[j]*(0.3+0.7*common))
 			}
 		}
-		a.Add(x)
+		a.Add(enginetest.Upload(e, x))
 	}
 	in := a.Input(4)
 	w := weightOf(rows, cols)

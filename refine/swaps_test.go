@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
@@ -155,7 +158,8 @@ func TestSwapsNeverRaisesTheError(t *testing.T) {
 	const rows, cols = 16, 64
 	for _, to := range []string{"50%", "2:4"} {
 		rng := rand.New(rand.NewPCG(9, 0))
-		a := stats.NewAccumulator(cols).WithGram()
+		e := cpu.New(engine.F32)
+		a := e.NewStats(cols, stats.Needs{Gram: true})
 		x := tensor.NewMatrix(100, cols)
 		for i := range x.Rows {
 			row := x.Row(i)
@@ -172,7 +176,7 @@ func TestSwapsNeverRaisesTheError(t *testing.T) {
 				}
 			}
 		}
-		a.Add(x)
+		a.Add(enginetest.Upload(e, x))
 		in := a.Input(1)
 		w := weightOf(rows, cols)
 		scores := make([]float32, rows*cols)

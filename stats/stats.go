@@ -1,4 +1,5 @@
-// Package stats holds what a Linear saw of the calibration text.
+// Package stats holds what a Linear saw of the calibration text. Engines gather
+// it (engine.Stats).
 //
 // Linears that share an input (q, k and v; gate and up) share one statistic,
 // gathered once.
@@ -7,11 +8,18 @@ package stats
 import (
 	"fmt"
 	"math"
-
-	"github.com/crepe-llm/crepe/internal/kernel"
-	"github.com/crepe-llm/crepe/internal/parallel"
-	"github.com/crepe-llm/crepe/tensor"
 )
+
+// Needs says which statistics of an input are gathered beside its norms.
+type Needs struct {
+	Gram    bool
+	Moments bool // ColSum and ColVar
+}
+
+// Union returns what either needs.
+func (n Needs) Union(o Needs) Needs {
+	return Needs{Gram: n.Gram || o.Gram, Moments: n.Moments || o.Moments}
+}
 
 // Input is the statistic of one Linear input X, n calibration sequences of
 // tokens × in.
@@ -46,68 +54,5 @@ func (in *Input) Check() error {
 	return nil
 }
 
-// Accumulator gathers an Input, sequence by sequence. The order of the calls
-// decides the rounding, not the number of threads.
-type Accumulator struct {
-	sum     []float64 // [in] Σ over all sequences and tokens of x_j²
-	tokens  int
-	moments *moments // nil unless they were asked for
-	gram    *Gram    // nil unless it was asked for
-}
-
-// NewAccumulator returns an empty accumulator of width in.
-func NewAccumulator(in int) *Accumulator { return &Accumulator{sum: make([]float64, in)} }
-
-// WithGram makes a, which is empty, gather the Gram matrix too, and returns it.
-// Memory is taken when the first token comes.
-func (a *Accumulator) WithGram() *Accumulator {
-	a.gram = NewGram(len(a.sum))
-	return a
-}
-
-// WithMoments makes a, which is empty, gather ColSum and ColVar too, and
-// returns it.
-func (a *Accumulator) WithMoments() *Accumulator {
-	a.moments = &moments{sum: make([]float64, len(a.sum)), squares: make([]float64, len(a.sum))}
-	return a
-}
-
-// Add takes in the tokens × in inputs of one sequence, all of them: of an
-// expert, those that were routed to it. Squares are summed in float64.
-func (a *Accumulator) Add(x tensor.Matrix) {
-	if x.Cols != len(a.sum) {
-		panic(fmt.Sprintf("stats: Accumulator.Add: %d columns, want %d", x.Cols, len(a.sum)))
-	}
-	// A task owns whole columns and sums each in token order. 1024 columns are a
-	// page of a row, and their sums stay in the first cache (8 KiB).
-	const strip = 1024
-	parallel.For(x.Cols, strip, func(lo, hi int) {
-		for t := range x.Rows {
-			kernel.AddSquares(a.sum[lo:hi], x.Row(t)[lo:hi])
-		}
-	})
-	if a.moments != nil {
-		a.moments.add(x)
-	}
-	if a.gram != nil {
-		a.gram.add(x)
-	}
-	a.tokens += x.Rows
-}
-
-// Input returns the statistic of what has been added, with n = sequences: the
-// number of calibration sequences, also where some brought no token (routed
-// experts). It takes over the Gram matrix: nothing may be added afterwards.
-func (a *Accumulator) Input(sequences int) *Input {
-	in := &Input{ColSq: make([]float64, len(a.sum)), Sequences: sequences, Tokens: a.tokens, Gram: a.gram}
-	if a.gram != nil {
-		a.gram.scale = 2 / float64(sequences)
-	}
-	for j, s := range a.sum {
-		in.ColSq[j] = s / float64(sequences)
-	}
-	if a.moments != nil {
-		in.ColSum, in.ColVar = a.moments.means(sequences, a.tokens)
-	}
-	return in
-}
+// MomentsBytes returns what the moments of an input of width in hold.
+func MomentsBytes(in int) int64 { return 2 * 2 * 8 * int64(in) }

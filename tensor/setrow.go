@@ -26,6 +26,14 @@ func (w *Weight) SetRow(i, lo int, src []float32) {
 	}
 }
 
+// RoundBF16 rounds to bfloat16, to nearest, ties to even.
+func RoundBF16(v float32) float32 {
+	x, half := [1]float32{v}, [1]uint16{}
+	kernel.NarrowBF16(half[:], x[:])
+	kernel.WidenBF16(x[:], half[:])
+	return x[0]
+}
+
 // narrowF16 rounds to IEEE binary16, to nearest, ties to even.
 func narrowF16(v float32) uint16 {
 	const (

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/stats"
@@ -33,9 +36,7 @@ func gramOf(rng *rand.Rand, tokens, in int, dead ...int) *stats.Gram {
 }
 
 func gramFrom(x tensor.Matrix) *stats.Gram {
-	a := stats.NewAccumulator(x.Cols).WithGram()
-	a.Add(x)
-	return a.Input(1).Gram
+	return enginetest.Stats(cpu.New(engine.F32), x, stats.Needs{Gram: true}).Gram
 }
 
 func weightOf(rng *rand.Rand, rows, cols int) *tensor.Weight {

@@ -57,8 +57,8 @@ func (v *verifier) checkLinears(ctx context.Context) error {
 }
 
 // skips reports whether the recipe leaves a Linear dense.
-func (v *verifier) skips(l model.LinearInfo) bool {
-	return l.Steers || v.resolved.Skip != nil && v.resolved.Skip.MatchString(l.Name)
+func (v *verifier) skips(l model.LinearSpec) bool {
+	return l.Gate || v.resolved.Skip != nil && v.resolved.Skip.MatchString(l.Name)
 }
 
 // targets returns what is to be pruned of each block.
@@ -128,7 +128,7 @@ func share(zeros, weights int) float64 {
 
 // checkLinear reads one Linear and holds it to what the manifest lists of it, to
 // target and to the dense model.
-func (v *verifier) checkLinear(info model.LinearInfo, l prune.Linear, target pattern.Target) error {
+func (v *verifier) checkLinear(info model.LinearSpec, l prune.Linear, target pattern.Target) error {
 	name := info.Name + ".weight"
 	w, err := read(v.inv, info, name)
 	if err != nil {
@@ -170,7 +170,7 @@ func (v *verifier) dense(name string) (checkpoint.Tensor, bool) {
 	return v.Dense.Tensor(name)
 }
 
-func read(inv *checkpoint.Inventory, info model.LinearInfo, name string) (*tensor.Weight, error) {
+func read(inv *checkpoint.Inventory, info model.LinearSpec, name string) (*tensor.Weight, error) {
 	t, ok := inv.Tensor(name)
 	if !ok {
 		return nil, fmt.Errorf("%s: no tensor %s", inv.Dir(), name)
@@ -181,7 +181,7 @@ func read(inv *checkpoint.Inventory, info model.LinearInfo, name string) (*tenso
 
 // checkParts counts the zeros of what was selected together: of w, or of each part
 // of it. dense may be nil.
-func (v *verifier) checkParts(name string, info model.LinearInfo, l prune.Linear, w, dense *tensor.Weight, target pattern.Target) {
+func (v *verifier) checkParts(name string, info model.LinearSpec, l prune.Linear, w, dense *tensor.Weight, target pattern.Target) {
 	parts := []model.Part{{Hi: info.Rows}}
 	if v.resolved.Split && len(info.Parts) > 0 {
 		parts = info.Parts

@@ -15,6 +15,8 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
@@ -92,7 +94,7 @@ func Folder(ctx context.Context, dir string, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer v.inv.Close()
-	if v.m, err = model.Open(v.inv); err != nil {
+	if v.m, err = model.Open(v.inv, model.Options{Engine: cpu.New(engine.F32)}); err != nil {
 		return nil, err
 	}
 	v.result.Findings, v.result.Tensors = []Finding{}, len(v.inv.Tensors())

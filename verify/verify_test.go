@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
@@ -37,7 +39,7 @@ func open(t *testing.T, dir string) *checkpoint.Inventory {
 func pruned(t *testing.T, fixture string, r recipe.Recipe) (dense *checkpoint.Inventory, dir string) {
 	t.Helper()
 	dense = open(t, filepath.Join(fixturesDir, fixture))
-	m, err := model.Open(dense)
+	m, err := model.Open(dense, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +125,7 @@ func TestGoodFolders(t *testing.T) {
 func TestPrunedAgain(t *testing.T) {
 	_, first := pruned(t, "llama3-gqa", recipe.Recipe{Method: "magnitude", Sparsity: "30%"})
 	dense := open(t, first)
-	m, err := model.Open(dense)
+	m, err := model.Open(dense, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		t.Fatal(err)
 	}

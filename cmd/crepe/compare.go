@@ -243,7 +243,7 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 func (a *app) gridModel(ctx context.Context, o *opened, f *compareFlags, opt grid.Options, meter *meter) (grid.Model, error) {
 	m := grid.Model{Name: o.name, Dir: o.dir, Inv: o.inv, M: o.m}
 	var err error
-	if o.m.Compute, err = compute(opt.Base.Compute, o); err != nil {
+	if err = o.compute(opt.Base.Compute); err != nil {
 		return m, err
 	}
 	if m.ID, err = digest(o); err != nil {

@@ -130,7 +130,7 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 		return err
 	}
 	defer o.Close()
-	if o.m.Compute, err = compute(f.compute, o); err != nil {
+	if err := o.compute(f.compute); err != nil {
 		return err
 	}
 	budget := int64(f.memory)
@@ -147,10 +147,11 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 	}
 	for _, o := range []*opened{o, dense} {
 		if o != nil && budget > 0 {
-			o.m.ExpertBytes, _ = o.m.FitBlocks(budget / 2)
+			experts, _ := o.m.FitBlocks(budget / 2)
+			o.m = o.m.WithExpertBytes(experts)
 		}
 	}
-	rep := evalReport{Model: name, Compute: o.m.Compute.String()}
+	rep := evalReport{Model: name, Compute: o.m.Engine().Compute().String()}
 	if f.tasks == "" || f.data != "" {
 		if err := a.evalText(ctx, o, dense, f, budget, &rep); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"
 )
@@ -25,7 +26,7 @@ func (a *app) openDense(ctx context.Context, o *opened, name string) (*opened, e
 	if err != nil {
 		return nil, fmt.Errorf("--against: %w", err)
 	}
-	dense.m.Compute = o.m.Compute
+	dense.m = dense.m.With(model.Options{Engine: o.m.Engine()})
 	return dense, nil
 }
 

@@ -37,7 +37,7 @@ func (a *app) openResults(o *opened) (*task.Results, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := provenance.New(o.m.EngineID())
+	rec, err := provenance.New(o.m.Engine().ID())
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (a *app) generate(ctx context.Context, name string, f generateFlags) error 
 		return err
 	}
 	defer o.Close()
-	if o.m.Compute, err = compute(f.compute, o); err != nil {
+	if err := o.compute(f.compute); err != nil {
 		return err
 	}
 	dense, err := a.openDense(ctx, o, f.against)
@@ -172,7 +172,7 @@ func (a *app) generate(ctx context.Context, name string, f generateFlags) error 
 	if dense == nil && !f.json {
 		stream = a.stdout
 	}
-	rep := generateReport{Compute: o.m.Compute.String(), Prompt: prompt}
+	rep := generateReport{Compute: o.m.Engine().Compute().String(), Prompt: prompt}
 	if rep.continuation, err = a.continueText(ctx, o, prompt, f, stream); err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	a.meter.finish()
 	if err == nil && !f.json {
 		a.note("%s: %d tokens after %d in %.1f s, %.3g tokens/s, %s; ended by %s",
-			o.name, len(c.IDs), len(ids), c.Seconds, float64(len(c.IDs))/c.Seconds, o.m.Compute, c.End)
+			o.name, len(c.IDs), len(ids), c.Seconds, float64(len(c.IDs))/c.Seconds, o.m.Engine().Compute(), c.End)
 	}
 	return c, err
 }

@@ -110,29 +110,30 @@ func (in *inspection) measure(ctx context.Context, o *opened, report progress.Fu
 	bar := report.Start("inspect", int64(o.m.Blocks()), "blocks")
 	zeros, total := 0, 0
 	held, sparse := map[string]int{}, 0
-	o.m.ExpertBytes = 1 // one expert at a time
+	m := o.m.WithExpertBytes(1) // one expert at a time
 	for b := range o.m.Blocks() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		block, err := o.m.LoadBlock(b)
+		block, err := m.LoadBlock(b)
 		if err != nil {
 			return err
 		}
 		blockZeros, blockTotal := zeros, total
 		for _, input := range block.Inputs() {
 			for _, l := range input.Linears {
-				if err := l.Load(); err != nil {
+				w, err := l.Read()
+				if err != nil {
 					return err
 				}
-				z, n := l.W.Zeros(), l.Rows*l.Cols
-				x := inspected{Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.W.DType.String(), Sparsity: float64(z) / float64(n), Patterns: []string{}}
+				z, n := w.Zeros(), l.Rows*l.Cols
+				x := inspected{Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: w.DType.String(), Sparsity: float64(z) / float64(n), Patterns: []string{}}
 				for _, p := range patterns {
 					switch {
-					case mask.HoldsNM(l.W, p):
+					case mask.HoldsNM(w, p):
 						x.Patterns = append(x.Patterns, p.String())
 						held[p.String()]++
-					case holdsPermuted(l.W, p, in.permuted[l.Name]):
+					case holdsPermuted(w, p, in.permuted[l.Name]):
 						x.Patterns = append(x.Patterns, p.String()+permutedMark)
 						held[p.String()]++
 					}

@@ -8,8 +8,9 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/hub"
-	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/tensor"
@@ -44,7 +45,7 @@ func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, err
 	for _, line := range o.inv.Warnings() {
 		a.warn("%s", line)
 	}
-	if o.m, err = model.Open(o.inv); err != nil {
+	if o.m, err = model.Open(o.inv, model.Options{Engine: cpu.New(engine.F32)}); err != nil {
 		o.inv.Close()
 		return nil, err
 	}
@@ -88,18 +89,18 @@ func (a *app) loader(o *opened, meter *meter) *windows.Loader {
 	}
 }
 
-// compute resolves --compute: auto is bf16 where the processor multiplies it
+// compute makes o compute as --compute says: auto is bf16 where the processor multiplies it
 // and the checkpoint is stored in it, for speed, else f32.
-func compute(name string, o *opened) (model.Compute, error) {
-	if name != "auto" {
-		c, err := model.ParseCompute(name)
-		if err != nil {
-			return c, usageError{fmt.Errorf("--compute: %q, want f32, bf16 or auto", name)}
+func (o *opened) compute(name string) error {
+	c, err := engine.ParseCompute(name)
+	switch {
+	case name == "auto":
+		if cpu.FastBF16() && o.m.Linears(0)[0].DType == tensor.BF16 {
+			c = engine.BF16
 		}
-		return c, nil
+	case err != nil:
+		return usageError{fmt.Errorf("--compute: %q, want f32, bf16 or auto", name)}
 	}
-	if cpu.AVX512BF16 && o.m.Linears(0)[0].DType == tensor.BF16 {
-		return model.BF16, nil
-	}
-	return model.F32, nil
+	o.m = o.m.With(model.Options{Engine: cpu.New(c)})
+	return nil
 }

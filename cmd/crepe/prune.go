@@ -222,7 +222,7 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 			return err
 		}
 	}
-	if o.m.Compute, err = compute(r.Compute, o); err != nil {
+	if err := o.compute(r.Compute); err != nil {
 		return err
 	}
 	// All that can be known without the texts is checked before they are read.

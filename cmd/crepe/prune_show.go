@@ -17,7 +17,7 @@ import (
 // announce prints what the run is going to do.
 func (a *app) announce(o *opened, r recipe.Recipe, p *prune.Plan) {
 	a.note("%s: %s, %d blocks, %s of weights; %s, %s, %s",
-		o.name, o.m.Config.Architecture, o.m.Blocks(), formatBytes(o.inv.WeightBytes()), r.Method, amount(r), o.m.Compute)
+		o.name, o.m.Config.Architecture, o.m.Blocks(), formatBytes(o.inv.WeightBytes()), r.Method, amount(r), o.m.Engine().Compute())
 	for _, l := range o.inv.LeftOut() {
 		a.note("skipped: %s (%s)", l.Path, l.Reason)
 	}
@@ -54,7 +54,11 @@ func (a *app) showPlan(p *prune.Plan, o *opened, opt prune.Options, asJSON bool)
 	if err != nil {
 		free = 0
 	}
-	d := dryRun{Plan: p, Output: opt.Output, Free: free, Seconds: p.EstimateSeconds(o.m.Compute), MemoryPeak: p.Memory.Total()}
+	seconds, err := p.EstimateSeconds(o.m.Engine())
+	if err != nil {
+		return err
+	}
+	d := dryRun{Plan: p, Output: opt.Output, Free: free, Seconds: seconds, MemoryPeak: p.Memory.Total()}
 	if asJSON {
 		return json.NewEncoder(a.stdout).Encode(d)
 	}
@@ -110,7 +114,7 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 	}
 	if rep.Dense != nil {
 		fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%d windows of %d tokens, %s)\n",
-			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.m.Compute)
+			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.m.Engine().Compute())
 	}
 	s := rep.Seconds
 	allocated, optional := "", ""

@@ -122,8 +122,7 @@ func (a *app) openCandidates(ctx context.Context, name, base string, f *candidat
 }
 
 func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFlags, meter *meter, early func(*opened) error) error {
-	var err error
-	if c.m.Compute, err = compute(c.opt.Recipe.Compute, c.opened); err != nil {
+	if err := c.opened.compute(c.opt.Recipe.Compute); err != nil {
 		return err
 	}
 	if err := early(c.opened); err != nil {

@@ -123,7 +123,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	if err := writeScatter(rep.CSV, rep.Configs); err != nil {
 		return fmt.Errorf("--csv: %w", err)
 	}
-	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.m.Compute.String(), time.Since(started).Seconds()
+	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.m.Engine().Compute().String(), time.Since(started).Seconds()
 	if f.prune.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}

@@ -16,6 +16,22 @@ type batch struct {
 	lo, rests, hi int
 }
 
+// prefixes returns how many rows of the first part are tokens', and after how many
+// of the second.
+func (b *batch) prefixes() (rows int) {
+	for _, d := range b.docs {
+		rows += len(d.prefix)
+	}
+	return rows
+}
+
+func (b *batch) after() (rows int) {
+	for _, d := range b.docs {
+		rows += d.tokens() - len(d.prefix)
+	}
+	return rows
+}
+
 // placed is a document with where its hidden states are.
 type placed struct {
 	*sequences

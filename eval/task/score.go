@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
@@ -61,7 +62,7 @@ func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt
 		return results, nil
 	}
 	s := &scorer{
-		m: m, scratch: m.NewState(), bytes: opt.Bytes, results: results,
+		m: m, state: m.NewState(), stream: m.Engine().NewStream(), bytes: opt.Bytes, results: results,
 		bar: opt.Progress.Start("tasks", int64(len(todo)*(m.Blocks()+1)), "documents"),
 	}
 	size := firstGroup
@@ -134,10 +135,11 @@ func (e *DocumentError) Unwrap() error { return e.Err }
 
 type scorer struct {
 	m       *model.Model
-	scratch *model.State
+	state   *model.State
+	stream  engine.Stream
 	bytes   int64          // of hidden states; a quarter as much is for keys and values
-	states  []*model.State // of sequences, for any
-	memory  []float32
+	caches  []*model.Cache // of sequences, for any
+	memory  engine.Mat
 	results []Likelihoods // of all documents
 	loading time.Duration // of the last group's blocks
 	bar     *progress.Bar
@@ -151,11 +153,10 @@ func (s *scorer) group(ctx context.Context, all []*sequences, which []int) error
 		longest = max(longest, all[doc].longest())
 	}
 	batches, rows := batchesOf(all, which, int(max(s.bytes/4/stateBytes(s.m, longest), 1)))
-	width := s.m.Width()
-	if cap(s.memory) < rows*width {
-		s.memory = make([]float32, rows*width)
+	if s.memory.Rows < rows {
+		s.memory = s.m.NewMat(rows)
 	}
-	memory := tensor.Matrix{Rows: rows, Cols: width, Data: s.memory[:rows*width]}
+	memory := s.memory.Slice(0, rows)
 	for _, b := range batches {
 		if err := s.embed(memory, b); err != nil {
 			return err
@@ -183,8 +184,9 @@ func (s *scorer) group(ctx context.Context, all []*sequences, which []int) error
 	return s.likelihoods(ctx, batches, memory)
 }
 
-func (s *scorer) embed(memory tensor.Matrix, b batch) error {
-	clear(memory.Slice(b.lo, b.hi).Data) // rows that are nobody's, too
+func (s *scorer) embed(memory engine.Mat, b batch) error {
+	s.clear(memory.Slice(b.lo+b.prefixes(), b.rests)) // rows that are nobody's
+	s.clear(memory.Slice(b.rests+b.after(), b.hi))
 	for _, d := range b.docs {
 		err := s.m.Embed(memory.Slice(d.prefixAt, d.prefixAt+len(d.prefix)), d.prefix)
 		for i, r := range d.rests {
@@ -199,50 +201,56 @@ func (s *scorer) embed(memory tensor.Matrix, b batch) error {
 	return nil
 }
 
+// clear sets rows to 0.
+func (s *scorer) clear(rows engine.Mat) {
+	s.m.Engine().Upload(rows, tensor.NewMatrix(rows.Rows, rows.Cols))
+}
+
 // forward runs a batch's hidden states through block: the beginnings, and then
 // each rest from where its document's beginning ended.
-func (s *scorer) forward(block model.Block, memory tensor.Matrix, b batch) error {
+func (s *scorer) forward(block *model.Block, memory engine.Mat, b batch) error {
 	used := 0
-	state := func(tokens int) *model.State {
-		if used == len(s.states) {
-			s.states = append(s.states, s.m.NewDecoder(0))
+	cache := func(tokens int) *model.Cache {
+		if used == len(s.caches) {
+			s.caches = append(s.caches, s.m.NewCache(0))
 		}
-		st := s.states[used]
+		c := s.caches[used]
 		used++
-		st.Begin(tokens)
-		return st
+		c.Begin(tokens)
+		return c
 	}
 	var prefixes, rests []model.Piece
 	for _, d := range b.docs {
-		prefixes = append(prefixes, model.Piece{State: state(d.longest()), Tokens: len(d.prefix)})
+		prefixes = append(prefixes, model.Piece{Cache: cache(d.longest()), Tokens: len(d.prefix)})
 	}
-	if err := block.ForwardPieces(s.scratch, memory.Slice(b.lo, b.rests), prefixes); err != nil {
+	if err := block.Run(s.state, memory.Slice(b.lo, b.rests), model.Mode{Pieces: prefixes}); err != nil {
 		return err
 	}
 	for i, d := range b.docs {
 		for _, r := range d.rests {
 			if len(r) > 0 {
-				st := state(0)
-				prefixes[i].State.Fork(st)
-				rests = append(rests, model.Piece{State: st, Tokens: len(r)})
+				c := cache(0)
+				prefixes[i].Cache.Fork(c)
+				rests = append(rests, model.Piece{Cache: c, Tokens: len(r)})
 			}
 		}
 	}
 	if len(rests) == 0 {
 		return nil
 	}
-	return block.ForwardPieces(s.scratch, memory.Slice(b.rests, b.hi), rests)
+	return block.Run(s.state, memory.Slice(b.rests, b.hi), model.Mode{Pieces: rests})
 }
 
 // likelihoods turns the last block's outputs into results, many predictions at
 // a time: the head's matrix is streamed once for each batch.
-func (s *scorer) likelihoods(ctx context.Context, batches []batch, memory tensor.Matrix) error {
+func (s *scorer) likelihoods(ctx context.Context, batches []batch, memory engine.Mat) error {
 	head, err := s.m.LoadHead()
 	if err != nil {
 		return err
 	}
 	const most = 2048 // predictions; makes the stream cheap beside the product
-	x := tensor.NewMatrix(most, s.m.Width())
+	x := s.m.NewMat(most)
+	rows := make([]engine.Routed, 0, most) // of memory, those that predict
 	targets := make([]int32, 0, most)
 	nll := make([]float64, most)
 	var sums []*float64 // that the predictions belong to
@@ -250,6 +258,7 @@ func (s *scorer) likelihoods(ctx context.Context, batches []batch, memory tensor
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		s.stream.Gather(x, memory, rows)
 		for len(targets) < model.PiecesRows {
 			targets = append(targets, -1) // none
 		}
@@ -260,7 +269,7 @@ func (s *scorer) likelihoods(ctx context.Context, batches []batch, memory tensor
 		for i, sum := range sums {
 			*sum -= nll[i]
 		}
-		targets, sums = targets[:0], sums[:0]
+		targets, sums, rows = targets[:0], sums[:0], rows[:0]
 		return nil
 	}
 	for _, b := range batches {
@@ -268,7 +277,7 @@ func (s *scorer) likelihoods(ctx context.Context, batches []batch, memory tensor
 			l := d.likelihoods()
 			for c, sp := range d.spans {
 				for k, id := range sp.targets {
-					copy(x.Row(len(targets)), memory.Row(d.row(sp.rest, sp.first+k)))
+					rows = append(rows, engine.Routed{Token: d.row(sp.rest, sp.first+k)})
 					targets, sums = append(targets, id), append(sums, &l.Log[c])
 					if len(targets) == most {
 						if err := flush(); err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/crepe-llm/crepe/demo"
+	"github.com/crepe-llm/crepe/engine"
+	enginecpu "github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
@@ -224,12 +226,13 @@ func solves(r *runner) error {
 	if r.quick {
 		n = 512
 	}
-	x := tensor.NewMatrix(tokens, n)
-	copy(x.Data, values(tokens*n, 1))
+	e := enginecpu.New(engine.F32)
+	x := e.NewMat(tokens, n)
+	e.Upload(x, tensor.Matrix{Rows: tokens, Cols: n, Data: values(tokens*n, 1)})
 	var gram *stats.Gram
 	square := float64(n) * float64(n)
 	err := r.measure("gram", fmt.Sprintf("%d tokens, %d × %d f32", tokens, n, n), float64(tokens)*square, "GFLOP/s", peakF32, func() error {
-		a := stats.NewAccumulator(n).WithGram()
+		a := e.NewStats(n, stats.Needs{Gram: true})
 		a.Add(x)
 		gram = a.Input(1).Gram
 		return nil

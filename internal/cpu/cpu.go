@@ -111,21 +111,6 @@ func Current() Level {
 	return features{AVX2, AVX512, AVX512BF16}.level()
 }
 
-// EngineID names what computes at the level in use, as part of the provenance of
-// every number, "cpu/avx512+bf16": the level, and with products of bfloat16
-// inputs whether the processor multiplies those or, "+bf16-emulated", rounds to
-// them and multiplies float32.
-func EngineID(bf16 bool) string {
-	id := "cpu/" + Current().String()
-	switch {
-	case bf16 && AVX512BF16:
-		id += "+bf16"
-	case bf16:
-		id += "+bf16-emulated"
-	}
-	return id
-}
-
 // Levels returns all levels that Use takes here, lowest first.
 func Levels() []Level {
 	all := []Level{LevelGeneric, LevelAVX2, LevelAVX512}

@@ -57,20 +57,3 @@ func TestUseRefusesWhatIsNotThere(t *testing.T) {
 	}()
 	Use(LevelAVX512 + 1)
 }
-
-// Every level is an engine of its own, and with bfloat16 products two.
-func TestEngineID(t *testing.T) {
-	seen := map[string]bool{}
-	for _, l := range Levels() {
-		restore := Use(l)
-		f32, bf16 := EngineID(false), EngineID(true)
-		if want := "cpu/" + l.String(); f32 != want || bf16 != want+"+bf16" && bf16 != want+"+bf16-emulated" || AVX512BF16 != (bf16 == want+"+bf16") {
-			t.Errorf("%s: %s and %s", l, f32, bf16)
-		}
-		seen[f32], seen[bf16] = true, true
-		restore()
-	}
-	if len(seen) != 2*len(Levels()) {
-		t.Errorf("%v, want two for each level", seen)
-	}
-}

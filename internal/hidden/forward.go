@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/tensor"
 )
 
 // Embed fills s with the embeddings of the sequences.
@@ -25,18 +24,15 @@ func (s *Store) Embed(m *model.Model, sequences [][]int32) error {
 	return nil
 }
 
-// Forward runs every sequence through block, calling step after each.
-func (s *Store) Forward(ctx context.Context, block model.Block, st *model.State, step func()) error {
-	return s.through(ctx, func(x tensor.Matrix) error { return block.Forward(st, x) }, step)
+// Run runs every sequence through block, calling step after each. With
+// model.Mode.Keep the sequences stay as they are.
+func (s *Store) Run(ctx context.Context, block *model.Block, st *model.State, mode model.Mode, step func()) error {
+	return s.RunSome(ctx, block, st, mode, 0, s.n, step)
 }
 
-// Pass is Forward that calls tap with the input of every Linear.
-func (s *Store) Pass(ctx context.Context, block model.Block, st *model.State, tap model.Tap, step func()) error {
-	return s.through(ctx, func(x tensor.Matrix) error { return block.Pass(st, x, tap) }, step)
-}
-
-func (s *Store) through(ctx context.Context, f func(x tensor.Matrix) error, step func()) error {
-	for i := range s.n {
+// RunSome is Run for sequences lo to hi-1.
+func (s *Store) RunSome(ctx context.Context, block *model.Block, st *model.State, mode model.Mode, lo, hi int, step func()) error {
+	for i := lo; i < hi; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -44,11 +40,13 @@ func (s *Store) through(ctx context.Context, f func(x tensor.Matrix) error, step
 		if err != nil {
 			return err
 		}
-		if err := f(x); err != nil {
+		if err := block.Run(st, x, mode); err != nil {
 			return err
 		}
-		if err := s.Put(i, x); err != nil {
-			return err
+		if !mode.Keep {
+			if err := s.Put(i, x); err != nil {
+				return err
+			}
 		}
 		step()
 	}

@@ -9,28 +9,30 @@ import (
 	"os"
 	"unsafe"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
 // Store holds n sequences of tokens × width hidden states. It is used by one
 // goroutine at a time.
 type Store struct {
+	engine           engine.Engine
 	n, tokens, width int
-	mem              []float32     // all of them, or nil
-	file             *os.File      // all of them, or nil
-	one              tensor.Matrix // with a file: the sequence Get returned last
+	all              engine.Mat    // of all sequences; with a file of the one that Get returned last
+	file             *os.File      // of all of them; nil: all has them
+	host             tensor.Matrix // one sequence on its way to a file, or from one
 }
 
 // Bytes returns what n sequences of tokens × width hidden states take.
 func Bytes(n, tokens, width int) int64 { return 4 * int64(n) * int64(tokens) * int64(width) }
 
-// New returns a store of zeros. An empty dir keeps it in memory; otherwise it
+// New returns a store of zeros. An empty dir keeps it in memory of e; otherwise it
 // lives in an unnamed file in dir, whose space is given back by Close or when
 // the process ends.
-func New(n, tokens, width int, dir string) (*Store, error) {
-	s := &Store{n: n, tokens: tokens, width: width}
+func New(e engine.Engine, n, tokens, width int, dir string) (*Store, error) {
+	s := &Store{engine: e, n: n, tokens: tokens, width: width}
 	if dir == "" {
-		s.mem = make([]float32, n*tokens*width)
+		s.all = e.NewMat(n*tokens, width)
 		return s, nil
 	}
 	f, err := os.CreateTemp(dir, "crepe-hidden-*")
@@ -41,7 +43,7 @@ func New(n, tokens, width int, dir string) (*Store, error) {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	s.file = f
-	s.one = tensor.NewMatrix(tokens, width)
+	s.all = e.NewMat(tokens, width)
 	_ = os.Remove(f.Name()) // Windows keeps the name until Close
 	return s, nil
 }
@@ -49,30 +51,29 @@ func New(n, tokens, width int, dir string) (*Store, error) {
 // Len returns the number of sequences.
 func (s *Store) Len() int { return s.n }
 
-// Get returns the hidden states of sequence i. The matrix is the caller's to
-// change until the next Get; Put makes the change last.
-func (s *Store) Get(i int) (tensor.Matrix, error) {
-	size := s.tokens * s.width
-	if s.mem != nil {
-		return tensor.Matrix{Rows: s.tokens, Cols: s.width, Data: s.mem[i*size : (i+1)*size]}, nil
+// Get returns the hidden states of sequence i. They are the caller's to change
+// until the next Get; Put makes the change last.
+func (s *Store) Get(i int) (engine.Mat, error) {
+	if s.file == nil {
+		return s.all.Slice(i*s.tokens, (i+1)*s.tokens), nil
 	}
-	_, err := s.file.ReadAt(bytes(s.one.Data), int64(i)*int64(size)*4)
-	return s.one, err
+	if err := s.readAt(s.file, i); err != nil {
+		return engine.Mat{}, err
+	}
+	s.engine.Upload(s.all, s.host)
+	return s.all, nil
 }
 
-// Put stores the matrix that the last Get(i) returned.
-func (s *Store) Put(i int, x tensor.Matrix) error {
-	size := s.tokens * s.width
-	if len(x.Data) != size {
-		panic(fmt.Sprintf("hidden: Put: %d × %d, want %d × %d", x.Rows, x.Cols, s.tokens, s.width))
+// Put stores what the last Get(i) returned.
+func (s *Store) Put(i int, x engine.Mat) error {
+	if x.Rows != s.tokens || x.Cols != s.width || x.Mem != s.all.Mem {
+		panic(fmt.Sprintf("hidden: Put: %d × %d, want the %d × %d that Get returned", x.Rows, x.Cols, s.tokens, s.width))
 	}
-	if s.mem != nil {
-		if dst := s.mem[i*size : (i+1)*size]; &dst[0] != &x.Data[0] {
-			copy(dst, x.Data)
-		}
+	if s.file == nil {
 		return nil
 	}
-	_, err := s.file.WriteAt(bytes(x.Data), int64(i)*int64(size)*4)
+	s.engine.Download(s.buffer(), x)
+	_, err := s.file.WriteAt(bytes(s.host.Data), s.offset(i))
 	return err
 }
 
@@ -83,7 +84,8 @@ func (s *Store) Save(w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(bytes(x.Data)); err != nil {
+		s.engine.Download(s.buffer(), x)
+		if _, err := w.Write(bytes(s.host.Data)); err != nil {
 			return err
 		}
 	}
@@ -93,13 +95,14 @@ func (s *Store) Save(w io.Writer) error {
 // Restore reads what Save wrote.
 func (s *Store) Restore(r io.Reader) error {
 	for i := range s.n {
-		x, err := s.Get(i)
-		if err != nil {
+		if _, err := io.ReadFull(r, bytes(s.buffer().Data)); err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(r, bytes(x.Data)); err != nil {
-			return err
+		x := s.all
+		if s.file == nil {
+			x = s.all.Slice(i*s.tokens, (i+1)*s.tokens)
 		}
+		s.engine.Upload(x, s.host)
 		if err := s.Put(i, x); err != nil {
 			return err
 		}
@@ -107,9 +110,25 @@ func (s *Store) Restore(r io.Reader) error {
 	return nil
 }
 
+// buffer returns host.
+func (s *Store) buffer() tensor.Matrix {
+	if s.host.Data == nil {
+		s.host = tensor.NewMatrix(s.tokens, s.width)
+	}
+	return s.host
+}
+
+func (s *Store) offset(i int) int64 { return int64(i) * Bytes(1, s.tokens, s.width) }
+
+// readAt reads sequence i into host.
+func (s *Store) readAt(r io.ReaderAt, i int) error {
+	_, err := r.ReadAt(bytes(s.buffer().Data), s.offset(i))
+	return err
+}
+
 // Close gives the memory or the file back.
 func (s *Store) Close() error {
-	s.mem = nil
+	s.all = engine.Mat{}
 	if s.file == nil {
 		return nil
 	}

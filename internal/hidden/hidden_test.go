@@ -4,12 +4,17 @@ import (
 	stdbytes "bytes"
 	"os"
 	"testing"
+
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 )
 
 func TestStoreKeepsWhatWasPut(t *testing.T) {
+	e := cpu.New(engine.F32)
 	for name, dir := range map[string]string{"memory": "", "file": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
-			s, err := New(3, 2, 5, dir)
+			s, err := New(e, 3, 2, 5, dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -19,12 +24,14 @@ func TestStoreKeepsWhatWasPut(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for j := range x.Data {
-					if x.Data[j] != 0 {
-						t.Fatalf("fresh store holds %v", x.Data[j])
+				m := enginetest.Download(e, x)
+				for j := range m.Data {
+					if m.Data[j] != 0 {
+						t.Fatalf("fresh store holds %v", m.Data[j])
 					}
-					x.Data[j] = float32(100*i + j)
+					m.Data[j] = float32(100*i + j)
 				}
+				e.Upload(x, m)
 				if err := s.Put(i, x); err != nil {
 					t.Fatal(err)
 				}
@@ -33,7 +40,7 @@ func TestStoreKeepsWhatWasPut(t *testing.T) {
 			if err := s.Save(&saved); err != nil {
 				t.Fatal(err)
 			}
-			again, err := New(3, 2, 5, "")
+			again, err := New(e, 3, 2, 5, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -46,7 +53,7 @@ func TestStoreKeepsWhatWasPut(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					for j, v := range x.Data {
+					for j, v := range enginetest.Download(e, x).Data {
 						if v != float32(100*i+j) {
 							t.Fatalf("sequence %d element %d: got %v, want %d", i, j, v, 100*i+j)
 						}
@@ -62,7 +69,7 @@ func TestStoreKeepsWhatWasPut(t *testing.T) {
 
 func TestFileLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
-	s, err := New(1, 4, 4, dir)
+	s, err := New(cpu.New(engine.F32), 1, 4, 4, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +80,7 @@ func TestFileLeavesNothingBehind(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Fatalf("left %v (%v), want nothing", left, err)
 	}
-	if _, err := New(1, 4, 4, dir+"/absent"); err == nil {
+	if _, err := New(cpu.New(engine.F32), 1, 4, 4, dir+"/absent"); err == nil {
 		t.Fatal("New in an absent folder: no error")
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/generate"
 	"github.com/crepe-llm/crepe/model"
 )
@@ -41,11 +43,12 @@ func run(dir, compute string, prompt, tokens int) error {
 		return err
 	}
 	defer inv.Close()
-	m, err := model.Open(inv)
+	c, err := engine.ParseCompute(compute)
 	if err != nil {
 		return err
 	}
-	if m.Compute, err = model.ParseCompute(compute); err != nil {
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(c)})
+	if err != nil {
 		return err
 	}
 	g, err := generate.New(m, 0, nil)

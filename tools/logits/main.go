@@ -17,6 +17,8 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/corpus"
+	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -42,7 +44,7 @@ func run(dir, ids, count, out string) error {
 		return err
 	}
 	defer inv.Close()
-	m, err := model.Open(inv)
+	m, err := model.Open(inv, model.Options{Engine: cpu.New(engine.F32)})
 	if err != nil {
 		return err
 	}
@@ -71,7 +73,7 @@ func run(dir, ids, count, out string) error {
 }
 
 func logits(m *model.Model, ids []int32) (tensor.Matrix, error) {
-	x, y := tensor.NewMatrix(len(ids), m.Width()), tensor.NewMatrix(len(ids), m.Config.Vocab)
+	x, y := m.NewMat(len(ids)), tensor.NewMatrix(len(ids), m.Config.Vocab)
 	if err := m.Embed(x, ids); err != nil {
 		return y, err
 	}
@@ -81,7 +83,7 @@ func logits(m *model.Model, ids []int32) (tensor.Matrix, error) {
 		if err != nil {
 			return y, err
 		}
-		if err := block.Forward(st, x); err != nil {
+		if err := block.Run(st, x, model.Mode{}); err != nil {
 			return y, err
 		}
 		block.Release()
@@ -90,7 +92,12 @@ func logits(m *model.Model, ids []int32) (tensor.Matrix, error) {
 	if err != nil {
 		return y, err
 	}
-	return y, head.Logits(y, x)
+	all := m.Engine().NewMat(y.Rows, y.Cols)
+	if err := head.Logits(all, x); err != nil {
+		return y, err
+	}
+	m.Engine().Download(y, all)
+	return y, nil
 }
 
 func write(path string, data []float32, shape ...int) error {

@@ -1,4 +1,4 @@
-package stats
+package cpu
 
 import (
 	"math"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestGramIsTheSecondMoment(t *testing.T) {
 	rng := rand.New(rand.NewPCG(6, 0))
 	for _, cols := range []int{1, 5, 256, 259, 530} {
-		a := NewAccumulator(cols).WithGram()
+		a := newAccumulator(cols, stats.Needs{Gram: true})
 		sum, size := make([]float64, cols*cols), make([]float64, cols*cols)
 		tokens := []int{33, 0, 1, 40}
 		if cols == 5 {
@@ -27,7 +28,7 @@ func TestGramIsTheSecondMoment(t *testing.T) {
 			for i := range x.Data {
 				x.Data[i] = float32(rng.NormFloat64())
 			}
-			a.Add(x)
+			a.add(x)
 			for r := range n {
 				for i, v := range x.Row(r) {
 					for j, u := range x.Row(r) {
@@ -60,8 +61,8 @@ func TestGramDoesNotDependOnThreads(t *testing.T) {
 	var first [][]float64
 	for _, threads := range []int{1, 2, 5} {
 		runtime.GOMAXPROCS(threads)
-		a := NewAccumulator(700).WithGram()
-		a.Add(x)
+		a := newAccumulator(700, stats.Needs{Gram: true})
+		a.add(x)
 		if first == nil {
 			first = a.gram.panel
 		}
@@ -77,12 +78,12 @@ func TestGramDoesNotDependOnThreads(t *testing.T) {
 func TestGramCheckNamesTheChannel(t *testing.T) {
 	x := tensor.NewMatrix(1, 3)
 	x.Data[1] = 1e30
-	a := NewAccumulator(3).WithGram()
-	a.Add(x)
+	a := newAccumulator(3, stats.Needs{Gram: true})
+	a.add(x)
 	if err := a.Input(1).Check(); err == nil || !strings.Contains(err.Error(), "input channel 1: diagonal of the Gram matrix is +Inf") {
 		t.Errorf("got %v", err)
 	}
-	if got := NewAccumulator(3).WithGram().Input(1).Gram.At(1, 2); got != 0 {
+	if got := newAccumulator(3, stats.Needs{Gram: true}).Input(1).Gram.At(1, 2); got != 0 {
 		t.Errorf("without tokens H is %v, want 0", got)
 	}
 }

@@ -1,4 +1,4 @@
-package stats
+package cpu
 
 import (
 	"math"
@@ -9,9 +9,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
+
+func newAccumulator(in int, needs stats.Needs) *accumulator {
+	return New(engine.F32).NewStats(in, needs).(*accumulator)
+}
 
 func randomInputs(rng *rand.Rand, rows, cols int) tensor.Matrix {
 	x := tensor.NewMatrix(rows, cols)
@@ -23,9 +29,9 @@ func randomInputs(rng *rand.Rand, rows, cols int) tensor.Matrix {
 
 // Two sequences of two channels, by hand: (1 + 4 + 9)/2 and (16 + 0 + 1)/2.
 func TestInputByHand(t *testing.T) {
-	a := NewAccumulator(2)
-	a.Add(tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 4, -2, 0}})
-	a.Add(tensor.Matrix{Rows: 1, Cols: 2, Data: []float32{3, -1}})
+	a := newAccumulator(2, stats.Needs{})
+	a.add(tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 4, -2, 0}})
+	a.add(tensor.Matrix{Rows: 1, Cols: 2, Data: []float32{3, -1}})
 	in := a.Input(2)
 	if !slices.Equal(in.ColSq, []float64{7, 8.5}) || in.Sequences != 2 || in.Tokens != 3 {
 		t.Errorf("got %+v, want ColSq [7 8.5], 2 sequences, 3 tokens", *in)
@@ -36,18 +42,18 @@ func TestInputByHand(t *testing.T) {
 // first the variances are 9/4 and 4, in the second, of one token, 0; over 3
 // tokens 2·9/4/3 and 2·4/3.
 func TestMomentsByHand(t *testing.T) {
-	a := NewAccumulator(2).WithMoments()
-	a.Add(tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 4, -2, 0}})
-	a.Add(tensor.Matrix{Rows: 0, Cols: 2})
-	a.Add(tensor.Matrix{Rows: 1, Cols: 2, Data: []float32{3, -1}})
+	a := newAccumulator(2, stats.Needs{Moments: true})
+	a.add(tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 4, -2, 0}})
+	a.add(tensor.Matrix{Rows: 0, Cols: 2})
+	a.add(tensor.Matrix{Rows: 1, Cols: 2, Data: []float32{3, -1}})
 	in := a.Input(2)
 	if !slices.Equal(in.ColSum, []float64{1, 1.5}) || !slices.Equal(in.ColVar, []float64{1.5, 8. / 3}) {
 		t.Errorf("sums %v, variances %v, want [1 1.5] and [1.5 2.66…]", in.ColSum, in.ColVar)
 	}
-	if in := NewAccumulator(2).Input(2); in.ColSum != nil || in.ColVar != nil {
+	if in := newAccumulator(2, stats.Needs{}).Input(2); in.ColSum != nil || in.ColVar != nil {
 		t.Error("moments that nobody asked for")
 	}
-	if in := NewAccumulator(1).WithMoments().Input(2); in.ColSum[0] != 0 || in.ColVar[0] != 0 {
+	if in := newAccumulator(1, stats.Needs{Moments: true}).Input(2); in.ColSum[0] != 0 || in.ColVar[0] != 0 {
 		t.Errorf("without tokens: %v, %v, want 0", in.ColSum, in.ColVar)
 	}
 }
@@ -62,12 +68,12 @@ func TestMoments(t *testing.T) {
 		x.Row(i)[3] = 0.1
 		x.Row(i)[4] = 1e4 + float32(i%2)/512
 	}
-	var first *Input
+	var first *stats.Input
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for _, threads := range []int{1, 4} {
 		runtime.GOMAXPROCS(threads)
-		a := NewAccumulator(cols).WithMoments()
-		a.Add(x)
+		a := newAccumulator(cols, stats.Needs{Moments: true})
+		a.add(x)
 		in := a.Input(1)
 		if first == nil {
 			first = in
@@ -103,14 +109,14 @@ func TestMoments(t *testing.T) {
 func TestInputIsExactSumToRounding(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 0))
 	for _, cols := range []int{1, 7, 255, 256, 257, 700, 1031} {
-		a := NewAccumulator(cols)
+		a := newAccumulator(cols, stats.Needs{})
 		want := make([]big.Float, cols)
 		tokens := []int{31, 0, 1, 40} // a sequence may bring no token
 		total := 0
 		for _, rows := range tokens {
 			x := randomInputs(rng, rows, cols)
 			was := slices.Clone(x.Data)
-			a.Add(x)
+			a.add(x)
 			if !slices.Equal(x.Data, was) {
 				t.Fatalf("%d columns: Add changed its input", cols)
 			}
@@ -146,9 +152,9 @@ func TestInputDoesNotDependOnThreads(t *testing.T) {
 		restore := cpu.Use(level)
 		for _, threads := range []int{1, 2, 5} {
 			runtime.GOMAXPROCS(threads)
-			a := NewAccumulator(cols)
+			a := newAccumulator(cols, stats.Needs{})
 			for _, m := range x {
-				a.Add(m)
+				a.add(m)
 			}
 			got := a.Input(2).ColSq
 			if first == nil {
@@ -165,8 +171,8 @@ func TestInputDoesNotDependOnThreads(t *testing.T) {
 func TestCheckNamesTheChannel(t *testing.T) {
 	x := randomInputs(rand.New(rand.NewPCG(5, 0)), 20, 300)
 	x.Row(3)[7] = math.MaxFloat32 // its square is finite
-	a := NewAccumulator(300)
-	a.Add(x)
+	a := newAccumulator(300, stats.Needs{})
+	a.add(x)
 	if err := a.Input(1).Check(); err != nil {
 		t.Errorf("finite inputs: %v", err)
 	}
@@ -176,8 +182,8 @@ func TestCheckNamesTheChannel(t *testing.T) {
 	}{{math.NaN(), "NaN"}, {math.Inf(1), "+Inf"}, {math.Inf(-1), "+Inf"}} {
 		x.Row(19)[271] = float32(c.value)
 		x.Row(2)[280] = float32(c.value) // the first channel is named
-		a := NewAccumulator(300)
-		a.Add(x)
+		a := newAccumulator(300, stats.Needs{})
+		a.add(x)
 		err := a.Input(1).Check()
 		if err == nil || !strings.Contains(err.Error(), "input channel 271") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("with %g in channel 271: error %v", c.value, err)
@@ -187,9 +193,9 @@ func TestCheckNamesTheChannel(t *testing.T) {
 
 func TestAddPanicsOnWidth(t *testing.T) {
 	defer func() {
-		if got, want := recover(), "stats: Accumulator.Add: 3 columns, want 4"; got != want {
+		if got, want := recover(), "cpu: Stats.Add: 3 columns, want 4"; got != want {
 			t.Errorf("panic %v, want %s", got, want)
 		}
 	}()
-	NewAccumulator(4).Add(tensor.NewMatrix(1, 3))
+	newAccumulator(4, stats.Needs{}).add(tensor.NewMatrix(1, 3))
 }

@@ -1,9 +1,11 @@
-package stats
+package cpu
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/crepe-llm/crepe/stats"
 )
 
 // One calibration sequence of a 7B model: the inputs of attention and of the
@@ -12,10 +14,10 @@ func BenchmarkAdd(b *testing.B) {
 	for _, cols := range []int{4096, 11008} {
 		b.Run(fmt.Sprintf("2048x%d", cols), func(b *testing.B) {
 			x := randomInputs(rand.New(rand.NewPCG(1, 0)), 2048, cols)
-			a := NewAccumulator(cols)
+			a := newAccumulator(cols, stats.Needs{})
 			b.SetBytes(int64(4 * len(x.Data)))
 			for b.Loop() {
-				a.Add(x)
+				a.add(x)
 			}
 		})
 	}
@@ -26,7 +28,7 @@ func BenchmarkGram(b *testing.B) {
 	for _, cols := range []int{4096, 11008} {
 		b.Run(fmt.Sprintf("2048x%d", cols), func(b *testing.B) {
 			x := randomInputs(rand.New(rand.NewPCG(1, 0)), 2048, cols)
-			g := NewGram(cols)
+			g := &gram{n: cols}
 			for b.Loop() {
 				g.add(x)
 			}

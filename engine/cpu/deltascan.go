@@ -1,4 +1,4 @@
-package model
+package cpu
 
 import (
 	"math"
@@ -37,7 +37,7 @@ type deltaWork struct {
 // workSize returns the elements that a deltaWork takes.
 func (d *deltaNet) workSize() int {
 	const l = deltaChunk
-	return 3*l*d.keyDim + 3*l*d.valueDim + 3*l*l + d.valueDim*d.keyDim
+	return 3*l*d.KeyDim + 3*l*d.ValueDim + 3*l*l + d.ValueDim*d.KeyDim
 }
 
 func (d *deltaNet) newWork(mem []float32) *deltaWork {
@@ -47,9 +47,9 @@ func (d *deltaNet) newWork(mem []float32) *deltaWork {
 		return part
 	}
 	return &deltaWork{
-		q: take(l * d.keyDim), k: take(l * d.keyDim), kT: take(l * d.keyDim),
-		u: take(l * d.valueDim), uT: take(l * d.valueDim), o: take(l * d.valueDim),
-		kk: take(l * l), qk: take(l * l), decay: take(l * l), step: take(d.valueDim * d.keyDim),
+		q: take(l * d.KeyDim), k: take(l * d.KeyDim), kT: take(l * d.KeyDim),
+		u: take(l * d.ValueDim), uT: take(l * d.ValueDim), o: take(l * d.ValueDim),
+		kk: take(l * l), qk: take(l * l), decay: take(l * l), step: take(d.ValueDim * d.KeyDim),
 	}
 }
 
@@ -57,12 +57,12 @@ func (d *deltaNet) newWork(mem []float32) *deltaWork {
 // of o. states holds Sᵀ of every head and is advanced.
 func (d *deltaNet) scan(head int, o, qkv, beta, decay tensor.Matrix, states, mem []float32) {
 	w := d.newWork(mem)
-	size := d.valueDim * d.keyDim
+	size := d.ValueDim * d.KeyDim
 	state := states[head*size : (head+1)*size]
-	keyHead := head / (d.valueHeads / d.keyHeads)
-	qAt := keyHead * d.keyDim
-	kAt := d.keyHeads*d.keyDim + qAt
-	vAt := 2*d.keyHeads*d.keyDim + head*d.valueDim
+	keyHead := head / (d.ValueHeads / d.KeyHeads)
+	qAt := keyHead * d.KeyDim
+	kAt := d.KeyHeads*d.KeyDim + qAt
+	vAt := 2*d.KeyHeads*d.KeyDim + head*d.ValueDim
 	var rates [deltaChunk]float64
 	var sums [deltaChunk]float64
 	for lo := 0; lo < o.Rows; lo += deltaChunk {
@@ -70,16 +70,16 @@ func (d *deltaNet) scan(head int, o, qkv, beta, decay tensor.Matrix, states, mem
 		sum := 0.0
 		for i := range n {
 			row := qkv.Row(lo + i)
-			copy(w.q[i*d.keyDim:(i+1)*d.keyDim], row[qAt:])
-			copy(w.k[i*d.keyDim:(i+1)*d.keyDim], row[kAt:])
-			copy(w.u[i*d.valueDim:(i+1)*d.valueDim], row[vAt:])
+			copy(w.q[i*d.KeyDim:(i+1)*d.KeyDim], row[qAt:])
+			copy(w.k[i*d.KeyDim:(i+1)*d.KeyDim], row[kAt:])
+			copy(w.u[i*d.ValueDim:(i+1)*d.ValueDim], row[vAt:])
 			rates[i] = float64(beta.Row(lo + i)[head])
 			sum += float64(decay.Row(lo + i)[head])
 			sums[i] = sum
 		}
 		d.chunk(w, state, rates[:n], sums[:n])
 		for i := range n {
-			copy(o.Row(lo + i)[head*d.valueDim:], w.o[i*d.valueDim:(i+1)*d.valueDim])
+			copy(o.Row(lo + i)[head*d.ValueDim:], w.o[i*d.ValueDim:(i+1)*d.ValueDim])
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (d *deltaNet) scan(head int, o, qkv, beta, decay tensor.Matrix, states, mem
 // chunk computes o of one chunk and advances the state. w holds q, k and, in
 // u, v; beta and g are β and G.
 func (d *deltaNet) chunk(w *deltaWork, state []float32, beta, g []float64) {
-	n, kd, vd := len(g), d.keyDim, d.valueDim
+	n, kd, vd := len(g), d.KeyDim, d.ValueDim
 	keys, states := kernel.Source{F32: w.k[:n*kd]}, kernel.Source{F32: state}
 	kernel.MatMulT(w.kk, n, w.k, kd, keys, kd, n, n, kd)
 	kernel.MatMulT(w.qk, n, w.q, kd, keys, kd, n, n, kd)
@@ -131,7 +131,7 @@ func decays(dst []float32, g []float64) {
 // solve turns the v_i in w.u into u_i; w.o holds Sᵀk_i, w.kk the k_i·k_j and
 // w.decay the e^{G_i−G_j}.
 func (d *deltaNet) solve(w *deltaWork, beta, g []float64) {
-	n, vd := len(g), d.valueDim
+	n, vd := len(g), d.ValueDim
 	for i := range n {
 		u, read := w.u[i*vd:(i+1)*vd], w.o[i*vd:(i+1)*vd]
 		b := float32(beta[i])
@@ -149,5 +149,11 @@ func transpose(dst, x []float32, rows, cols int) {
 		for j, v := range x[i*cols : (i+1)*cols] {
 			dst[j*rows+i] = v
 		}
+	}
+}
+
+func scale(x []float32, by float32) {
+	for i := range x {
+		x[i] *= by
 	}
 }
