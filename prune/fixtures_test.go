@@ -298,6 +298,7 @@ func unfuse(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	config := bytes.ReplaceAll(inv.Config(), []byte("Phi3ForCausalLM"), []byte("LlamaForCausalLM"))
+	config = bytes.ReplaceAll(config, []byte(`"phi3"`), []byte(`"llama"`)) // model_type
 	file := binary.LittleEndian.AppendUint64(nil, uint64(len(head)))
 	file = append(append(file, head...), data...)
 	err = errors.Join(
