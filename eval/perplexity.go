@@ -23,6 +23,17 @@ type Result struct {
 	SeqLen     int     `json:"seqlen"`
 }
 
+// MaxNLL is above what any model measures: logits that are 10⁶ apart.
+const MaxNLL = 1e6 // nats per token
+
+// Valid reports whether r can have been measured. A damaged file holds others.
+func (r Result) Valid() bool {
+	const rounding = 1e-9
+	want := math.Exp(r.NLL)
+	same := r.Perplexity == want || math.Abs(r.Perplexity-want) <= rounding*want && !math.IsInf(want, 0)
+	return r.Windows > 0 && r.SeqLen > 1 && r.Tokens == r.Windows*r.SeqLen && r.NLL > -1 && r.NLL <= MaxNLL && same
+}
+
 // Options say where the hidden states between blocks are kept.
 type Options struct {
 	Name     string        // of the step in progress reports

@@ -3,6 +3,7 @@ package grid
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -90,16 +91,44 @@ const keyDigits = 24
 
 func key(r provenance.Record) string { return r.Key()[:keyDigits] }
 
+// record is what a cell of the store holds.
+type record interface {
+	*measured | *task.Result | *found
+}
+
 // get reads the record of a kind and key into v, if there is one that counts.
-func (g *runner) get(kind, key string, v any) (bool, error) {
+func get[R record](g *runner, kind, key string, v R) (bool, error) {
 	text, ok := g.kept[kind][key]
 	if !ok {
 		return false, nil
 	}
-	if err := json.Unmarshal([]byte(text), v); err != nil {
+	err := json.Unmarshal([]byte(text), v)
+	if err == nil {
+		err = damaged(v)
+	}
+	if err != nil {
 		return false, fmt.Errorf("%s of cell %s: %w", kind, key, err)
 	}
 	return true, nil
+}
+
+// damaged returns an error if v cannot have been written by a grid.
+func damaged[R record](v R) error {
+	share := func(x float64) bool { return x >= 0 && x <= 1 }
+	ok := false
+	switch v := any(v).(type) {
+	case *measured:
+		ok = v.Result.Valid() && share(v.Sparsity) && v.Seconds >= 0
+	case *task.Result:
+		ok = v.Task != "" && v.Documents > 0 && share(v.Acc) && share(v.AccNorm)
+	case *found:
+		c := v.Best.Coefficients
+		ok = v.Seconds >= 0 && min(c.Alpha, c.Beta, c.Gamma) >= 0 && c.Alpha+c.Beta+c.Gamma > 0 && share(v.Best.Gini)
+	}
+	if !ok {
+		return errors.New("it cannot have been measured: the store is damaged; name another with --study, or compute it --again")
+	}
+	return nil
 }
 
 // put keeps v, whoever has lost patience meanwhile.

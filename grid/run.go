@@ -209,14 +209,14 @@ func (g *runner) measure(ctx context.Context, c *Cell, from origin, open func() 
 	started := time.Now()
 	key := key(from.Provenance)
 	var was measured
-	have, err := g.get(perplexityKind, key, &was)
+	have, err := get(g, perplexityKind, key, &was)
 	if err != nil {
 		return err
 	}
 	c.Tasks = make([]task.Result, len(g.opt.Tasks))
 	var missing []int
 	for i := range g.opt.Tasks {
-		ok, err := g.get(taskKind, key+" "+g.tasks[i], &c.Tasks[i])
+		ok, err := get(g, taskKind, key+" "+g.tasks[i], &c.Tasks[i])
 		if err != nil {
 			return err
 		}
@@ -327,7 +327,7 @@ func (g *runner) search(ctx context.Context, row Row, pattern string) (found, er
 		delete(g.kept[searchKind], key)
 	}
 	var f found
-	if ok, err := g.get(searchKind, key, &f); ok || err != nil {
+	if ok, err := get(g, searchKind, key, &f); ok || err != nil {
 		return f, err
 	}
 	if err := opt.Fit(g.M, g.opt.Memory, filepath.Dir(g.opt.Scratch)); err != nil {

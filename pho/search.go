@@ -24,6 +24,9 @@ const (
 	DefaultTop    = 10
 )
 
+// MaxTrials is more candidates than anybody waits for.
+const MaxTrials = 1 << 16
+
 // DefaultKernel is crepe's.
 var DefaultKernel = score.CRePE.Defaults().Whole("kernel")
 
@@ -64,6 +67,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("trials: %d, want at least 1", o.Trials)
 	case o.Top < 1:
 		return fmt.Errorf("top: %d, want at least 1", o.Top)
+	case o.Trials > MaxTrials:
+		return fmt.Errorf("trials: %d, want at most %d", o.Trials, MaxTrials)
 	case o.Trials < o.Top:
 		return fmt.Errorf("trials: %d, want at least the %d that --top verifies", o.Trials, o.Top)
 	case len(o.Kernels) == 0:

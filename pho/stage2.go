@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/search"
 )
@@ -20,6 +21,19 @@ const (
 
 type measurement struct {
 	NLL []float64 `json:"nll"` // by window, nats per token
+}
+
+// checkNLL refuses what cannot have been measured, as a damaged study holds it.
+func checkNLL(nll []float64, windows int) error {
+	if len(nll) != windows {
+		return fmt.Errorf("%d windows, want %d: the study is damaged; name another file, or remove it", len(nll), windows)
+	}
+	for _, v := range nll {
+		if !(v > -1 && v <= eval.MaxNLL) { // rounding may take a certain token below 0
+			return fmt.Errorf("%v nats per token: the study is damaged; name another file, or remove it", v)
+		}
+	}
+	return nil
 }
 
 // recall takes up the measurements of an earlier run.
@@ -40,9 +54,13 @@ func (s *searcher) recall(ctx context.Context) error {
 	return nil
 }
 
-// once returns what an earlier run has measured, or measures and keeps it.
-func (s *searcher) once(ctx context.Context, kind, key string, measure func() ([]float64, error)) ([]float64, error) {
+// once returns what an earlier run has measured of so many windows, or measures and
+// keeps it.
+func (s *searcher) once(ctx context.Context, kind, key string, windows int, measure func() ([]float64, error)) ([]float64, error) {
 	if nll, ok := s.done[kind+key]; ok {
+		if err := checkNLL(nll, windows); err != nil {
+			return nil, fmt.Errorf("%s of %s: %w", kind, key, err)
+		}
 		return nll, nil
 	}
 	nll, err := measure()
@@ -154,7 +172,7 @@ func describe(list []Candidate, r *race) {
 func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) (prune.Masks, error) {
 	var masks prune.Masks
 	var err error
-	e.full, err = s.once(ctx, fullKind, key(c), func() (nll []float64, err error) {
+	e.full, err = s.once(ctx, fullKind, key(c), len(s.v.windows), func() (nll []float64, err error) {
 		measure := s.v.measure
 		if c == s.fixed[0].Coefficients {
 			measure = s.v.measureReference
@@ -168,7 +186,7 @@ func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) (pru
 // screen screens e, which is c, on the first windows that it has not been.
 func (s *searcher) screen(ctx context.Context, e *entrant, c Coefficients, windows int) error {
 	lo := len(e.screened)
-	nll, err := s.once(ctx, screenKind, fmt.Sprintf("%s from %d", key(c), lo), func() ([]float64, error) {
+	nll, err := s.once(ctx, screenKind, fmt.Sprintf("%s from %d", key(c), lo), windows-lo, func() ([]float64, error) {
 		if s.v.ref == nil { // an earlier run has measured it
 			ria := s.fixed[0].Coefficients
 			if err := s.v.calibrate(ctx, fmt.Sprintf("prune by %s again", ria.Normalized()), s.opt.RecipeOf(ria)); err != nil {

@@ -127,6 +127,12 @@ func recallConfig(c *Config, n int, r search.Record) error {
 	if was.Coefficients != c.Coefficients {
 		return fmt.Errorf("configuration %d was %s, but is %s now: the study is of another version", n, was.Coefficients, c.Coefficients)
 	}
+	if err := checkNLL([]float64{was.NLL}, 1); err != nil {
+		return fmt.Errorf("configuration %d: %w", n, err)
+	}
+	if want := math.Exp(was.NLL); !(math.Abs(was.Perplexity-want) <= 1e-9*want) {
+		return fmt.Errorf("configuration %d: perplexity %v, but %v nats per token: the study is damaged; name another file, or remove it", n, was.Perplexity, was.NLL)
+	}
 	*c = was
 	return nil
 }

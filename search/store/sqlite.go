@@ -91,13 +91,13 @@ func checkFile(path string) error {
 
 // prepare makes the tables, or checks that they are ours.
 func (s *SQLite) prepare(ctx context.Context) error {
-	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d; PRAGMA synchronous = FULL", lockPatience)); err != nil {
+	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON", lockPatience)); err != nil {
 		return err
 	}
 	return s.change(ctx, func(tx *sql.Tx) error {
-		var id, version, tables int
-		row := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)")
-		if err := row.Scan(&id, &version, &tables); err != nil {
+		var id, version, tables, others int
+		row := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index'))")
+		if err := row.Scan(&id, &version, &tables, &others); err != nil {
 			return err
 		}
 		switch {
@@ -106,6 +106,8 @@ func (s *SQLite) prepare(ctx context.Context) error {
 			return err
 		case id != applicationID:
 			return errors.New("not a file of studies: a database of another program")
+		case others > 0: // a view of its own making can have rows without end
+			return errors.New("not a file of studies: it has views or triggers")
 		case version > schemaVersion:
 			return fmt.Errorf("schema %d, want at most %d: written by a newer crepe", version, schemaVersion)
 		}
@@ -126,6 +128,8 @@ func (s *SQLite) change(ctx context.Context, f func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
+const cannotOpen = "cannot be opened or made: is its folder there, and may you write to it?"
+
 // explain says what err means for a user.
 func (s *SQLite) explain(err error) error {
 	if err == nil {
@@ -141,15 +145,18 @@ func (s *SQLite) explain(err error) error {
 		case sqlite3.SQLITE_READONLY:
 			why = "cannot be written"
 		case sqlite3.SQLITE_CANTOPEN:
-			why = "cannot be opened or made"
+			why = cannotOpen
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			why = "not a file of studies: a damaged database"
 		case sqlite3.SQLITE_CONSTRAINT:
 			why = "the row is there already: another process is at work on this study"
 		}
 	}
-	if why == "" {
+	switch why {
+	case "":
 		return fmt.Errorf("%s: %w", s.path, err)
+	case cannotOpen: // SQLite's own words for it are "out of memory"
+		return fmt.Errorf("%s: %s", s.path, why)
 	}
 	return fmt.Errorf("%s: %s (%w)", s.path, why, err)
 }
@@ -232,8 +239,23 @@ func (s *study) fields(ctx context.Context, tx *sql.Tx) (provenance.Record, erro
 	return p, rows.Err()
 }
 
+// Bounds on the records of a kind, which are in memory: far above those of any
+// search or grid.
+const (
+	maxRecords     = 1 << 20
+	maxRecordBytes = 256 << 20
+)
+
 // Records implements search.Study.
 func (s *study) Records(ctx context.Context, kind string) ([]search.Record, error) {
+	var n, size int64
+	row := s.db.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(length(key) + length(value)), 0) FROM record WHERE study = ? AND kind = ?", s.id, kind)
+	if err := row.Scan(&n, &size); err != nil {
+		return nil, s.explain(err)
+	}
+	if n > maxRecords || size > maxRecordBytes {
+		return nil, fmt.Errorf("%s: %d records of kind %s with %d bytes, want at most %d with %d", s.path, n, kind, size, maxRecords, int64(maxRecordBytes))
+	}
 	rows, err := s.db.QueryContext(ctx, "SELECT key, value FROM record WHERE study = ? AND kind = ? ORDER BY id", s.id, kind)
 	if err != nil {
 		return nil, s.explain(err)

@@ -130,6 +130,11 @@ func TestWhatIsNoStudy(t *testing.T) {
 	_, err = Open(t.Context(), other)
 	wantError(t, err, other, "another program")
 
+	endless := exec("endless", `ALTER TABLE record RENAME TO r; CREATE VIEW record AS
+		WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, 1 AS study, 'trial' AS kind, id AS key, '{}' AS value FROM n`)
+	_, err = Open(t.Context(), endless)
+	wantError(t, err, endless, "views or triggers")
+
 	cut := exec("cut", "SELECT 1")
 	if err := os.Truncate(cut, 4000); err != nil {
 		t.Fatal(err)
