@@ -100,13 +100,17 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 }
 
 func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
-	todo := 0
+	todo, skipped := 0, 0
 	for b := range m.Blocks() {
 		p.Memory.Gram = max(p.Memory.Gram, p.gramBytes(m.Linears(b)))
 		p.Memory.Refine = max(p.Memory.Refine, p.refineBytes(m.Linears(b)))
 		for _, l := range m.Linears(b) {
 			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
-			if pl.Skip = l.Gate || r.Skip != nil && r.Skip.MatchString(l.Name); !pl.Skip {
+			named := r.Skip != nil && r.Skip.MatchString(l.Name)
+			if named && !l.Gate {
+				skipped++
+			}
+			if pl.Skip = l.Gate || named; !pl.Skip {
 				for _, part := range matrices(r, l.Parts, l.Rows) {
 					rows := part.Rows()
 					n, err := r.Target.Pruned(rows, l.Cols)
@@ -129,6 +133,9 @@ func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
 		}
 	}
 	_, p.Memory.Block = m.FitBlocks(math.MaxInt64)
+	if r.Skip != nil && skipped == 0 {
+		return fmt.Errorf("skip: %q matches no Linear that is pruned; there are %s and %d more", r.Skip, p.Linears[0].Name, len(p.Linears)-1)
+	}
 	if todo == 0 {
 		if r.Skip == nil {
 			return errors.New("the model has no Linear to prune")

@@ -4,6 +4,7 @@ package recipe
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,14 @@ const (
 	DefaultSeqLen   = 2048
 	DefaultCompute  = "auto"
 	DefaultFused    = "whole"
+)
+
+// The most that a recipe may ask for, far above what anybody does, and small
+// enough that no product of them overflows.
+const (
+	MaxSamples = 1 << 18
+	MaxSeqLen  = 1 << 24 // tokens; a model whose maximum is smaller gets its maximum
+	MaxWindows = 1 << 20
 )
 
 // Recipe is everything about a run but the model, the output and the machine.
@@ -188,7 +197,10 @@ func refuseUnknown(doc *yaml.Node) error {
 	return nil
 }
 
-var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+var (
+	unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	wrongType    = regexp.MustCompile("cannot unmarshal !!(\\w+)(?: (`[^`]*`))? into (\\S+)")
+)
 
 // plain is a YAML error in one line and in the words of a recipe's writer.
 func plain(err error) error {
@@ -196,7 +208,22 @@ func plain(err error) error {
 	if !errors.As(err, &many) {
 		return err
 	}
-	return errors.New(unknownField.ReplaceAllString(strings.Join(many.Errors, "; "), `unknown field "$1"`))
+	text := unknownField.ReplaceAllString(strings.Join(many.Errors, "; "), `unknown field "$1"`)
+	return errors.New(wrongType.ReplaceAllStringFunc(text, func(s string) string {
+		m := wrongType.FindStringSubmatch(s)
+		want := "fields of its own"
+		switch kind := strings.TrimLeft(m[3], "*"); {
+		case strings.HasPrefix(kind, "int"):
+			want = "a whole number"
+		case strings.HasPrefix(kind, "float"):
+			want = "a number"
+		case kind == "string":
+			want = "a text"
+		case kind == "bool":
+			want = "true or false"
+		}
+		return cmp.Or(m[2], map[string]string{"seq": "a list", "map": "fields"}[m[1]], "nothing") + ", want " + want
+	}))
 }
 
 // YAML returns the recipe as Read takes it.

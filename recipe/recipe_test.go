@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 )
@@ -155,7 +156,7 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`version: 1` + "\n---\nversion: 1": "more than one",
 		`version: 2`:                       "version: 2",
 		`method: crepe`:                    "version: 0",
-		`[1, 2]`:                           "seq",
+		`[1, 2]`:                           "line 1: a list, want fields of its own",
 		`{version: 1, methd: ria}`:         `line 1: unknown field "methd"`,
 		`{version: 1, method: prayer}`:     `method "prayer"`,
 		`{version: 1, method: magnitude, alpha: 1}`:                        "alpha: method magnitude has no parameters",
@@ -193,6 +194,11 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, calibration: {seqlen: 1}}`:                           "calibration seqlen: 1",
 		`{version: 1, calibration: {seed: -1}}`:                            "calibration seed: -1",
 		`{version: 1, eval: {windows: -1}}`:                                "eval windows: -1",
+		`{version: 1, eval: {windows: 1048577}}`:                           "eval windows: 1048577, want at most 1048576",
+		`{version: 1, calibration: {samples: 1000000000000000}}`:           "calibration samples: 1000000000000000, want at most 262144",
+		`{version: 1, calibration: {seqlen: 16777217}}`:                    "calibration seqlen: 16777217, want at most",
+		`{version: 1, calibration: {samples: many}}`:                       "line 1: `many`, want a whole number",
+		`{version: 1, skip: [a]}`:                                          "line 1: a list, want a text",
 		`{version: 1, calibration: {samples: 2.5}}`:                        "samples: 2.5, want a whole number",
 		`{version: 1, kernel: 5.5}`:                                        "kernel: 5.5, want a whole number",
 		`{version: 1.5}`:                                                   "version: 1.5, want a whole number",
@@ -213,8 +219,12 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("version: 1\nalpha: 0.5\nkernel: 5\nskip: \"q_proj|k_proj\"\n"))
 	f.Add([]byte("a: &a [*a, *a]\n"))
 	f.Add([]byte("version: 1e3\nsparsity: 0.333\n"))
+	f.Add([]byte("version: 1\ncalibration: {source: c4, samples: 1000000000000000, seqlen: 16.99}\n"))
+	f.Add([]byte("version: 1\nx: &x [1, 1, 1, 1]\ny: &y [*x, *x, *x, *x]\nz: &z [*y, *y, *y, *y]\nskip: [*z, *z, *z]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r, err := Parse(text)
+		var r Recipe
+		var err error
+		golden.Ceiling(t, uint64(4<<20+2000*len(text)), func() { r, err = Parse(text) })
 		if err != nil {
 			return
 		}

@@ -173,16 +173,19 @@ func (r Recipe) target(m score.Method) (pattern.Target, error) {
 
 func (r Recipe) checkNumbers() error {
 	for _, c := range []struct {
-		name     string
-		v, least int
+		name           string
+		v, least, most int
 	}{
-		{"calibration samples", r.Calibration.Samples, 1},
-		{"calibration seqlen", r.Calibration.SeqLen, 2},
-		{"eval seqlen", r.Eval.SeqLen, 2},
-		{"eval windows", r.Eval.Windows, 0},
+		{"calibration samples", r.Calibration.Samples, 1, MaxSamples},
+		{"calibration seqlen", r.Calibration.SeqLen, 2, MaxSeqLen},
+		{"eval seqlen", r.Eval.SeqLen, 2, MaxSeqLen},
+		{"eval windows", r.Eval.Windows, 0, MaxWindows},
 	} {
-		if c.v < c.least {
+		switch {
+		case c.v < c.least:
 			return fmt.Errorf("%s: %d, want at least %d", c.name, c.v, c.least)
+		case c.v > c.most:
+			return fmt.Errorf("%s: %d, want at most %d", c.name, c.v, c.most)
 		}
 	}
 	if r.Calibration.Seed < 0 {

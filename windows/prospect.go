@@ -20,16 +20,18 @@ const (
 func (l *Loader) Prospect(c recipe.Calibration, e recipe.Eval) (cal, ev *Set, err error) {
 	quiet := *l
 	quiet.Warn = nil
-	if cal, err = quiet.prospect(c.Source, c.SeqLen, c.Samples); err != nil {
+	if cal, err = quiet.prospect(c.Source, c.SeqLen, c.Samples, true); err != nil {
 		return nil, nil, err
 	}
 	if e.Source != "none" {
-		ev, err = quiet.prospect(e.Source, e.SeqLen, e.Windows)
+		ev, err = quiet.prospect(e.Source, e.SeqLen, e.Windows, false)
 	}
 	return cal, ev, err
 }
 
-func (l *Loader) prospect(source string, seqLen, windows int) (*Set, error) {
+// prospect is Prospect for one text, of which so many windows are drawn, or at most
+// so many are cut.
+func (l *Loader) prospect(source string, seqLen, windows int, drawn bool) (*Set, error) {
 	src, err := corpus.Parse(source)
 	if err != nil {
 		return nil, err
@@ -48,5 +50,9 @@ func (l *Loader) prospect(source string, seqLen, windows int) (*Set, error) {
 		}
 		windows = max(1, int(size/bytesPerToken/int64(seqLen)))
 	}
+	if err := fits(source, windows, seqLen); err != nil && drawn {
+		return nil, err
+	}
+	windows = min(windows, max(1, maxTokens/seqLen)) // no text has more
 	return &Set{Source: source, SeqLen: seqLen, Tokens: make([][]int32, windows)}, nil
 }

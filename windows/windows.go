@@ -61,6 +61,9 @@ func (l *Loader) Calibration(ctx context.Context, c recipe.Calibration) (*Set, e
 		return l.given(src, "calibration", c.SeqLen, c.Samples)
 	}
 	seqLen := l.clip("calibration", c.SeqLen)
+	if err := fits(src.String(), c.Samples, seqLen); err != nil {
+		return nil, err
+	}
 	t, err := l.load()
 	if err != nil {
 		return nil, err
@@ -153,6 +156,17 @@ func (l *Loader) given(src corpus.Source, what string, seqLen, limit int) (*Set,
 		return nil, err
 	}
 	return l.check(&Set{Source: src.String(), Tokens: tokens, SeqLen: seqLen})
+}
+
+// maxTokens bounds the tokens of a set, which are in memory: 1 GiB.
+const maxTokens = 1 << 28
+
+// fits refuses more windows than fit in memory.
+func fits(source string, windows, seqLen int) error {
+	if int64(windows)*int64(seqLen) > maxTokens {
+		return fmt.Errorf("%s: %d windows of %d tokens, want at most %d tokens in all: ask for fewer or shorter ones", source, windows, seqLen, maxTokens)
+	}
+	return nil
 }
 
 func (l *Loader) check(s *Set) (*Set, error) {

@@ -28,7 +28,12 @@ func (b *bytesFlag) Set(s string) error {
 		}
 	}
 	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if n := v * unit; err == nil && n >= 1 && n < math.MaxInt64 {
+	n := v * unit
+	switch {
+	case err != nil || !(n >= 1 && n < math.MaxInt64):
+	case number == s && n < 1<<20:
+		return fmt.Errorf("%q has no unit: want a size such as %sGiB or 500MB", s, s)
+	default:
 		*b = bytesFlag(n)
 		return nil
 	}

@@ -151,6 +151,12 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 		}
 		opt.Rows = append(opt.Rows, grid.Row{Name: name + " (" + r.Spec() + ")", Recipe: r})
 	}
+	searches := slices.ContainsFunc(opt.Rows, func(r grid.Row) bool { return r.Budget != nil })
+	for _, flag := range []string{"trials", "top", "verify"} {
+		if given(flag) && !searches {
+			return opt, fmt.Errorf("--%s: without effect: no method of the grid is %s", flag, grid.PHOName)
+		}
+	}
 	if opt.Patterns, err = grid.ParsePatterns(strings.Split(f.patterns, ",")); err != nil {
 		return opt, fmt.Errorf("--patterns: %w", err)
 	}

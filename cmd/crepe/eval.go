@@ -112,8 +112,8 @@ func (f *evalFlags) check(given func(flag string) bool) error {
 	}
 	return cmp.Or(
 		setThreads(f.threads),
-		atLeast("seqlen", f.seqLen, 2),
-		atLeast("windows", f.windows, 0),
+		within("seqlen", f.seqLen, 2, recipe.MaxSeqLen),
+		within("windows", f.windows, 0, recipe.MaxWindows),
 		f.taskFlags.check(given),
 	)
 }

@@ -45,7 +45,7 @@ func (f *taskFlags) check(given func(flag string) bool) error {
 	if _, err := task.ParseBOS(f.bos); err != nil {
 		return usageError{fmt.Errorf("--bos: %w", err)}
 	}
-	return atLeast("limit", f.limit, 0)
+	return within("limit", f.limit, 0, task.MaxDocuments)
 }
 
 // loadTasks reads the documents of all tasks, from the hub where there is no folder.

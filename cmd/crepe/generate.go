@@ -96,7 +96,7 @@ func (f *generateFlags) check(given func(flag string) bool) error {
 	if err := f.options.Validate(); err != nil {
 		return usageError{err}
 	}
-	return cmp.Or(setThreads(f.threads), atLeast("max-tokens", f.options.MaxTokens, 0))
+	return cmp.Or(setThreads(f.threads), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
 }
 
 // text returns the prompt.

@@ -49,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "crepe: interrupted"+resumeHint(err))
 		return exitInterrupted
 	}
-	fmt.Fprintf(stderr, "crepe: %v\n", err)
+	fmt.Fprintln(stderr, printable("crepe: "+err.Error()))
 	var usage usageError
 	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") { // cobra's, which has no type
 		return exitUsage
@@ -121,11 +121,12 @@ Face folders, and reports perplexity before and after.
 MODEL is "demo" (a small trained Llama inside this program), a local folder, or
 a Hugging Face id "org/name[@revision]".
 
-SOURCE is "demo", "wikitext2", "c4", or a file: .txt, .jsonl(.gz) or .parquet
-with a column "text", or .safetensors with int64 input_ids [samples, seqlen].
+SOURCE is "demo", "wikitext2", "c4", "-" for a text on standard input, or a file:
+.txt, .jsonl(.gz) or .parquet with a column "text", or .safetensors with int64
+input_ids [samples, seqlen].
 
-Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have
-their usual meaning; CREPE_CPU=avx512|avx2|generic limits the processor features
+Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT,
+HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE have their usual meaning; CREPE_CPU=avx512|avx2|generic limits the processor features
 that crepe uses.
 
 Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
@@ -151,9 +152,7 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 	root.SetUsageTemplate(usageTemplate)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w\nsee %s --help", err, c.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newBench(app))
 	return root
 }
@@ -180,7 +179,7 @@ func (a *app) note(format string, args ...any) {
 		a.meter.clearLine()
 	}
 	a.board.leave()
-	fmt.Fprintf(a.stderr, format+"\n", args...)
+	fmt.Fprintln(a.stderr, printable(fmt.Sprintf(format, args...)))
 }
 
 // argsBetween is cobra.RangeArgs as a usage error that shows the form.
@@ -193,19 +192,16 @@ func argsBetween(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// atLeast checks a flag's number. Zero is a number here, and no default.
-func atLeast(flag string, v, least int) error {
-	if v < least {
-		return usageError{fmt.Errorf("--%s: %d, want at least %d", flag, v, least)}
-	}
-	return nil
-}
+// maxThreads is more than any machine has cores: each worker has memory of its own.
+const maxThreads = 1 << 10
 
 // setThreads limits the cores used; 0 takes all.
 func setThreads(n int) error {
 	switch {
 	case n < 0:
 		return usageError{fmt.Errorf("--threads: %d, want at least 1 (or 0 for all cores)", n)}
+	case n > maxThreads:
+		return usageError{fmt.Errorf("--threads: %d, want at most %d", n, maxThreads)}
 	case n > 0:
 		runtime.GOMAXPROCS(n)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -154,8 +155,8 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		r.Sparsity, r.Pattern = "", f.r.Pattern
 	}
 	r = r.WithDefaults()
-	err := cmp.Or(atLeast("samples", f.samples, 1), atLeast("seqlen", f.seqLen, 2),
-		atLeast("windows", f.windows, 0), atLeast("seed", int(f.seed), 0))
+	err := cmp.Or(within("samples", f.samples, 1, recipe.MaxSamples), within("seqlen", f.seqLen, 2, recipe.MaxSeqLen),
+		within("windows", f.windows, 0, recipe.MaxWindows), within("seed", int(f.seed), 0, math.MaxInt))
 	if err != nil {
 		return r, err
 	}
@@ -180,10 +181,11 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 			r.Eval.Windows = demoWindows
 		}
 	}
-	if _, err := r.Resolve(); err != nil {
+	resolved, err := r.Resolve()
+	if err != nil {
 		return r, usageError{err}
 	}
-	return r, nil
+	return r, unusedFlags(r, resolved, given)
 }
 
 // demoWindows keeps the demo quick.

@@ -61,6 +61,9 @@ func (f *candidateFlags) addMachine(fl *pflag.FlagSet) {
 	fl.Var(&p.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of the free memory)")
 }
 
+// maxVerify is the most windows to verify on: four times as many are drawn.
+const maxVerify = 1 << 14
+
 // options returns the search that the flags describe for model, without texts
 // and store.
 func (f *candidateFlags) options(model string, fl *pflag.FlagSet) (pho.Options, error) {
@@ -69,7 +72,7 @@ func (f *candidateFlags) options(model string, fl *pflag.FlagSet) (pho.Options, 
 	if opt.Kernels, err = parseKernels(f.kernels); err != nil {
 		return opt, err
 	}
-	if err := atLeast("windows", f.prune.windows, pho.MinVerify); err != nil {
+	if err := within("windows", f.prune.windows, pho.MinVerify, maxVerify); err != nil {
 		return opt, err
 	}
 	opt.Recipe, err = f.prune.merge(model, fl)

@@ -83,7 +83,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 		return err
 	}
 	opt.Name, opt.Sampler, opt.Trials, opt.Top = "study", "random", f.configs, 1
-	if err := cmp.Or(atLeast("configs", f.configs, pho.LeastConfigs), opt.Validate()); err != nil {
+	if err := cmp.Or(within("configs", f.configs, pho.LeastConfigs, pho.MaxTrials), opt.Validate()); err != nil {
 		return usageError{err}
 	}
 	base, err := defaultOutput(name, recipe.Recipe{Method: "proxies", Sparsity: opt.Recipe.Sparsity, Pattern: opt.Recipe.Pattern})

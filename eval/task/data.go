@@ -23,15 +23,17 @@ import (
 // Bounds on what a file may claim; the public datasets have ten thousand rows
 // of a few thousand bytes.
 const (
-	maxLine      = 16 << 20  // bytes of a row
-	maxDocuments = 1 << 20   // of a task
-	maxBytes     = 512 << 20 // of a file's rows, which are all in memory
+	maxLine  = 16 << 20  // bytes of a row
+	maxBytes = 512 << 20 // of a file's rows, which are all in memory
 
 	// A few bytes of a packed file can stand for any number; rows together have
 	// so many, and so many for each byte of the file.
 	leastBytes = 16 << 20
 	bytesAByte = 64
 )
+
+// MaxDocuments is the most documents of a task.
+const MaxDocuments = 1 << 20
 
 // budget returns how many bytes the rows of a file of size bytes may have.
 func budget(size int64) int64 { return min(maxBytes, leastBytes+bytesAByte*min(size, maxBytes)) }
@@ -89,7 +91,7 @@ func (t *Task) load(dir string, limit int) ([]Document, error) {
 		return nil, fmt.Errorf("task %s: %w", t.Name, err)
 	}
 	if limit == 0 {
-		limit = maxDocuments + 1
+		limit = MaxDocuments + 1
 	}
 	var docs []Document
 	for _, path := range files {
@@ -100,8 +102,8 @@ func (t *Task) load(dir string, limit int) ([]Document, error) {
 		if docs, err = read(docs, path, limit); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		if len(docs) > maxDocuments {
-			return nil, fmt.Errorf("%s: more than %d documents", path, maxDocuments)
+		if len(docs) > MaxDocuments {
+			return nil, fmt.Errorf("%s: more than %d documents", path, MaxDocuments)
 		}
 	}
 	if len(docs) == 0 {
