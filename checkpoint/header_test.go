@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/crepe-llm/crepe/internal/golden"
 )
 
 // TestGolden reads a file that the Python library has made and checks what
@@ -214,19 +216,24 @@ func TestHeaderMemory(t *testing.T) {
 // the data, names are unique, and what is written reads back the same. The text
 // stands for a whole file too.
 func FuzzReadHeader(f *testing.F) {
-	golden, err := os.ReadFile("testdata/golden/model.safetensors")
+	made, err := os.ReadFile("testdata/golden/model.safetensors")
 	if err != nil {
 		f.Fatal(err)
 	}
-	n := binary.LittleEndian.Uint64(golden)
-	f.Add(golden[8:8+n], uint16(len(golden)-8-int(n)))
-	f.Add(golden, uint16(0))
+	n := binary.LittleEndian.Uint64(made)
+	f.Add(made[8:8+n], uint16(len(made)-8-int(n)))
+	f.Add(made, uint16(0))
+	f.Add([]byte(lfsPointer), uint16(0))
+	f.Add([]byte(`{"__metadata__":null,"w":{"dtype":"U8","shape":[],"data_offsets":[0,1]}}`), uint16(1))
+	f.Add([]byte(`{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]}}`), uint16(8))
 	f.Add([]byte(`{"__metadata__":{"a":"b"},"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`), uint16(8))
 	f.Add([]byte(`{"\u00e9\ud834\udd1e":{"dtype":"U8","shape":[0,1],"data_offsets":[0,0]}}  `), uint16(0))
 	f.Fuzz(func(t *testing.T, text []byte, data uint16) {
 		_, _ = readHeader(bytes.NewReader(text), int64(len(text)))
 		file := withHeader(string(text), int(data))
-		h, err := readHeader(bytes.NewReader(file), int64(len(file)))
+		var h *header
+		var err error
+		golden.Ceiling(t, uint64(64<<10+100*len(file)), func() { h, err = readHeader(bytes.NewReader(file), int64(len(file))) })
 		if err != nil {
 			return
 		}

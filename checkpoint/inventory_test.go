@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -362,8 +363,12 @@ func FuzzParseIndex(f *testing.F) {
 	f.Add([]byte(sharded(f)[indexName]))
 	f.Add([]byte(`{"metadata": null, "weight_map": {"a\"\u00e9": "b"}, "x": [1, {"y": -2.5e3}]}`))
 	f.Add([]byte(`{"weight_map": {"a": "../b"}}`))
+	f.Add([]byte(`{"metadata": {"total_size": 1e999}, "weight_map": {"a": "b", "absent": "b"}}`))
+	f.Add([]byte(lfsPointer))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		x, err := parseIndex(text)
+		var x *index
+		var err error
+		golden.Ceiling(t, uint64(64<<10+100*len(text)), func() { x, err = parseIndex(text) })
 		if err != nil {
 			return
 		}

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/crepe-llm/crepe/internal/golden"
 )
 
 // safetensors is a file with that header before that many bytes, of which the
@@ -112,10 +115,15 @@ func FuzzTokensHeader(f *testing.F) {
 func FuzzLines(f *testing.F) {
 	f.Add([]byte(lines))
 	f.Add([]byte("[{\"text\": 1}]"))
+	f.Add([]byte("{\"text\": \"a\", \"x\": NaN}\n{\"text\": \"\xe9\"}"))
 	f.Add([]byte("\xef\xbb\xbf\n\r\n{\"text\":\"\\ud800\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var out bytes.Buffer
-		d, err := indexLines(t.Context(), "fuzz", bytes.NewReader(data), &out, maxDocuments)
+		var d *records
+		var err error
+		golden.Ceiling(t, uint64(2<<20+100*len(data)), func() {
+			d, err = indexLines(t.Context(), "fuzz", bytes.NewReader(data), &out, maxDocuments)
+		})
 		if err != nil {
 			return
 		}
@@ -124,7 +132,11 @@ func FuzzLines(f *testing.F) {
 		}
 		d.r = bytes.NewReader(data)
 		for i := range d.Len() {
-			if text, err := d.Text(i); err == nil && !bytes.Contains(data[d.starts[i]:], []byte("text")) && text != "" {
+			text, err := d.Text(i)
+			if err == nil && !utf8.ValidString(text) {
+				t.Errorf("document %d is %q, which is not UTF-8", i, text)
+			}
+			if err == nil && !bytes.Contains(data[d.starts[i]:], []byte("text")) && text != "" {
 				t.Errorf("document %d is %q", i, text)
 			}
 		}

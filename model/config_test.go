@@ -297,13 +297,17 @@ func FuzzParseConfig(f *testing.F) {
 	}
 	f.Add([]byte(small))
 	f.Add([]byte("null"))
+	f.Add([]byte(`{"model_type": "llama", "architectures": ["Qwen2ForCausalLM"], "x": [NaN, -Infinity], "compression_config": {"format": "dense"}}`))
+	f.Add([]byte(`{"model_type": "gemma3_text", "num_hidden_layers": 4096, "rope_scaling": {"type": "linear"}, "sliding_window_pattern": 1}`))
 	inv, err := checkpoint.Open(filepath.Join(fixturesDir, "llama-mha"))
 	if err != nil {
 		f.Fatal(err)
 	}
 	defer inv.Close()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := ParseConfig(data)
+		var c *Config
+		var err error
+		golden.Ceiling(t, uint64(4<<20+100*len(data)), func() { c, err = ParseConfig(data) })
 		if err != nil {
 			return
 		}

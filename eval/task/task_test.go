@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/crepe-llm/crepe/internal/golden"
 )
 
 func TestPython(t *testing.T) {
@@ -240,9 +242,12 @@ func FuzzRow(f *testing.F) {
 		f.Add([]byte(strings.SplitN(string(data), "\n", 2)[0]))
 	}
 	f.Add([]byte(`{"choices":{"text":[null],"label":null}}`))
+	f.Add([]byte(`{"passage":"\ud83d","question":NaN}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		for _, task := range tasks {
-			d, err := task.parse(line)
+			var d Document
+			var err error
+			golden.Ceiling(t, uint64(64<<10+200*len(line)), func() { d, err = task.parse(line) })
 			if err == nil && (d.Gold < 0 || d.Gold >= len(d.Requests)) {
 				t.Errorf("%s: right choice %d of %d", task.Name, d.Gold, len(d.Requests))
 			}

@@ -8,8 +8,23 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"testing"
 )
+
+// Ceiling fails t if f allocates more than so many bytes, freed or not: what
+// reads an input may take a multiple of its size, whatever the input claims. Other
+// goroutines' allocations count too.
+func Ceiling(t testing.TB, bytes uint64, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > bytes {
+		t.Errorf("%d bytes were allocated, want at most %d", got, bytes)
+	}
+}
 
 // Tolerance bounds a difference: |got − want| ≤ Abs + Rel·|want|.
 type Tolerance struct{ Abs, Rel float64 }
