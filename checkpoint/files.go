@@ -26,6 +26,9 @@ func (w *Writer) writeFile(name string, data []byte) error {
 
 // copyAux copies and syncs an aux file.
 func (w *Writer) copyAux(a AuxFile) error {
+	if w.inv.source != nil {
+		return w.writeFile(a.Path, w.inv.made[a.Path])
+	}
 	from := filepath.Join(w.inv.dir, filepath.FromSlash(a.Path))
 	to := filepath.Join(w.Folder(), filepath.FromSlash(a.Path))
 	src, _, err := regular.Open(from)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
@@ -34,7 +33,7 @@ func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]strin
 	parallel.For(len(inv.files), 1, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			if hashes[i], errs[i] = inv.files[i].hash(step); errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", filepath.Join(inv.dir, inv.files[i].name), errs[i])
+				errs[i] = fmt.Errorf("%s: %w", inv.path(inv.files[i].name), errs[i])
 			}
 		}
 	})

@@ -58,8 +58,10 @@ type Inventory struct {
 	warnings []string
 	aux      []AuxFile
 	leftOut  []LeftOut
-	metadata []pair          // __metadata__ of all files
-	metaKeys map[string]bool // its keys
+	metadata []pair            // __metadata__ of all files
+	metaKeys map[string]bool   // its keys
+	source   Source            // what is read in place of a folder, or nil
+	made     map[string][]byte // its small files
 }
 
 // weightFile is an open safetensors file.
@@ -192,7 +194,7 @@ func (inv *Inventory) Absent(name string) string {
 	}
 }
 
-// Dir returns the folder as it was given to Open.
+// Dir returns the folder as it was given to Open, or the path of the Source.
 func (inv *Inventory) Dir() string { return inv.dir }
 
 // Config returns the bytes of config.json.
@@ -229,6 +231,9 @@ func (inv *Inventory) WeightBytes() int64 {
 
 // Close closes the files; Read is an error afterwards.
 func (inv *Inventory) Close() error {
+	if inv.source != nil {
+		return inv.source.Close()
+	}
 	var errs []error
 	for i := range inv.files {
 		errs = append(errs, inv.files[i].f.Close())
@@ -248,6 +253,9 @@ func (inv *Inventory) Read(t Tensor, dst []byte) error {
 func (inv *Inventory) ReadAt(t Tensor, dst []byte, off int64) error {
 	if off < 0 || int64(len(dst)) > t.Size-off {
 		panic(fmt.Sprintf("checkpoint: ReadAt of %s: bytes %d to %d of %d", t.Name, off, off+int64(len(dst)), t.Size))
+	}
+	if inv.source != nil {
+		return inv.source.ReadAt(t, dst, off)
 	}
 	i := slices.IndexFunc(inv.files, func(f weightFile) bool { return f.name == t.File })
 	if i < 0 {

@@ -119,7 +119,7 @@ func strange(dir string, err error) error {
 			"\nand copy the tokenizer's files beside", dir, dir, filepath.Clean(dir))
 	}
 	for _, f := range []struct{ ext, what string }{
-		{".gguf", "llama.cpp's format: get the model that it was made from, in safetensors"},
+		{".gguf", "llama.cpp's format: give the file itself as the model"},
 		{".bin", "PyTorch's format: get or save the model in safetensors"},
 		{".pth", "PyTorch's format: get the model in Hugging Face format, in safetensors"},
 		{".pt", "PyTorch's format: get or save the model in safetensors"},

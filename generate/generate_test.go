@@ -321,7 +321,7 @@ func TestStopTokens(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, err := StopTokens(dir, []byte(c.config))
+		got, err := StopTokens(tokenizer.In(dir), dir, []byte(c.config))
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s and %s: %v, %v, want %v", c.generation, c.config, got, err, c.want)
 		}
@@ -329,7 +329,7 @@ func TestStopTokens(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "generation_config.json"), []byte(bad), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := StopTokens(dir, []byte(c.config)); err == nil || !strings.Contains(err.Error(), "generation_config.json: ") {
+			if _, err := StopTokens(tokenizer.In(dir), dir, []byte(c.config)); err == nil || !strings.Contains(err.Error(), "generation_config.json: ") {
 				t.Errorf("%s: %v, want an error that names the file", bad, err)
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/crepe-llm/crepe/internal/pyjson"
-	"github.com/crepe-llm/crepe/internal/regular"
+	"github.com/crepe-llm/crepe/tokenizer"
 )
 
 // maxConfig is what a generation_config.json may have; a real one is below 10 KB.
@@ -17,9 +17,11 @@ const maxConfig = 16 << 20 // bytes
 // StopTokens returns the tokens that end a text: eos_token_id, a number or a
 // list of them, of generation_config.json in dir, or where that does not have
 // it of config, the model's config.json (of text_config, where only that has it).
-func StopTokens(dir string, config []byte) ([]int32, error) {
-	path := filepath.Join(dir, "generation_config.json")
-	data, err := regular.Read(path, maxConfig)
+// readFile reads the files of dir.
+func StopTokens(readFile tokenizer.ReadFile, dir string, config []byte) ([]int32, error) {
+	const name = "generation_config.json"
+	path := filepath.Join(dir, name)
+	data, err := readFile(name, maxConfig)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (g *runner) recall(ctx context.Context) error {
 		}))
 	}
 	if len(g.opt.Tasks) > 0 {
-		e, err := task.NewEncoder(g.M, g.Inv.Config(), g.Dir, g.opt.BOS)
+		e, err := task.NewEncoder(g.M, g.Inv.Config(), g.Inv.ReadFile, g.Dir, g.opt.BOS)
 		if err != nil {
 			return err
 		}

@@ -276,7 +276,7 @@ func (g *runner) perplexity(ctx context.Context, m *Model) (eval.Result, error) 
 }
 
 func (g *runner) ask(ctx context.Context, m *Model, set task.Set) (task.Result, error) {
-	e, err := task.NewEncoder(m.M, m.Inv.Config(), m.Dir, g.opt.BOS)
+	e, err := task.NewEncoder(m.M, m.Inv.Config(), m.Inv.ReadFile, m.Dir, g.opt.BOS)
 	if err != nil {
 		return task.Result{}, err
 	}

@@ -21,7 +21,7 @@ func (w *Weight) SetRow(i, lo int, src []float32) {
 		kernel.NarrowBF16(w.w16[at:at+len(src)], src)
 	default:
 		for j, v := range src {
-			w.w16[at+j] = narrowF16(v)
+			w.w16[at+j] = NarrowF16(v)
 		}
 	}
 }
@@ -34,8 +34,8 @@ func RoundBF16(v float32) float32 {
 	return x[0]
 }
 
-// narrowF16 rounds to IEEE binary16, to nearest, ties to even.
-func narrowF16(v float32) uint16 {
+// NarrowF16 rounds to IEEE binary16, to nearest, ties to even.
+func NarrowF16(v float32) uint16 {
 	const (
 		mantissa = 13       // bits of float32's that binary16 lacks
 		rebias   = 127 - 15 // difference of the exponents' offsets

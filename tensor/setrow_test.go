@@ -27,16 +27,16 @@ func TestNarrowF16(t *testing.T) {
 				if sign != 0 {
 					in = -in
 				}
-				if got := narrowF16(in); got != c.want|sign {
+				if got := NarrowF16(in); got != c.want|sign {
 					t.Fatalf("%v: got %#x, want %#x", in, got, c.want|sign)
 				}
 			}
 		}
 	}
-	if got := narrowF16(float32(math.Inf(-1))); got != 0xfc00 {
+	if got := NarrowF16(float32(math.Inf(-1))); got != 0xfc00 {
 		t.Errorf("-Inf: got %#x", got)
 	}
-	if got := narrowF16(float32(math.NaN())); got&0x7c00 != 0x7c00 || got&0x3ff == 0 {
+	if got := NarrowF16(float32(math.NaN())); got&0x7c00 != 0x7c00 || got&0x3ff == 0 {
 		t.Errorf("NaN: got %#x, want a NaN", got)
 	}
 }

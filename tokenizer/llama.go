@@ -18,10 +18,10 @@ type llamaConfig struct {
 	Legacy *bool `json:"legacy"`        // default true
 }
 
-func readLlamaConfig(dir string) (llamaConfig, error) {
+func readLlamaConfig(readFile ReadFile, dir string) (llamaConfig, error) {
 	var conf llamaConfig
-	path := filepath.Join(dir, "tokenizer_config.json")
-	data, err := readFile(path)
+	const name = "tokenizer_config.json"
+	data, err := readFile(name, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return conf, nil
 	}
@@ -29,7 +29,7 @@ func readLlamaConfig(dir string) (llamaConfig, error) {
 		return conf, err
 	}
 	if err := json.Unmarshal(data, &conf); err != nil {
-		return conf, fmt.Errorf("%s: %w", path, err)
+		return conf, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
 	}
 	return conf, nil
 }

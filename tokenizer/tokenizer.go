@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // Tokenizer is immutable once loaded; its methods may be called from several
@@ -28,39 +29,49 @@ type Tokenizer struct {
 	idle []*encoder // encoders between two Encode calls, with their caches
 }
 
-// Load reads the tokenizer of a Hugging Face folder: tokenizer.json, or, where
-// there is none, the SentencePiece tokenizer.model.
+// ReadFile returns the content, of at most limit bytes, of a file of a model's
+// folder. That there is none is an fs.ErrNotExist.
+type ReadFile = func(name string, limit int64) ([]byte, error)
+
+// In reads the files of the folder dir.
+func In(dir string) ReadFile {
+	return func(name string, limit int64) ([]byte, error) { return regular.Read(filepath.Join(dir, name), limit) }
+}
+
+// Load reads the tokenizer of the Hugging Face folder dir: tokenizer.json, or,
+// where there is none, the SentencePiece tokenizer.model.
 //
 // Beside a tokenizer.json, add_bos_token of tokenizer_config.json counts for
 // nothing, as in transformers 5: the post-processor alone decides.
-func Load(dir string) (*Tokenizer, error) {
-	path := filepath.Join(dir, "tokenizer.json")
-	data, err := readFile(path)
+func Load(dir string) (*Tokenizer, error) { return LoadWith(In(dir), dir) }
+
+// LoadWith is Load of a folder whose files readFile reads; errors call it dir.
+func LoadWith(readFile ReadFile, dir string) (*Tokenizer, error) {
+	data, err := readFile("tokenizer.json", maxFile)
 	if err == nil {
 		t, err := Parse(data)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "tokenizer.json"), err)
 		}
 		return t, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	path = filepath.Join(dir, "tokenizer.model")
-	data, err = readFile(path)
+	data, err = readFile("tokenizer.model", maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: no tokenizer: want tokenizer.json or tokenizer.model", dir)
 	}
 	if err != nil {
 		return nil, err
 	}
-	conf, err := readLlamaConfig(dir)
+	conf, err := readLlamaConfig(readFile, dir)
 	if err != nil {
 		return nil, err
 	}
 	t, err := parseSentencePiece(data, conf)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "tokenizer.model"), err)
 	}
 	return t, nil
 }
@@ -68,20 +79,6 @@ func Load(dir string) (*Tokenizer, error) {
 // maxFile is the largest tokenizer file that is read. The largest published
 // ones (256k tokens, merges as pairs) are about 35 MB.
 const maxFile = 512 << 20 // bytes
-
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, info.Size(), maxFile)
-	}
-	return os.ReadFile(path)
-}
 
 // VocabSize returns the number of tokens, added ones included. A model may have
 // more embedding rows than that.

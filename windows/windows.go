@@ -41,9 +41,10 @@ func (s *Set) SHA256() string {
 // Loader makes Sets for one model.
 type Loader struct {
 	Hub       *hub.Client
-	ModelDir  string // of the tokenizer, which is read when a text first needs it
-	Vocab     int    // ids must be below
-	MaxSeqLen int    // the longest window the model takes
+	ModelDir  string             // the model's folder, for errors
+	ReadFile  tokenizer.ReadFile // of its files: the tokenizer is read when a text first needs it
+	Vocab     int                // ids must be below
+	MaxSeqLen int                // the longest window the model takes
 	Warn      func(format string, args ...any)
 	Progress  progress.Func // may be nil
 
@@ -194,7 +195,7 @@ func (l *Loader) warn(format string, args ...any) {
 // load reads the tokenizer once.
 func (l *Loader) load() (*tokenizer.Tokenizer, error) {
 	if l.tokenizer == nil {
-		t, err := tokenizer.Load(l.ModelDir)
+		t, err := tokenizer.LoadWith(l.ReadFile, l.ModelDir)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/tokenizer"
 )
 
 // loader is for the demo model; it collects what it is warned of.
@@ -23,7 +24,7 @@ func loader(t *testing.T) (*Loader, *[]string) {
 		t.Fatal(err)
 	}
 	var warned []string
-	return &Loader{ModelDir: dir, Vocab: 4096, MaxSeqLen: 512, Warn: func(f string, a ...any) {
+	return &Loader{ModelDir: dir, ReadFile: tokenizer.In(dir), Vocab: 4096, MaxSeqLen: 512, Warn: func(f string, a ...any) {
 		warned = append(warned, fmt.Sprintf(f, a...))
 	}}, &warned
 }
@@ -82,7 +83,7 @@ func writeIDs(t *testing.T, rows [][]int64) string {
 
 func TestGivenTokensNeedNoTokenizer(t *testing.T) {
 	l, warned := loader(t)
-	l.ModelDir = t.TempDir()
+	l.ReadFile = tokenizer.In(t.TempDir())
 	path := writeIDs(t, [][]int64{{1, 2, 3, 4}, {5, 6, 7, 8}, {9, 10, 11, 4095}})
 	c, err := l.Calibration(t.Context(), recipe.Calibration{Source: path, Samples: 128, SeqLen: 2048})
 	if err != nil {

@@ -110,7 +110,7 @@ func (a *app) ask(ctx context.Context, o *opened, f taskFlags, sets []task.Set, 
 	if err != nil {
 		return nil, false, err
 	}
-	e, err := task.NewEncoder(o.m, o.inv.Config(), o.dir, bos)
+	e, err := task.NewEncoder(o.m, o.inv.Config(), o.inv.ReadFile, o.dir, bos)
 	if err != nil {
 		return nil, false, err
 	}

@@ -203,7 +203,7 @@ func (a *app) generate(ctx context.Context, name string, f generateFlags) error 
 // on stderr how it went.
 func (a *app) continueText(ctx context.Context, o *opened, prompt string, f generateFlags, stream io.Writer) (continuation, error) {
 	c := continuation{Model: o.name, IDs: []int32{}}
-	tok, err := tokenizer.Load(o.dir)
+	tok, err := tokenizer.LoadWith(o.inv.ReadFile, o.dir)
 	if err != nil {
 		return c, err
 	}
@@ -213,7 +213,7 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	}
 	c.PromptTokens = len(ids)
 	opt := f.options
-	if opt.Stop, err = generate.StopTokens(o.dir, o.inv.Config()); err != nil {
+	if opt.Stop, err = generate.StopTokens(o.inv.ReadFile, o.dir, o.inv.Config()); err != nil {
 		return c, err
 	}
 	budget := int64(f.memory)

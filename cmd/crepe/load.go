@@ -84,7 +84,7 @@ func (a *app) locate(ctx context.Context, name string, client *hub.Client) (stri
 // loader makes token windows for o.
 func (a *app) loader(o *opened, meter *meter) *windows.Loader {
 	return &windows.Loader{
-		Hub: o.hub, ModelDir: o.dir, Vocab: o.m.Config.Vocab, MaxSeqLen: o.m.Config.MaxPositions,
+		Hub: o.hub, ModelDir: o.dir, ReadFile: o.inv.ReadFile, Vocab: o.m.Config.Vocab, MaxSeqLen: o.m.Config.MaxPositions,
 		Warn: a.warn, Progress: meter.update,
 	}
 }

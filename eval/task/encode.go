@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/crepe-llm/crepe/internal/pyjson"
-	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/tokenizer"
 )
@@ -46,13 +45,14 @@ type Encoder struct {
 	vocab     int
 }
 
-// NewEncoder reads the tokenizer of dir, the folder of m.
-func NewEncoder(m *model.Model, config []byte, dir string, bos BOS) (*Encoder, error) {
-	t, err := tokenizer.Load(dir)
+// NewEncoder reads the tokenizer of dir, the folder of m, whose files readFile
+// reads and whose config.json is config.
+func NewEncoder(m *model.Model, config []byte, readFile tokenizer.ReadFile, dir string, bos BOS) (*Encoder, error) {
+	t, err := tokenizer.LoadWith(readFile, dir)
 	if err != nil {
 		return nil, err
 	}
-	names, err := readNames(dir)
+	names, err := readNames(readFile, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -114,11 +114,11 @@ const maxConfig = 16 << 20 // bytes
 
 // readNames reads them where transformers does: tokenizer_config.json, and
 // special_tokens_map.json for what that leaves open.
-func readNames(dir string) (names, error) {
+func readNames(readFile tokenizer.ReadFile, dir string) (names, error) {
 	var n names
 	for _, file := range []string{"tokenizer_config.json", "special_tokens_map.json"} {
 		path := filepath.Join(dir, file)
-		data, err := regular.Read(path, maxConfig)
+		data, err := readFile(file, maxConfig)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

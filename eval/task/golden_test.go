@@ -16,6 +16,7 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/tokenizer"
 )
 
 const modelDir = "../../demo/data/model"
@@ -45,9 +46,9 @@ func TestHarness(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".jsonl.gz")
 		t.Run(name, func(t *testing.T) {
-			tokenizer, mode, _ := strings.Cut(name, "-")
-			dir := filepath.Join("testdata/tokenizers", tokenizer)
-			if tokenizer == "demo" {
+			from, mode, _ := strings.Cut(name, "-")
+			dir := filepath.Join("testdata/tokenizers", from)
+			if from == "demo" {
 				dir = modelDir
 			}
 			bos, err := ParseBOS(mode)
@@ -55,7 +56,7 @@ func TestHarness(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, inv := openModel(t)
-			e, err := NewEncoder(m, inv.Config(), dir, bos)
+			e, err := NewEncoder(m, inv.Config(), tokenizer.In(dir), dir, bos)
 			if err != nil {
 				t.Fatal(err)
 			}

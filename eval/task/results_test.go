@@ -14,6 +14,7 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/provenance"
+	"github.com/crepe-llm/crepe/tokenizer"
 )
 
 func by(program string) provenance.Record {
@@ -33,7 +34,7 @@ func openResults(t *testing.T, dir, program string) *Results {
 func measure(t *testing.T, dir string, bos BOS, docs []Document, identity string) ([]Likelihoods, int) {
 	t.Helper()
 	m, inv := openModel(t)
-	e, err := NewEncoder(m, inv.Config(), modelDir, bos)
+	e, err := NewEncoder(m, inv.Config(), tokenizer.In(modelDir), modelDir, bos)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func TestResultsOfAnInterruptedRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, inv := openModel(t)
-	e, err := NewEncoder(m, inv.Config(), modelDir, Auto)
+	e, err := NewEncoder(m, inv.Config(), tokenizer.In(modelDir), modelDir, Auto)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/golden"
+	"github.com/crepe-llm/crepe/tokenizer"
 )
 
 func TestPython(t *testing.T) {
@@ -79,7 +80,7 @@ func TestCompare(t *testing.T) {
 // What a document gets does not depend on what shares its group.
 func TestGroupsDoNotMatter(t *testing.T) {
 	m, inv := openModel(t)
-	e, err := NewEncoder(m, inv.Config(), modelDir, Auto)
+	e, err := NewEncoder(m, inv.Config(), tokenizer.In(modelDir), modelDir, Auto)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func TestGroupsDoNotMatter(t *testing.T) {
 
 func TestSequencesShareTheirBeginning(t *testing.T) {
 	m, inv := openModel(t)
-	e, err := NewEncoder(m, inv.Config(), modelDir, Off)
+	e, err := NewEncoder(m, inv.Config(), tokenizer.In(modelDir), modelDir, Off)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +122,7 @@ func TestSequencesShareTheirBeginning(t *testing.T) {
 
 func TestRequestsThatCannotBeScored(t *testing.T) {
 	m, inv := openModel(t)
-	e, err := NewEncoder(m, inv.Config(), modelDir, Off)
+	e, err := NewEncoder(m, inv.Config(), tokenizer.In(modelDir), modelDir, Off)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,79 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/crepe-llm/crepe/internal/regular"
+)
+
+// Source is a model that is stored in another form than a Hugging Face folder
+// and can be read as one. Its methods may be called concurrently.
+type Source interface {
+	// Path is the file that was named.
+	Path() string
+	// Files are the small files of the folder, config.json among them, by name.
+	Files() map[string][]byte
+	// Tensors are those of the folder. File and Offset of each are where it
+	// comes from; Size, DType and Shape are those of what ReadAt gives.
+	Tensors() []Tensor
+	// ReadAt is that of an Inventory.
+	ReadAt(t Tensor, dst []byte, off int64) error
+	// Stored are the open files that hold the tensors. They are the Source's.
+	Stored() []*os.File
+	Close() error
+}
+
+// FromSource returns the inventory of the folder that s stands for. It takes
+// over s: Close closes it.
+func FromSource(s Source) (*Inventory, error) {
+	inv := &Inventory{dir: s.Path(), source: s, byName: map[string]int{}, metaKeys: map[string]bool{}, made: s.Files()}
+	inv.config = inv.made[configName]
+	if inv.config == nil {
+		return nil, errors.Join(fmt.Errorf("%s: no %s can be made of it", inv.dir, configName), s.Close())
+	}
+	for _, f := range s.Stored() {
+		st, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		inv.files = append(inv.files, weightFile{filepath.Base(f.Name()), st.Size(), f})
+	}
+	inv.tensors = s.Tensors()
+	for i, t := range inv.tensors {
+		inv.byName[t.Name] = i
+	}
+	for _, name := range slices.Sorted(maps.Keys(inv.made)) {
+		inv.aux = append(inv.aux, AuxFile{name, int64(len(inv.made[name]))})
+	}
+	return inv, nil
+}
+
+// ReadFile returns the content, at most limit bytes, of one of the folder's
+// files that do not hold weights: on disk, or as the Source makes it.
+func (inv *Inventory) ReadFile(name string, limit int64) ([]byte, error) {
+	if inv.source == nil {
+		return regular.Read(filepath.Join(inv.dir, name), limit)
+	}
+	data, ok := inv.made[name]
+	switch path := filepath.Join(inv.dir, name); {
+	case !ok:
+		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	case int64(len(data)) > limit:
+		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, len(data), limit)
+	}
+	return data, nil
+}
+
+// path returns the path of a weight file.
+func (inv *Inventory) path(name string) string {
+	if inv.source != nil {
+		return filepath.Join(filepath.Dir(inv.dir), name)
+	}
+	return filepath.Join(inv.dir, name)
+}
