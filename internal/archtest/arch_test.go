@@ -35,6 +35,7 @@ var layers = map[string]int{
 	"demo":              1,
 	"tensor":            2,
 	"checkpoint":        3,
+	"gguf":              3,
 	"mask":              3,
 	"stats":             3,
 	"linalg":            3,
