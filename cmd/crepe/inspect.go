@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
@@ -86,14 +87,10 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 		in.Parameters += t.Elements()
 		in.DTypes[t.DType.String()] += t.Elements()
 	}
-	switch in.Manifest, err = prune.ReadManifest(o.dir); {
-	case err == nil:
-		for _, l := range in.Manifest.Linears {
-			in.permuted[l.Name] = l.Permuted
+	if !hf.IsGGUF(o.dir) {
+		if err := in.readManifest(o.dir); err != nil {
+			return err
 		}
-		in.Manifest.Linears = nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
 	}
 	if err := in.measure(ctx, o, meter.update); err != nil {
 		return err
@@ -103,6 +100,22 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 		return json.NewEncoder(a.stdout).Encode(in)
 	}
 	return a.showInspection(in)
+}
+
+// readManifest reads crepe.json, if the folder has one.
+func (in *inspection) readManifest(dir string) (err error) {
+	in.Manifest, err = prune.ReadManifest(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, l := range in.Manifest.Linears {
+		in.permuted[l.Name] = l.Permuted
+	}
+	in.Manifest.Linears = nil
+	return nil
 }
 
 // measure reads every Linear.

@@ -10,6 +10,7 @@ import (
 	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/hub"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
@@ -22,7 +23,7 @@ const demoName = "demo"
 // opened is a MODEL of the command line.
 type opened struct {
 	name string // as given
-	dir  string
+	dir  string // the folder, or the GGUF file
 	inv  *checkpoint.Inventory
 	m    *model.Model
 	hub  *hub.Client
@@ -39,7 +40,7 @@ func (a *app) open(ctx context.Context, name string, meter *meter) (*opened, err
 		return nil, err
 	}
 	meter.finish()
-	if o.inv, err = checkpoint.Open(o.dir); err != nil {
+	if o.inv, err = hf.OpenModel(o.dir); err != nil {
 		return nil, err
 	}
 	for _, line := range o.inv.Warnings() {
@@ -62,7 +63,7 @@ func (a *app) newHub(meter *meter) *hub.Client {
 	return client
 }
 
-// locate returns the folder that name means.
+// locate returns the folder, or the GGUF file, that name means.
 func (a *app) locate(ctx context.Context, name string, client *hub.Client) (string, error) {
 	if name == demoName {
 		return demo.ModelDir()
@@ -72,7 +73,7 @@ func (a *app) locate(ctx context.Context, name string, client *hub.Client) (stri
 	}
 	repo, err := hub.ParseRepo(name)
 	if err != nil || strings.HasPrefix(name, ".") {
-		return "", fmt.Errorf("model %q: no such folder, and not a hub id org/name[@revision]", name)
+		return "", fmt.Errorf("model %q: no such folder or file, and not a hub id org/name[@revision]", name)
 	}
 	dir, err := client.Model(ctx, repo)
 	if err != nil && ctx.Err() == nil {

@@ -118,8 +118,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Long: `crepe prunes large language models after training. It reads and writes Hugging
 Face folders, and reports perplexity before and after.
 
-MODEL is "demo" (a small trained Llama inside this program), a local folder, or
-a Hugging Face id "org/name[@revision]".
+MODEL is "demo" (a small trained Llama inside this program), a local folder, a
+GGUF file of llama.cpp, or a Hugging Face id "org/name[@revision]".
 
 SOURCE is "demo", "wikitext2", "c4", "-" for a text on standard input, or a file:
 .txt, .jsonl(.gz) or .parquet with a column "text", or .safetensors with int64

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/verify"
 )
 
@@ -63,7 +63,7 @@ func (a *app) verify(ctx context.Context, dir, dense string, asJSON bool) error 
 		if err != nil {
 			return err
 		}
-		if o.Dense, err = checkpoint.Open(from); err != nil {
+		if o.Dense, err = hf.OpenModel(from); err != nil {
 			return err
 		}
 		defer o.Dense.Close()

@@ -36,6 +36,7 @@ var layers = map[string]int{
 	"tensor":            2,
 	"checkpoint":        3,
 	"gguf":              3,
+	"gguf/hf":           4,
 	"mask":              3,
 	"stats":             3,
 	"linalg":            3,
