@@ -33,6 +33,8 @@ const (
 	reasonCopy     = "the dense weights in another format, or a training state"
 	reasonTensors  = "a second copy of the dense weights"
 	reasonLink     = "a link to a folder"
+	reasonLeads    = "a link that leads out of the model's folder"
+	reasonManifest = "of an earlier run; this one writes its own"
 	reasonNotAFile = "not a regular file"
 )
 
@@ -64,11 +66,29 @@ func (inv *Inventory) findAux() error {
 		if err != nil || rel == "." || own[rel] {
 			return err
 		}
-		return inv.sortAux(filepath.ToSlash(rel), name, e)
+		return inv.sortAux(filepath.ToSlash(rel), root, e)
 	})
 }
 
-func (inv *Inventory) sortAux(rel, name string, e fs.DirEntry) error {
+// belongs reports whether path, with links followed, lies in the model's folder
+// root, or among the blobs that a snapshot of the hub's cache links to:
+//
+//	models--org--name/snapshots/<revision>/config.json → ../../blobs/<hash>
+//
+// A link to anywhere else would copy what the model's author, not its user, chose.
+func belongs(path, root string) bool {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil || inside(real, root) {
+		return err == nil
+	}
+	snapshots := filepath.Dir(root)
+	repo := filepath.Dir(snapshots)
+	return filepath.Base(snapshots) == "snapshots" && strings.HasPrefix(filepath.Base(repo), "models--") &&
+		inside(real, filepath.Join(repo, "blobs"))
+}
+
+func (inv *Inventory) sortAux(rel, root string, e fs.DirEntry) error {
+	name := filepath.Join(root, filepath.FromSlash(rel))
 	leave := func(reason string) { inv.leftOut = append(inv.leftOut, LeftOut{rel, reason}) }
 	if strings.HasPrefix(e.Name(), ".") {
 		if e.IsDir() {
@@ -77,6 +97,15 @@ func (inv *Inventory) sortAux(rel, name string, e fs.DirEntry) error {
 			return fs.SkipDir
 		}
 		leave(reasonHidden)
+		return nil
+	}
+	if rel == ManifestName {
+		if e.IsDir() {
+			rel += "/"
+			leave(reasonManifest)
+			return fs.SkipDir
+		}
+		leave(reasonManifest)
 		return nil
 	}
 	if e.IsDir() {
@@ -96,6 +125,8 @@ func (inv *Inventory) sortAux(rel, name string, e fs.DirEntry) error {
 		leave(reasonLink)
 	case !st.Mode().IsRegular():
 		leave(reasonNotAFile)
+	case rel != configName && !belongs(name, root): // config.json has been read, and is one
+		leave(reasonLeads)
 	case path.Ext(rel) == ".safetensors" && inv.repeats(name):
 		leave(reasonTensors)
 	default:

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 // Commit adds the extra files (by name), and renames the finished folder to
@@ -39,7 +41,7 @@ func (w *Writer) Commit(extra map[string][]byte) error {
 // few returns some of many names.
 func few(names []string) string {
 	if len(names) > 5 {
-		return strings.Join(names[:5], ", ") + ", …"
+		return fmt.Sprintf("%s, … (%d)", strings.Join(names[:5], ", "), len(names))
 	}
 	return strings.Join(names, ", ")
 }
@@ -58,16 +60,16 @@ func (w *Writer) finish() error {
 		if err := w.makeWay(); err != nil {
 			return err
 		}
-		if err := os.Rename(out, w.target); err != nil {
+		if err := fsys.Rename(out, w.target); err != nil {
 			return err
 		}
-		if err := syncDir(filepath.Dir(w.target)); err != nil {
+		if err := fsys.SyncDir(filepath.Dir(w.target)); err != nil {
 			return err
 		}
 	}
 	// The journal goes last: as long as it is there, Resume knows.
 	for _, name := range [...]string{replacedName, scratchName, journalName} {
-		if err := os.RemoveAll(filepath.Join(w.partial, name)); err != nil {
+		if err := fsys.RemoveAll(filepath.Join(w.partial, name)); err != nil {
 			return err
 		}
 	}
@@ -76,14 +78,14 @@ func (w *Writer) finish() error {
 
 // makeWay moves what is at the target aside.
 func (w *Writer) makeWay() error {
-	if err := os.Remove(w.target); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err := fsys.Remove(w.target); err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil // there was nothing, or an empty folder
 	}
 	replaced := filepath.Join(w.partial, replacedName)
-	if err := os.RemoveAll(replaced); err != nil {
+	if err := fsys.RemoveAll(replaced); err != nil {
 		return err
 	}
-	return os.Rename(w.target, replaced)
+	return fsys.Rename(w.target, replaced)
 }
 
 func (w *Writer) closeFiles() error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/regular"
 )
 
@@ -16,7 +17,7 @@ func (w *Writer) writeFile(name string, data []byte) error {
 		panic(fmt.Sprintf("checkpoint: file %q, want a file's name", name))
 	}
 	path := filepath.Join(w.Folder(), name)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	f, err := fsys.Create(path, 0o666)
 	if err != nil {
 		return diskError(path, err)
 	}
@@ -36,10 +37,18 @@ func (w *Writer) copyAux(a AuxFile) error {
 		return err
 	}
 	defer src.Close()
-	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+	st, err := src.Stat()
+	if err != nil {
 		return err
 	}
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	dirPerm, err := w.inv.dirPerm()
+	if err != nil {
+		return err
+	}
+	if err := fsys.MkdirAll(filepath.Dir(to), dirPerm); err != nil {
+		return err
+	}
+	dst, err := fsys.Create(to, asPrivate(0o666, st))
 	if err != nil {
 		return diskError(to, err)
 	}
@@ -51,8 +60,36 @@ func (w *Writer) copyAux(a AuxFile) error {
 	return finishFile(dst, err)
 }
 
+// asPrivate takes from perm what others may not do with st; the owner may do all of
+// perm. The umask takes its share when a file is made.
+func asPrivate(perm fs.FileMode, st fs.FileInfo) fs.FileMode {
+	return perm & (st.Mode().Perm() | 0o700)
+}
+
+// dirPerm returns the mode of a folder with what is in inv's.
+func (inv *Inventory) dirPerm() (fs.FileMode, error) {
+	st, err := os.Stat(inv.dir)
+	if err != nil {
+		return 0, err
+	}
+	return asPrivate(0o777, st), nil
+}
+
+// weightPerm returns the mode of a file with weights of inv's.
+func (inv *Inventory) weightPerm() (fs.FileMode, error) {
+	perm := fs.FileMode(0o666)
+	for _, f := range inv.files {
+		st, err := f.f.Stat()
+		if err != nil {
+			return 0, err
+		}
+		perm = asPrivate(perm, st)
+	}
+	return perm, nil
+}
+
 // finishFile syncs and closes f unless err.
-func finishFile(f *os.File, err error) error {
+func finishFile(f *fsys.File, err error) error {
 	if err == nil {
 		err = f.Sync()
 	}
@@ -68,6 +105,6 @@ func syncTree(root string) error {
 		if err != nil || !e.IsDir() {
 			return err
 		}
-		return syncDir(path)
+		return fsys.SyncDir(path)
 	})
 }

@@ -13,6 +13,9 @@ import (
 	"github.com/crepe-llm/crepe/tensor"
 )
 
+// manifest is what a run leaves in its output, as far as overwriting goes.
+const manifest = `{"crepe": "0.1.0", "recipe": {"method": "wanda"}}`
+
 // spec is a tensor to be made.
 type spec struct {
 	name  string

@@ -221,7 +221,7 @@ func TestMetadataNull(t *testing.T) {
 // Hugging Face cache are.
 func cacheOf(t *testing.T, files map[string]string) string {
 	t.Helper()
-	root := t.TempDir()
+	root := filepath.Join(t.TempDir(), "models--org--name")
 	dir := filepath.Join(root, "snapshots", "main")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		t.Fatal(err)

@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
 
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/provenance"
 )
 
@@ -38,16 +39,21 @@ type begin struct {
 // are appended and synced one by one, so only the last can be torn by a kill
 // or a power cut; it is then as if it had not been written.
 type journal struct {
-	f *os.File
+	f *fsys.File
 }
 
 // readJournal returns the complete lines of the journal at path and their
 // length in bytes; none if there is no journal or not even its begin.
 func readJournal(path string) ([]line, int64, error) {
-	text, err := os.ReadFile(path)
+	f, err := fsys.Reopen(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -77,9 +83,18 @@ func parseLine(text []byte) (l line, err error) {
 	return l, json.Unmarshal(text, &l)
 }
 
+// createJournal makes an empty journal.
+func createJournal(path string) (*journal, error) {
+	f, err := fsys.Create(path, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	return &journal{f}, nil
+}
+
 // openJournal opens the journal for appending after its first size bytes.
 func openJournal(path string, size int64) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := fsys.Reopen(path)
 	if err != nil {
 		return nil, err
 	}

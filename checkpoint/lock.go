@@ -6,28 +6,27 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 // takeLock makes the partial folder, unless it is there, and locks it. It
-// tries again when another process removes the folder in between.
+// tries again when another process removes the folder in between. A link in the
+// folder's place is refused: what it leads to is not crepe's to change.
 func (w *Writer) takeLock() error {
 	for {
-		if err := os.MkdirAll(w.partial, 0o777); err != nil {
-			return fmt.Errorf("cannot write beside the output folder: %w", err)
-		}
-		path := filepath.Join(w.partial, lockName)
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
-		if errors.Is(err, fs.ErrNotExist) {
+		f, err := w.openLock()
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("cannot write beside the output folder: %w", err)
 		}
-		if err := lockFile(f); err != nil {
+		if err := lockFile(f.File); err != nil {
 			f.Close()
 			return fmt.Errorf("%s: locked: is another process writing it? (%w)", w.partial, err)
 		}
-		if isAt(f, path) {
+		if isAt(f, f.Name()) {
 			w.lock = f
 			return nil
 		}
@@ -35,8 +34,27 @@ func (w *Writer) takeLock() error {
 	}
 }
 
+// openLock opens the lock's file, made if need be. It is fs.ErrExist or
+// fs.ErrNotExist if another process makes or removes it at the same time.
+func (w *Writer) openLock() (*fsys.File, error) {
+	if err := fsys.MkdirAll(filepath.Dir(w.partial), 0o777); err != nil {
+		return nil, err
+	}
+	if err := fsys.Mkdir(w.partial, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if err := fsys.OwnDir(w.partial); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(w.partial, lockName)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return fsys.CreateNew(path, 0o666)
+	}
+	return fsys.Reopen(path)
+}
+
 // isAt reports whether f is the file that path names.
-func isAt(f *os.File, path string) bool {
+func isAt(f *fsys.File, path string) bool {
 	a, err := f.Stat()
 	if err != nil {
 		return false
@@ -51,6 +69,6 @@ func isAt(f *os.File, path string) bool {
 func (w *Writer) unlock() error {
 	err := removeLocked(w.lock)
 	w.lock = nil
-	os.Remove(w.partial)
+	_ = fsys.Remove(w.partial)
 	return err
 }

@@ -166,7 +166,7 @@ func checkTorn(t *testing.T, text []byte) {
 func TestResumeCommit(t *testing.T) {
 	inv, p, target := setup(t)
 	want := finished(t, inv, p)
-	write(t, target, map[string]string{"config.json": "old"})
+	write(t, target, map[string]string{"config.json": "old", "crepe.json": manifest})
 	o := options
 	o.Overwrite = true
 	w, err := Create(target, p, inv, o)
@@ -177,7 +177,7 @@ func TestResumeCommit(t *testing.T) {
 	if err := drive(t, w, inv, func() bool { calls++; return calls == len(blocks)+len(steps)+1 }); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.writeFile("crepe.json", []byte("{}")); err != nil {
+	if err := w.writeFile("crepe.json", []byte(manifest)); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.journal.append(line{Commit: true}); err != nil {

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 // lockFile takes the lock on f that ends with this process, or fails at once.
@@ -16,8 +18,8 @@ func lockFile(f *os.File) error {
 
 // removeLocked removes a locked file. It goes before the lock does: the other
 // way round it could be another process's by then.
-func removeLocked(f *os.File) error {
-	return errors.Join(os.Remove(f.Name()), f.Close())
+func removeLocked(f *fsys.File) error {
+	return errors.Join(fsys.Remove(f.Name()), f.Close())
 }
 
 // sameDevice reports whether two folders are on one file system.
@@ -31,18 +33,4 @@ func sameDevice(a, b string) bool {
 
 func isDiskFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
-}
-
-// syncDir makes names created in or renamed to dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	// Some network file systems cannot; they write names at once.
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
-		return err
-	}
-	return nil
 }

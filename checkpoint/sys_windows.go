@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 // lockFile takes the lock on f that ends with this process, or fails at once.
@@ -15,9 +17,9 @@ func lockFile(f *os.File) error {
 
 // removeLocked removes a locked file, which Windows does only once it is
 // closed; if another process has taken it by then, it stays.
-func removeLocked(f *os.File) error {
+func removeLocked(f *fsys.File) error {
 	err := f.Close()
-	os.Remove(f.Name())
+	_ = fsys.Remove(f.Name())
 	return err
 }
 
@@ -27,6 +29,3 @@ func sameDevice(a, b string) bool { return true }
 func isDiskFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
-
-// syncDir: Windows has no such call; NTFS journals names.
-func syncDir(dir string) error { return nil }

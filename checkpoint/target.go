@@ -53,8 +53,18 @@ func CheckTarget(dir string, inv *Inventory, overwrite bool) error {
 	return err
 }
 
-// checkTarget returns the real path of the output folder.
+// checkTarget returns the real path of the output folder, which is free to be
+// written.
 func checkTarget(dir string, inv *Inventory, overwrite bool) (string, error) {
+	target, err := resolveTarget(dir, inv)
+	if err != nil {
+		return "", err
+	}
+	return target, checkFree(dir, target, overwrite)
+}
+
+// resolveTarget returns the real path of the output folder, whatever is there.
+func resolveTarget(dir string, inv *Inventory) (string, error) {
 	target, err := resolve(dir)
 	if err != nil {
 		return "", err
@@ -69,7 +79,7 @@ func checkTarget(dir string, inv *Inventory, overwrite bool) (string, error) {
 	if _, err := os.Lstat(target); err == nil && !sameDevice(target, parent) {
 		return "", fmt.Errorf("output folder %s: a mount point, which no finished folder can be renamed to: name a folder in it", dir)
 	}
-	return target, checkFree(dir, target, overwrite)
+	return target, nil
 }
 
 // apart refuses an output in the input and an input in the output.
@@ -96,7 +106,7 @@ func apart(dir, target string, inv *Inventory) error {
 }
 
 // checkFree checks that nothing is lost when a folder is renamed to target:
-// there is none, it is empty, or it is a model and may be replaced.
+// there is none, it is empty, or crepe wrote it and it may be replaced.
 func checkFree(dir, target string, overwrite bool) error {
 	st, err := os.Lstat(target)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,8 +127,8 @@ func checkFree(dir, target string, overwrite bool) error {
 	case !overwrite:
 		return fmt.Errorf("output folder %s: not empty (%s, …): name another, or replace it with --overwrite", dir, entries[0].Name())
 	}
-	if _, err := os.Stat(filepath.Join(target, configName)); err != nil {
-		return fmt.Errorf("output folder %s: not empty and without %s: only a model's folder is overwritten", dir, configName)
+	if err := written(target); err != nil {
+		return fmt.Errorf("output folder %s: not written by crepe (%w), so --overwrite does not replace it: it would delete %s", dir, err, few(names(entries)))
 	}
 	return nil
 }

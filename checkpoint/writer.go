@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/provenance"
 )
 
@@ -62,9 +63,9 @@ type Writer struct {
 	partial   string
 	overwrite bool
 
-	lock    *os.File
+	lock    *fsys.File
 	journal *journal
-	files   []*os.File // one a shard
+	files   []*fsys.File // one a shard
 
 	mu      sync.Mutex
 	written map[string]bool
@@ -77,10 +78,12 @@ type Writer struct {
 // in p, writes the headers and copies the aux files of inv. dir must not
 // exist or be empty, unless Options.Overwrite.
 func Create(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
-	w, err := newWriter(dir, p, inv, o.Overwrite)
+	target, err := checkTarget(dir, inv, o.Overwrite)
 	if err != nil {
 		return nil, err
 	}
+	w := newWriter(target, p, inv)
+	w.overwrite = o.Overwrite
 	if err := w.takeLock(); err != nil {
 		return nil, err
 	}
@@ -101,13 +104,13 @@ func Resume(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
 		return nil, err
 	}
 	partial := partialPath(target)
-	if _, err := os.Stat(partial); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(partial); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("output folder %s: %w: there is no %s", dir, ErrNoPartial, partial)
 	}
-	w, err := newWriter(dir, p, inv, true) // what is at the target is judged below
-	if err != nil {
+	if target, err = resolveTarget(dir, inv); err != nil { // what is there is judged below
 		return nil, err
 	}
+	w := newWriter(target, p, inv)
 	if err := w.takeLock(); err != nil {
 		return nil, err
 	}
@@ -131,16 +134,12 @@ func Resume(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
 	return w, nil
 }
 
-func newWriter(dir string, p *Plan, inv *Inventory, overwrite bool) (*Writer, error) {
-	target, err := checkTarget(dir, inv, overwrite)
-	if err != nil {
-		return nil, err
-	}
+func newWriter(target string, p *Plan, inv *Inventory) *Writer {
 	return &Writer{
-		plan: p, inv: inv, target: target, partial: partialPath(target), overwrite: overwrite,
+		plan: p, inv: inv, target: target, partial: partialPath(target),
 		written: map[string]bool{}, done: map[string]json.RawMessage{},
-		files: make([]*os.File, len(p.Shards)), dirty: make([]bool, len(p.Shards)),
-	}, nil
+		files: make([]*fsys.File, len(p.Shards)), dirty: make([]bool, len(p.Shards)),
+	}
 }
 
 func (w *Writer) begin(o Options) begin {
@@ -155,14 +154,14 @@ func (w *Writer) start(o Options) (*Writer, error) {
 		err = w.skeleton()
 	}
 	if err == nil {
-		w.journal, err = openJournal(filepath.Join(w.partial, journalName), 0)
+		w.journal, err = createJournal(filepath.Join(w.partial, journalName))
 	}
 	if err == nil {
 		b := w.begin(o)
 		err = w.journal.append(line{Begin: &b})
 	}
 	if err == nil {
-		err = syncDir(w.partial)
+		err = fsys.SyncDir(w.partial)
 	}
 	if err != nil {
 		return nil, errors.Join(err, w.Abort())
@@ -177,7 +176,7 @@ func (w *Writer) clear() error {
 		return err
 	}
 	for _, name := range [...]string{journalName, outName, scratchName} {
-		if err := os.RemoveAll(filepath.Join(w.partial, name)); err != nil {
+		if err := fsys.RemoveAll(filepath.Join(w.partial, name)); err != nil {
 			return err
 		}
 	}
@@ -188,12 +187,12 @@ func (w *Writer) clear() error {
 // the two renamings of finish.
 func (w *Writer) restore() error {
 	replaced := filepath.Join(w.partial, replacedName)
-	if _, err := os.Lstat(w.target); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Rename(replaced, w.target); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(w.target); errors.Is(err, fs.ErrNotExist) && fsys.OwnDir(replaced) == nil {
+		if err := fsys.Rename(replaced, w.target); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return os.RemoveAll(replaced)
+	return fsys.RemoveAll(replaced)
 }
 
 // skeleton writes all of the output but the tensors.
@@ -202,19 +201,27 @@ func (w *Writer) skeleton() error {
 	if free, err := FreeBytes(w.partial); err == nil && free < need {
 		return fmt.Errorf("%s: disk full: the output needs %d bytes, %d are free", filepath.Dir(w.target), need, free)
 	}
+	dirPerm, err := w.inv.dirPerm()
+	if err != nil {
+		return err
+	}
+	weightPerm, err := w.inv.weightPerm()
+	if err != nil {
+		return err
+	}
 	out := w.Folder()
 	for _, dir := range [...]string{out, filepath.Join(w.partial, scratchName)} {
-		if err := os.Mkdir(dir, 0o777); err != nil {
+		if err := fsys.Mkdir(dir, dirPerm); err != nil {
 			return err
 		}
 	}
 	for i, s := range w.plan.Shards {
-		f, err := os.OpenFile(filepath.Join(out, s.Name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+		f, err := fsys.CreateNew(filepath.Join(out, s.Name), weightPerm)
 		if err != nil {
 			return err
 		}
 		w.files[i] = f
-		err = preallocate(f, s.Size)
+		err = f.Allocate(s.Size)
 		if err == nil {
 			_, err = f.WriteAt(s.head, 0)
 		}
@@ -245,6 +252,11 @@ func (w *Writer) resume(dir string, lines []line, size int64, o Options) error {
 		return fmt.Errorf("%s: cannot be resumed: %w", w.partial, err)
 	}
 	w.overwrite = b.Overwrite || o.Overwrite
+	for _, dir := range [...]string{w.Folder(), filepath.Join(w.partial, scratchName)} {
+		if err := fsys.OwnDir(dir); err != nil && !(errors.Is(err, fs.ErrNotExist) && lines[len(lines)-1].Commit) {
+			return err
+		}
+	}
 	if lines[len(lines)-1].Commit {
 		if err := w.finish(); err != nil {
 			return err
@@ -276,8 +288,8 @@ func (w *Writer) resume(dir string, lines []line, size int64, o Options) error {
 }
 
 // reopen opens a shard of the skeleton and checks that it is one.
-func reopen(path string, s Shard) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func reopen(path string, s Shard) (*fsys.File, error) {
+	f, err := fsys.Reopen(path)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func drive(t *testing.T, w *Writer, inv *Inventory, between func() (stop bool)) 
 	if between() {
 		return nil
 	}
-	return w.Commit(map[string][]byte{"crepe.json": []byte("{}")})
+	return w.Commit(map[string][]byte{"crepe.json": []byte(manifest)})
 }
 
 func never() bool { return false }
@@ -116,7 +116,7 @@ func TestWriter(t *testing.T) {
 		}
 	}
 	files := tree(t, target)
-	for name, want := range map[string]string{"sub/notes.txt": "kept", "config.json": "{}\n", "tokenizer.json": `{"model": {}}`, "crepe.json": "{}"} {
+	for name, want := range map[string]string{"sub/notes.txt": "kept", "config.json": "{}\n", "tokenizer.json": `{"model": {}}`, "crepe.json": manifest} {
 		if files[name] != want {
 			t.Errorf("%s: %q, want %q", name, files[name], want)
 		}
@@ -249,7 +249,8 @@ func TestTargetRefused(t *testing.T) {
 	inv, p, _ := setup(t)
 	parent := t.TempDir()
 	at := func(name string) string { return filepath.Join(parent, name) }
-	write(t, parent, map[string]string{"full/notes.txt": "x", "file": "x", "model/config.json": "{}", "model/model.safetensors": "x"})
+	write(t, parent, map[string]string{"full/notes.txt": "x", "file": "x", "model/config.json": "{}", "model/model.safetensors": "x",
+		"other/crepe.json": `{"recipe": {}}`, "folder/crepe.json/x": "{}"})
 	before := tree(t, parent)
 	links := true
 	for link, to := range map[string]string{"input": inv.Dir(), "dangling": at("nowhere"), "toparent": filepath.Dir(inv.Dir())} {
@@ -263,7 +264,10 @@ func TestTargetRefused(t *testing.T) {
 	}{
 		{"not empty", at("full"), false, false, []string{"not empty", "notes.txt", "--overwrite"}},
 		{"a model", at("model"), false, false, []string{"not empty", "--overwrite"}},
-		{"not a model", at("full"), false, true, []string{"not empty", "config.json"}},
+		{"nobody's model", at("full"), false, true, []string{"not written by crepe (no crepe.json in it)", "would delete notes.txt"}},
+		{"somebody's model", at("model"), false, true, []string{"not written by crepe (no crepe.json in it)", "would delete config.json, model.safetensors"}},
+		{"another crepe.json", at("other"), false, true, []string{"its crepe.json is not that of a run", "would delete crepe.json"}},
+		{"a folder crepe.json", at("folder"), false, true, []string{"no crepe.json in it"}},
 		{"a file", at("file"), false, true, []string{"a file has that name"}},
 		{"below a file", at("file/x"), false, false, []string{"file"}},
 		{"the input", inv.Dir(), false, true, []string{"same as the input"}},
@@ -326,7 +330,7 @@ func TestTargetAllowed(t *testing.T) {
 			return real, options
 		},
 		"overwritten": func(target string) (string, Options) {
-			write(t, target, map[string]string{"config.json": "old", "old/file": "x"})
+			write(t, target, map[string]string{"config.json": "old", "old/file": "x", "crepe.json": manifest})
 			o := options
 			o.Overwrite = true
 			return target, o

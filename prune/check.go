@@ -52,14 +52,14 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 // checkRecipe keeps a run from writing over a recipe that somebody wrote.
 func (p *Plan) checkRecipe(opt Options) error {
 	path := RecipePath(opt.Output)
-	st, err := os.Stat(path)
+	st, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("recipe %s: not a file, and the run's recipe is to be written there", path)
+		return fmt.Errorf("recipe %s: a link or a folder, and the run's recipe is to be written there", path)
 	case opt.Overwrite || opt.Resume:
 		return nil
 	}

@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"path/filepath"
 
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
@@ -16,7 +17,7 @@ import (
 )
 
 // ManifestName is the file in an output folder that says how it was made.
-const ManifestName = "crepe.json"
+const ManifestName = checkpoint.ManifestName
 
 // Manifest is the content of crepe.json. It holds nothing that differs between
 // two runs of the same program, engine, inputs and recipe: no times, no paths.
@@ -132,20 +133,13 @@ func writeRecipe(path string, used recipe.Recipe) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(path, func(w io.Writer) error {
-		_, err := w.Write(text)
-		return err
-	})
+	return fsys.WriteFile(path, text)
 }
-
-// maxManifest is what a crepe.json may have: that of a model with 20,000 Linears,
-// each with its order of columns, has some hundred MB.
-const maxManifest = 1 << 30 // bytes
 
 // ReadManifest returns the manifest of an output folder.
 func ReadManifest(dir string) (*Manifest, error) {
 	path := filepath.Join(dir, ManifestName)
-	text, err := regular.Read(path, maxManifest)
+	text, err := regular.Read(path, checkpoint.MaxManifest)
 	if err != nil {
 		return nil, err
 	}

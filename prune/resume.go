@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/provenance"
@@ -115,7 +115,7 @@ func (r *runner) save(b int) error {
 	}
 	defer timed(&r.report.Seconds.Write)()
 	path := r.savedPath(b)
-	if err := writeWhole(path, r.store.Save); err != nil {
+	if err := fsys.WriteWhole(path, r.store.Save); err != nil {
 		// The copy saves time after a kill; the run itself can do without.
 		r.opt.warn("hidden states are not kept, a resumed run would compute them again: %v", err)
 		r.unsaved = true
@@ -137,7 +137,7 @@ func removeOthers(path string) error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), savedPrefix) && e.Name() != filepath.Base(path) {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := fsys.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}
@@ -153,30 +153,6 @@ func (r *runner) restore(b int) error {
 	defer f.Close()
 	if err := r.store.Restore(f); err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// writeWhole makes the file at path by write, or leaves none.
-func writeWhole(path string, write func(io.Writer) error) error {
-	partial := path + ".partial"
-	f, err := os.Create(partial)
-	if err != nil {
-		return err
-	}
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(partial, path)
-	}
-	if err != nil {
-		os.Remove(partial)
-		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
-	"github.com/crepe-llm/crepe/prune"
 )
 
 // compareOthers holds all but the pruned Linears to the dense model: names, types
@@ -52,9 +51,6 @@ func (v *verifier) compareOthers(ctx context.Context) error {
 	for _, a := range plan.Aux {
 		if err := ctx.Err(); err != nil {
 			return err
-		}
-		if a.Path == prune.ManifestName {
-			continue // of an earlier run: this run's own took its place
 		}
 		if err := v.compareFile(a.Path); err != nil {
 			return err

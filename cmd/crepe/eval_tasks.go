@@ -6,13 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
 	"github.com/crepe-llm/crepe/eval/task"
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 // taskFlags are the flags of zero-shot tasks.
@@ -170,14 +169,14 @@ func withError(p float64, stderr *float64) string {
 // is whole.
 type samples struct {
 	path string
-	file *os.File // nil: none is wanted, or it has its place
+	file *fsys.File // nil: none is wanted, or it has its place
 }
 
 func newSamples(path string) (*samples, error) {
 	if path == "" {
 		return &samples{}, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".crepe-samples-*")
+	f, err := fsys.Create(path+".partial", 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("--samples-out: %w", err)
 	}
@@ -197,9 +196,9 @@ func (s *samples) write(answers [][]task.Answer) error {
 			}
 		}
 	}
-	err := errors.Join(w.Flush(), s.file.Chmod(0o644), s.file.Close())
+	err := errors.Join(w.Flush(), s.file.Close())
 	if err == nil {
-		err = os.Rename(s.file.Name(), s.path)
+		err = fsys.Rename(s.file.Name(), s.path)
 	}
 	if err != nil {
 		return fmt.Errorf("--samples-out: %w", err)
@@ -212,6 +211,6 @@ func (s *samples) write(answers [][]task.Answer) error {
 func (s *samples) discard() {
 	if s.file != nil {
 		s.file.Close()
-		os.Remove(s.file.Name())
+		_ = fsys.Remove(s.file.Name())
 	}
 }

@@ -119,7 +119,7 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a file (default 3/4 of the free memory)")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan, with its memory, disk space and time, and stop")
 	fl.BoolVar(&f.resume, "resume", false, "continue an interrupted run")
-	fl.BoolVar(&f.overwrite, "overwrite", false, "replace the output folder, or what an interrupted run left there")
+	fl.BoolVar(&f.overwrite, "overwrite", false, "replace an output folder that crepe wrote, or what an interrupted run left there")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout, everything else on stderr")
 }
 
@@ -238,6 +238,11 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	}
 	if err := plan.Check(o.inv, prospect); err != nil {
 		return err
+	}
+	if f.overwrite {
+		if err := a.noteReplaced(opt.Output); err != nil {
+			return err
+		}
 	}
 	if f.dryRun {
 		return a.showPlan(plan, o, opt, f.json)

@@ -30,6 +30,21 @@ func (a *app) announce(o *opened, r recipe.Recipe, p *prune.Plan) {
 	}
 }
 
+// noteReplaced names what --overwrite deletes.
+func (a *app) noteReplaced(output string) error {
+	names, partial, err := checkpoint.Replaced(output)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		a.note("--overwrite deletes %s with %s", output, strings.Join(names, ", "))
+	}
+	if partial != "" {
+		a.note("--overwrite deletes the interrupted run in %s", partial)
+	}
+	return nil
+}
+
 func amount(r recipe.Recipe) string {
 	if r.Pattern != "" {
 		return r.Pattern

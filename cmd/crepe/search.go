@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -165,7 +166,7 @@ func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *
 	if err != nil {
 		return err
 	}
-	if err := writeWhole(rep.Recipe, yaml); err != nil {
+	if err := fsys.WriteFile(rep.Recipe, yaml); err != nil {
 		return fmt.Errorf("recipe: %w", err)
 	}
 	if f.prune.output == "" {

@@ -201,16 +201,3 @@ func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
-
-// writeWhole makes the file at path, or leaves what is there.
-func writeWhole(path string, text []byte) error {
-	partial := path + ".partial"
-	err := os.WriteFile(partial, text, 0o666)
-	if err == nil {
-		err = os.Rename(partial, path)
-	}
-	if err != nil {
-		os.Remove(partial)
-	}
-	return err
-}

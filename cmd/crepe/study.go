@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -144,7 +145,7 @@ func writeScatter(path string, configs []pho.Config) error {
 	if err := csv.NewWriter(&text).WriteAll(lines); err != nil {
 		return err
 	}
-	return writeWhole(path, text.Bytes())
+	return fsys.WriteFile(path, text.Bytes())
 }
 
 // number is v as briefly as it can be read back.

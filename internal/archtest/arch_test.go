@@ -17,6 +17,7 @@ const module = "github.com/crepe-llm/crepe/"
 // flows one way. A new package is placed here when it is made.
 var layers = map[string]int{
 	"internal/cpu":      0,
+	"internal/fsys":     0,
 	"provenance":        0,
 	"internal/parallel": 0,
 	"internal/progress": 0,

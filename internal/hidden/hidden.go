@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"unsafe"
 
 	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -19,7 +19,7 @@ type Store struct {
 	engine           engine.Engine
 	n, tokens, width int
 	all              engine.Mat    // of all sequences; with a file of the one that Get returned last
-	file             *os.File      // of all of them; nil: all has them
+	file             *fsys.File    // of all of them; nil: all has them
 	host             tensor.Matrix // one sequence on its way to a file, or from one
 }
 
@@ -35,16 +35,16 @@ func New(e engine.Engine, n, tokens, width int, dir string) (*Store, error) {
 		s.all = e.NewMat(n*tokens, width)
 		return s, nil
 	}
-	f, err := os.CreateTemp(dir, "crepe-hidden-*")
+	f, err := fsys.CreateTemp(dir, "crepe-hidden-")
 	if err != nil {
 		return nil, err
 	}
 	if err := f.Truncate(Bytes(n, tokens, width)); err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+		return nil, errors.Join(err, f.Close(), fsys.Remove(f.Name()))
 	}
 	s.file = f
 	s.all = e.NewMat(tokens, width)
-	_ = os.Remove(f.Name()) // Windows keeps the name until Close
+	_ = fsys.Remove(f.Name()) // Windows keeps the name until Close
 	return s, nil
 }
 
@@ -133,7 +133,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	err := s.file.Close()
-	_ = os.Remove(s.file.Name())
+	_ = fsys.Remove(s.file.Name())
 	return err
 }
 

@@ -1,4 +1,4 @@
-package checkpoint
+package fsys
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preallocate gives f size bytes of disk, so that a full disk is noticed now
-// and not after hours.
-func preallocate(f *os.File, size int64) error {
+// allocate gives f size bytes of disk, so that a full disk is noticed now and not
+// after hours.
+func allocate(f *os.File, size int64) error {
 	for {
 		switch err := unix.Fallocate(int(f.Fd()), 0, 0, size); {
 		case err == nil:

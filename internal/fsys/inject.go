@@ -1,0 +1,58 @@
+package fsys
+
+import "sync/atomic"
+
+// Fault is what befalls an operation; the zero value, nothing.
+type Fault struct {
+	Err  error // what it returns instead
+	Done bool  // it is carried out all the same
+	Half bool  // a write writes the first half of its bytes
+}
+
+// injected is asked for the fault of each operation; nil outside tests.
+var injected atomic.Pointer[func(op, path string) Fault]
+
+// Inject lets f decide, before each operation, what befalls it. op is create, open,
+// write, allocate, truncate, sync, close, mkdir, remove or rename. For tests, in one
+// process at a time.
+func Inject(f func(op, path string) Fault) (restore func()) {
+	before := injected.Swap(&f)
+	return func() { injected.Store(before) }
+}
+
+func fault(op, path string) Fault {
+	if f := injected.Load(); f != nil {
+		return (*f)(op, path)
+	}
+	return Fault{}
+}
+
+// do carries out an operation unless a fault befalls it.
+func do(op, path string, operation func() error) error {
+	f := fault(op, path)
+	if f.Err == nil || f.Done {
+		if err := operation(); err != nil {
+			return err
+		}
+	}
+	return f.Err
+}
+
+// write is do of a write.
+func (f *File) write(p []byte, write func([]byte) (int, error)) (int, error) {
+	fault := fault("write", f.Name())
+	switch {
+	case fault.Err == nil:
+		return write(p)
+	case fault.Done:
+	case fault.Half:
+		p = p[:len(p)/2]
+	default:
+		return 0, fault.Err
+	}
+	n, err := write(p)
+	if err == nil {
+		err = fault.Err
+	}
+	return n, err
+}
