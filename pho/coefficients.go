@@ -72,7 +72,7 @@ func (c Coefficients) Duplicates(d Coefficients) bool {
 
 // params returns the parameters of crepe with these coefficients.
 func (c Coefficients) params(power float64) param.Values {
-	return param.Values{"alpha": c.Alpha, "beta": c.Beta, "gamma": c.Gamma, "kernel": c.Kernel, "power": power}
+	return param.Values{"alpha": c.Alpha, "beta": c.Beta, "gamma": c.Gamma, "delta": 0., "kernel": c.Kernel, "power": power}
 }
 
 // Of returns r with method crepe and these coefficients.

@@ -41,7 +41,7 @@ func TestDefaultsAreThePapers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Method.Name != "crepe" || !reflect.DeepEqual(r.Params, param.Values{"alpha": 1., "beta": 1., "gamma": 1., "kernel": 9, "power": 0.5}) {
+	if r.Method.Name != "crepe" || !reflect.DeepEqual(r.Params, param.Values{"alpha": 1., "beta": 1., "gamma": 1., "delta": 0., "kernel": 9, "power": 0.5}) {
 		t.Errorf("%s %+v", r.Method.Name, r.Params)
 	}
 	if n, err := r.Target.Pruned(10, 11); err != nil || n != 55 || r.Target.Group != pattern.Matrix {
@@ -74,7 +74,7 @@ func TestRefinementDefaults(t *testing.T) {
 // What is written must not depend on defaults, which may change.
 func TestDefaultsAreFilledIn(t *testing.T) {
 	for text, want := range map[string]string{
-		"method: crepe":                "alpha: 1\nbeta: 1\ngamma: 1\nkernel: 9\npower: 0.5\n",
+		"method: crepe":                "alpha: 1\nbeta: 1\ngamma: 1\ndelta: 0\nkernel: 9\npower: 0.5\n",
 		"method: ria":                  "power: 0.5\n",
 		"method: wanda":                "compare: row\n",
 		"allocate: owl":                "owl_lambda: 0.08\nowl_m: 5\n",

@@ -15,7 +15,7 @@ import (
 // CRePE adds the share of the neighbourhood to RIA.
 var CRePE = Method{
 	Name:      "crepe",
-	Doc:       "(α|W|/row sum + β|W|/column sum + γ|W|/neighbourhood)·‖X‖^power; compares within the matrix",
+	Doc:       "|W|·(α/row sum + β/column sum + γ/neighbourhood + δ)·‖X‖^power; compares within the matrix",
 	Cite:      "CRePE",
 	Group:     pattern.Matrix,
 	NeedsData: true,
@@ -23,6 +23,7 @@ var CRePE = Method{
 		{Name: "alpha", Doc: "coefficient of the row term", Default: 1., Max: maxCoefficient},
 		{Name: "beta", Doc: "coefficient of the column term", Default: 1., Max: maxCoefficient},
 		{Name: "gamma", Doc: "coefficient of the neighbourhood term", Default: 1., Max: maxCoefficient},
+		{Name: "delta", Doc: "coefficient of the weight itself", Default: 0., Max: maxCoefficient},
 		{Name: "kernel", Doc: "width of the neighbourhood", Default: 9, Choices: []any{3, 5, 7, 9, 11}},
 		power,
 	},
@@ -36,23 +37,28 @@ const maxCoefficient = 1e6
 
 // someTerm refuses coefficients by which every score is 0.
 func someTerm(p param.Values) error {
-	if p.Number("alpha") == 0 && p.Number("beta") == 0 && p.Number("gamma") == 0 {
-		return errors.New("alpha, beta and gamma are all 0, want one above it")
+	if p.Number("alpha") == 0 && p.Number("beta") == 0 && p.Number("gamma") == 0 && p.Number("delta") == 0 {
+		return errors.New("alpha, beta, gamma and delta are all 0, want one above it")
 	}
 	return nil
 }
 
 // scoreCRePE adds to RIA the weight's share of its neighbourhood, which lies
-// beside its own row and column:
+// beside its own row and column, and the weight itself:
 //
-//	S_ij = (α|W_ij|/R_i + β|W_ij|/C_j + γ|W_ij|/N_ij)·‖X_j‖^p
+//	S_ij = |W_ij|·(α/R_i + β/C_j + γ/N_ij + δ)·‖X_j‖^p
 //	N_ij = |W_ij| + Σ_{1≤|a|≤r} Σ_{1≤|b|≤r} |W_{i+a,j+b}|,   r = (kernel−1)/2
 //
 // with zeros outside the matrix: a k × k kernel has (k−1)² + 1 elements. N is
 // float32, a tree of additions of numbers that are not negative, at most 9
 // deep, so its relative error is at most 9·2⁻²⁴ (kernel.CrossImportance), and
-// that of S at most 15·2⁻²⁴; all else is as in scoreRIA. With α = β = 1 and γ = 0 the scores have the
-// bits of RIA's.
+// that of S at most 16·2⁻²⁴; all else is as in scoreRIA. The paper has no δ. With
+// it other methods are points of one family: with the coefficients that are not
+// named 0, the scores have the bits of
+//
+//	ria        α = β = 1
+//	wanda      δ = 1, p = 1 (compared within rows)
+//	magnitude  δ = 1, p = 0
 //
 // Sums of r rows are shared between the rows above and below them, and sums of
 // r columns of those between the columns to the left and right.
@@ -67,6 +73,7 @@ func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values)
 		return err
 	}
 	a, b := overSums(p.Number("alpha"), row), overSums(p.Number("beta"), col)
+	addTo(a, p.Number("delta"))
 	gamma := p.Number("gamma")
 	if gamma == 0 {
 		relative(dst, w, a, b, n)

@@ -125,6 +125,16 @@ func overSums(c float64, sums []float64) []float32 {
 	return out
 }
 
+// addTo adds c, rounded to float32, to every element of x.
+func addTo(x []float32, c float64) {
+	if c == 0 {
+		return
+	}
+	for i := range x {
+		x[i] += float32(c)
+	}
+}
+
 // scaled writes |W_ij|·s_j.
 func scaled(dst []float32, w *tensor.Weight, s []float32) error {
 	top := make([]uint32, w.Rows)

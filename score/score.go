@@ -80,7 +80,7 @@ func (m Method) Check(p param.Values) error {
 }
 
 // norms returns ‖X_j‖^power = ColSq[j]^(power/2) as float32; a silent channel
-// gets 0, whatever the power.
+// gets 0, but 1 as all others do with power 0, which asks for no norm.
 func norms(w *tensor.Weight, s *stats.Input, power float64) ([]float32, error) {
 	if s == nil || len(s.ColSq) != w.Cols {
 		panic(fmt.Sprintf("score: statistic %v, want one with %d columns", s, w.Cols))
@@ -93,7 +93,7 @@ func norms(w *tensor.Weight, s *stats.Input, power float64) ([]float32, error) {
 		switch {
 		case sq < 0:
 			return nil, fmt.Errorf("input channel %d: sum of squared activations is %v, want at least 0", j, sq)
-		case sq > 0:
+		case sq > 0 || power == 0:
 			n[j] = float32(root(sq, power))
 		}
 		if math.IsInf(float64(n[j]), 0) {

@@ -290,11 +290,48 @@ func TestZeros(t *testing.T) {
 	}
 }
 
-// A silent channel stays silent where the norm does not count.
+// Power 0 asks for no norm, of a silent channel either.
 func TestPowerZero(t *testing.T) {
 	got := mustScore(t, "ria", weightOf(1, 3, 1, 1, 2), input(4, 0, 9), param.Values{"power": 0.})
-	if !slices.Equal(got, []float32{1.25, 0, 1.5}) {
-		t.Errorf("got %v, want [1.25 0 1.5]", got)
+	if !slices.Equal(got, []float32{1.25, 1.25, 1.5}) {
+		t.Errorf("got %v, want [1.25 1.25 1.5]", got)
+	}
+}
+
+// The methods that crepe has as points of its family have the bits of their own
+// scores there, for every type, with rows, columns and channels of nothing.
+func TestFamilyHoldsItsMembers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(14, 0))
+	of := func(alpha, beta, delta, power float64) param.Values {
+		p := crepe(alpha, beta, 0, 9, power)
+		p["delta"] = delta
+		return p
+	}
+	for name, p := range map[string]param.Values{
+		"magnitude": of(0, 0, 1, 0), "wanda": of(0, 0, 1, 1), "ria": of(1, 1, 0, score.DefaultPower),
+	} {
+		m, err := score.Lookup(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dtype := range []tensor.DType{tensor.BF16, tensor.F16, tensor.F32} {
+			w, s := randomWeight(rng, dtype, 131, 1061), randomInput(rng, 1061)
+			for k := range 131 * 1061 {
+				if i, j := k/1061, k%1061; i == 7 || j == 9 {
+					w.Zero(k)
+				}
+			}
+			s.ColSq[5] = 0
+			want := mustScore(t, name, w, s, m.Defaults())
+			if !slices.Equal(mustScore(t, "crepe", w, s, p), want) {
+				t.Errorf("%v: %v differs from %s", dtype, p, name)
+			}
+			p["gamma"] = math.SmallestNonzeroFloat64 // 0 as float32: the other path, the same bits
+			if !slices.Equal(mustScore(t, "crepe", w, s, p), want) {
+				t.Errorf("%v: %v differs from %s", dtype, p, name)
+			}
+			p["gamma"] = 0.
+		}
 	}
 }
 
@@ -374,20 +411,20 @@ func TestRegistry(t *testing.T) {
 
 // crepe returns the parameters of CRePE.
 func crepe(alpha, beta, gamma float64, kernel int, power float64) param.Values {
-	return param.Values{"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": kernel, "power": power}
+	return param.Values{"alpha": alpha, "beta": beta, "gamma": gamma, "delta": 0., "kernel": kernel, "power": power}
 }
 
 func TestCheck(t *testing.T) {
 	m := mustLookup(t, "crepe")
 	for want, change := range map[string]func(p param.Values){
-		"alpha: -1, want 0 to 1e+06":                         func(p param.Values) { p["alpha"] = -1. },
-		"beta: NaN, want 0 to 1e+06":                         func(p param.Values) { p["beta"] = math.NaN() },
-		"gamma: +Inf, want 0 to 1e+06":                       func(p param.Values) { p["gamma"] = math.Inf(1) },
-		"power: 5, want 0 to 4":                              func(p param.Values) { p["power"] = 5. },
-		"kernel: 4, want 3, 5, 7, 9 or 11":                   func(p param.Values) { p["kernel"] = 4 },
-		"kernel: 13, want 3, 5, 7, 9 or 11":                  func(p param.Values) { p["kernel"] = 13 },
-		"kernel: 1, want 3, 5, 7, 9 or 11":                   func(p param.Values) { p["kernel"] = 1 },
-		"alpha, beta and gamma are all 0, want one above it": func(p param.Values) { p["alpha"], p["beta"], p["gamma"] = 0., 0., 0. },
+		"alpha: -1, want 0 to 1e+06":                                func(p param.Values) { p["alpha"] = -1. },
+		"beta: NaN, want 0 to 1e+06":                                func(p param.Values) { p["beta"] = math.NaN() },
+		"gamma: +Inf, want 0 to 1e+06":                              func(p param.Values) { p["gamma"] = math.Inf(1) },
+		"power: 5, want 0 to 4":                                     func(p param.Values) { p["power"] = 5. },
+		"kernel: 4, want 3, 5, 7, 9 or 11":                          func(p param.Values) { p["kernel"] = 4 },
+		"kernel: 13, want 3, 5, 7, 9 or 11":                         func(p param.Values) { p["kernel"] = 13 },
+		"kernel: 1, want 3, 5, 7, 9 or 11":                          func(p param.Values) { p["kernel"] = 1 },
+		"alpha, beta, gamma and delta are all 0, want one above it": func(p param.Values) { p["alpha"], p["beta"], p["gamma"] = 0., 0., 0. },
 	} {
 		p := m.Defaults()
 		change(p)

@@ -57,6 +57,7 @@ func (t *Terms) EachRow(p param.Values, f func(i int, x []float32)) error {
 		return err
 	}
 	a, b := overSums(p.Number("alpha"), t.row), overSums(p.Number("beta"), t.col)
+	addTo(a, p.Number("delta"))
 	gamma, q := p.Number("gamma"), []float32(nil)
 	if gamma != 0 {
 		q = t.share(p.Whole("kernel"))

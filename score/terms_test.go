@@ -20,6 +20,7 @@ func TestTermsScoreAsCRePEDoes(t *testing.T) {
 		for _, p := range []param.Values{
 			crepe(1, 1, 1, 9, score.DefaultPower), crepe(1, 1, 0, 9, score.DefaultPower), crepe(0, 0, 1, 3, score.DefaultPower),
 			crepe(0.3, 0.07, 0.63, 11, score.DefaultPower), crepe(0, 1, 0, 5, score.DefaultPower),
+			crepe(0.3, 0.2, 0.1, 5, score.DefaultPower).With("delta", 0.02), crepe(0, 0, 0, 9, score.DefaultPower).With("delta", 1.),
 		} {
 			want := make([]float32, w.Rows*w.Cols)
 			if err := score.CRePE.Score(want, w, s, p); err != nil {
