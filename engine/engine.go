@@ -139,7 +139,8 @@ type Mat struct {
 	First      int // row of Mem that is row 0
 }
 
-// Memory is what activations lie in.
+// Memory is what activations lie in: a pointer, so that two Mats can be told to be
+// of the same memory.
 type Memory interface {
 	Bytes() int64
 }

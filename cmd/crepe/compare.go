@@ -19,6 +19,7 @@ import (
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search/store"
+	"github.com/crepe-llm/crepe/session"
 )
 
 type compareFlags struct {
@@ -112,7 +113,7 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 }
 
 // compareWindows are those that searches verify on.
-const compareWindows = demoWindows
+const compareWindows = session.DemoWindows
 
 // options returns the grid that the flags describe, without texts and store. Of
 // models the first names the defaults of texts.
@@ -224,12 +225,12 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 	all := make([]grid.Model, len(models)) // opened before the first is measured: what is missing is known early
 	for i, name := range models {
 		opt.Base = bases[i]
-		o, err := a.open(ctx, name, meter)
+		o, err := a.open(ctx, name, a.options(bases[i].Compute, opt.Memory))
 		if err != nil {
 			return err
 		}
 		defer o.Close()
-		if all[i], err = a.gridModel(ctx, o, f, opt, meter); err != nil {
+		if all[i], err = gridModel(ctx, o, f, opt); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -246,16 +247,13 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 }
 
 // gridModel is o with its texts.
-func (a *app) gridModel(ctx context.Context, o *opened, f *compareFlags, opt grid.Options, meter *meter) (grid.Model, error) {
-	m := grid.Model{Name: o.name, Dir: o.dir, Inv: o.inv, M: o.m}
+func gridModel(ctx context.Context, o *session.Session, f *compareFlags, opt grid.Options) (grid.Model, error) {
+	m := grid.Model{Name: o.Name, Dir: o.Dir, Inv: o.Inventory, M: o.Model}
 	var err error
-	if err = o.compute(opt.Base.Compute); err != nil {
-		return m, err
-	}
 	if m.ID, err = digest(o); err != nil {
 		return m, err
 	}
-	return m, a.gatherGrid(ctx, o, meter, f, &m, opt)
+	return m, gatherGrid(ctx, o, f, &m, opt)
 }
 
 // cellDone returns a function that prints the result of each cell of a model.
@@ -277,9 +275,9 @@ func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
 }
 
 // gatherGrid loads the token windows that the grid reads.
-func (a *app) gatherGrid(ctx context.Context, o *opened, meter *meter, f *compareFlags, m *grid.Model, opt grid.Options) error {
+func gatherGrid(ctx context.Context, o *session.Session, f *compareFlags, m *grid.Model, opt grid.Options) error {
 	var err error
-	if m.Evaluation, err = a.loader(o, meter).Evaluation(ctx, opt.Base.Eval); err != nil {
+	if m.Evaluation, err = o.Loader().Evaluation(ctx, opt.Base.Eval); err != nil {
 		return fmt.Errorf("--eval: %w", err)
 	}
 	switch {
@@ -287,12 +285,12 @@ func (a *app) gatherGrid(ctx context.Context, o *opened, meter *meter, f *compar
 		of := f.candidateFlags
 		of.prune.windows = compareWindows
 		p := pho.Options{Recipe: opt.Base}
-		if err := a.gatherSearch(ctx, o, meter, &of, &p); err != nil {
+		if err := gatherSearch(ctx, o, &of, &p); err != nil {
 			return err
 		}
 		m.Calibration, m.Verify = p.Calibration, p.Verify
 	case grid.NeedsData(opt.Rows, opt.Base, opt.Patterns):
-		if m.Calibration, err = a.loader(o, meter).Calibration(ctx, opt.Base.Calibration); err != nil {
+		if m.Calibration, err = o.Loader().Calibration(ctx, opt.Base.Calibration); err != nil {
 			return fmt.Errorf("--calibration: %w", err)
 		}
 	}

@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/session"
+)
 
 var (
 	sourceNames  = []string{"demo", "wikitext2", "c4"} // or a file
@@ -18,6 +22,6 @@ func complete(c *cobra.Command, flags map[string][]string) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return []string{demoName}, cobra.ShellCompDirectiveDefault
+		return []string{session.Demo}, cobra.ShellCompDirectiveDefault
 	}
 }

@@ -6,34 +6,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/eval/task"
-	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // evalReport is what crepe eval --json prints: what was measured.
 type evalReport struct {
 	Model   string `json:"model"`
 	Compute string `json:"compute"`
-	*TextReport
+	*session.Measurement
 	Against *againstReport `json:"against,omitempty"`
 	Tasks   *taskReport    `json:"tasks,omitempty"`
-}
-
-// TextReport is a perplexity and its text. It has an exported name because
-// encoding/json reads no others into embedded pointers.
-type TextReport struct {
-	Data string `json:"data"`
-	eval.Result
-	BOS bool `json:"bos"`
 }
 
 type evalFlags struct {
@@ -112,6 +102,7 @@ func (f *evalFlags) check(given func(flag string) bool) error {
 	}
 	return cmp.Or(
 		setThreads(f.threads),
+		checkCompute(f.compute),
 		within("seqlen", f.seqLen, 2, recipe.MaxSeqLen),
 		within("windows", f.windows, 0, recipe.MaxWindows),
 		f.taskFlags.check(given),
@@ -125,40 +116,33 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 	if err != nil {
 		return err
 	}
-	o, err := a.open(ctx, name, meter)
+	memory := int64(f.memory)
+	if f.against != "" {
+		if memory == 0 {
+			memory = sysinfo.Budget()
+		}
+		memory /= 2 // each model's
+	}
+	o, err := a.open(ctx, name, a.options(f.compute, memory))
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	if err := o.compute(f.compute); err != nil {
-		return err
-	}
-	budget := int64(f.memory)
-	if budget == 0 {
-		budget = sysinfo.Budget()
-	}
-	dense, err := a.openDense(ctx, o, f.against)
+	dense, err := a.openDense(ctx, o, f.against, memory)
 	if err != nil {
 		return err
 	}
 	if dense != nil {
 		defer dense.Close()
-		budget /= 2 // each model's
 	}
-	for _, o := range []*opened{o, dense} {
-		if o != nil && budget > 0 {
-			experts, _ := o.m.FitBlocks(budget / 2)
-			o.m = o.m.WithExpertBytes(experts)
-		}
-	}
-	rep := evalReport{Model: name, Compute: o.m.Engine().Compute().String()}
+	rep := evalReport{Model: name, Compute: o.Model.Engine().Compute().String()}
 	if f.tasks == "" || f.data != "" {
-		if err := a.evalText(ctx, o, dense, f, budget, &rep); err != nil {
+		if err := evalText(ctx, o, dense, f, &rep); err != nil {
 			return err
 		}
 	}
 	if f.tasks != "" {
-		if rep.Tasks, err = a.tasks(ctx, o, dense, f.taskFlags, sets, budget/2); err != nil {
+		if rep.Tasks, err = a.tasks(ctx, o, dense, f.taskFlags, sets); err != nil {
 			return err
 		}
 	}
@@ -169,38 +153,25 @@ func (a *app) eval(ctx context.Context, name string, f evalFlags) error {
 	return a.showEval(rep)
 }
 
-// evalText measures o on a text, beside dense if that is not nil. Half of the
-// memory budget of each is for its hidden states.
-func (a *app) evalText(ctx context.Context, o, dense *opened, f evalFlags, budget int64, rep *evalReport) error {
-	if f.data == "" {
-		f.data = defaultSource(o.name, "wikitext2")
-	}
+// evalText measures o on a text, beside dense if that is not nil.
+func evalText(ctx context.Context, o, dense *session.Session, f evalFlags, rep *evalReport) error {
 	source := recipe.Eval{Source: f.data, SeqLen: f.seqLen, Windows: f.windows}
-	set, err := a.loader(o, a.meter).Evaluation(ctx, source)
-	if err != nil {
-		return err
-	}
-	spill := ""
-	if budget > 0 && hidden.Bytes(len(set.Tokens), set.SeqLen, o.m.Width()) > budget/2 {
-		spill = os.TempDir()
-	}
-	opt := eval.Options{SpillDir: spill, Progress: a.meter.update}
-	rep.TextReport = &TextReport{Data: set.Source, BOS: set.BOS}
 	if dense == nil {
-		rep.Result, err = eval.Perplexity(ctx, o.m, set.Tokens, opt)
+		m, err := o.Perplexity(ctx, source)
+		rep.Measurement = &m
 		return err
 	}
-	c, err := a.against(ctx, o, dense, set, source, opt)
+	m, c, err := o.Against(ctx, dense, source)
 	if err != nil {
 		return err
 	}
-	rep.Result, rep.Against = c.Model, &againstReport{Name: dense.name, Comparison: c}
+	rep.Measurement, rep.Against = &m, &againstReport{Name: dense.Name, Comparison: c}
 	return nil
 }
 
 func (a *app) showEval(rep evalReport) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	if t := rep.TextReport; t != nil {
+	if t := rep.Measurement; t != nil {
 		fmt.Fprintf(w, "perplexity\t%.4f\t(%s, %d windows of %d tokens, %s, %s)\n",
 			t.Perplexity, t.Data, t.Windows, t.SeqLen, bosText(t.BOS), rep.Compute)
 	}

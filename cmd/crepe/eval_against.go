@@ -6,9 +6,7 @@ import (
 	"io"
 
 	"github.com/crepe-llm/crepe/eval"
-	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/recipe"
-	"github.com/crepe-llm/crepe/windows"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // againstReport is the dense model's side of an evaluation.
@@ -17,30 +15,19 @@ type againstReport struct {
 	eval.Comparison
 }
 
-// openDense opens the model of --against; nil if there is none.
-func (a *app) openDense(ctx context.Context, o *opened, name string) (*opened, error) {
+// openDense opens the model of --against, which o's engine computes; nil if there
+// is none.
+func (a *app) openDense(ctx context.Context, o *session.Session, name string, memory int64) (*session.Session, error) {
 	if name == "" {
 		return nil, nil
 	}
-	dense, err := a.open(ctx, name, a.meter)
+	opt := a.options("", memory)
+	opt.Engine = o.Model.Engine()
+	dense, err := a.open(ctx, name, opt)
 	if err != nil {
 		return nil, fmt.Errorf("--against: %w", err)
 	}
-	dense.m = dense.m.With(model.Options{Engine: o.m.Engine()})
 	return dense, nil
-}
-
-// against measures o beside dense on the windows of set, which must be dense's
-// as well.
-func (a *app) against(ctx context.Context, o, dense *opened, set *windows.Set, source recipe.Eval, opt eval.Options) (eval.Comparison, error) {
-	denseSet, err := a.loader(dense, a.meter).Evaluation(ctx, source)
-	if err != nil {
-		return eval.Comparison{}, fmt.Errorf("--against: %w", err)
-	}
-	if set.SHA256() != denseSet.SHA256() {
-		return eval.Comparison{}, fmt.Errorf("--against: the tokenizers of %s and %s make different tokens of %s", o.name, dense.name, set.Source)
-	}
-	return eval.Against(ctx, o.m, dense.m, set.Tokens, opt)
 }
 
 func showAgainst(w io.Writer, r *againstReport) {

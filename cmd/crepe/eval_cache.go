@@ -7,6 +7,7 @@ import (
 	"github.com/crepe-llm/crepe/eval/task"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/provenance"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // results opens what earlier runs measured with o, nil if nothing is to be
@@ -14,7 +15,7 @@ import (
 //
 // They are kept under their provenance, so no other program or engine ever shows
 // them as its own.
-func (a *app) results(o *opened, f taskFlags) *task.Results {
+func (a *app) results(o *session.Session, f taskFlags) *task.Results {
 	if f.noCache {
 		return nil
 	}
@@ -26,36 +27,36 @@ func (a *app) results(o *opened, f taskFlags) *task.Results {
 	return r
 }
 
-func (a *app) openResults(o *opened) (*task.Results, error) {
+func (a *app) openResults(o *session.Session) (*task.Results, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return nil, err
 	}
-	bar := progress.Func(a.meter.update).Start("hash "+o.name, o.inv.WeightBytes(), "bytes")
-	hashes, err := o.inv.Hashes(func(done, _ int64) { bar.Set(done) })
+	bar := progress.Func(a.meter.update).Start("hash "+o.Name, o.Inventory.WeightBytes(), "bytes")
+	hashes, err := o.Inventory.Hashes(func(done, _ int64) { bar.Set(done) })
 	a.meter.finish()
 	if err != nil {
 		return nil, err
 	}
-	rec, err := provenance.New(o.m.Engine().ID())
+	rec, err := provenance.New(o.Model.Engine().ID())
 	if err != nil {
 		return nil, err
 	}
 	rec = append(rec, provenance.Hashes("input", hashes)...)
 	r, err := task.OpenResults(filepath.Join(cache, "crepe", "tasks"), rec)
 	if err == nil && r.Other() != nil {
-		a.warn("%s: another program or engine has measured documents of this model; they are measured anew: %s", o.name, provenance.Differences(r.Other(), rec))
+		a.warn("%s: another program or engine has measured documents of this model; they are measured anew: %s", o.Name, provenance.Differences(r.Other(), rec))
 	}
 	return r, err
 }
 
 // closeResults says what came out of r and is to be known.
-func (a *app) closeResults(r *task.Results, o *opened, documents int) {
+func (a *app) closeResults(r *task.Results, o *session.Session, documents int) {
 	if r == nil {
 		return
 	}
 	if n := r.Hits(); n > 0 {
-		a.note("%s: %d of %d documents were measured before (%s; --no-cache measures them again)", o.name, n, documents, r.Path())
+		a.note("%s: %d of %d documents were measured before (%s; --no-cache measures them again)", o.Name, n, documents, r.Path())
 	}
 	if err := r.Close(); err != nil {
 		a.warn("results are not kept for the next run: %v", err)

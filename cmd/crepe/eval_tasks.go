@@ -12,6 +12,7 @@ import (
 
 	"github.com/crepe-llm/crepe/eval/task"
 	"github.com/crepe-llm/crepe/internal/fsys"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // taskFlags are the flags of zero-shot tasks.
@@ -57,7 +58,7 @@ func (a *app) loadTasks(ctx context.Context, f taskFlags) ([]task.Set, error) {
 		return nil, err
 	}
 	defer a.meter.finish()
-	return task.Load(ctx, tasks, f.dir, a.newHub(a.meter), f.limit)
+	return task.Load(ctx, tasks, f.dir, a.options("", 0).Hub(), f.limit)
 }
 
 // taskReport is the accuracy on all tasks.
@@ -71,9 +72,8 @@ type taskReport struct {
 	Limit   int               `json:"limit,omitempty"` // documents a task
 }
 
-// tasks asks o, and dense if that is not nil, all documents, with so many bytes
-// for hidden states (0: not known).
-func (a *app) tasks(ctx context.Context, o, dense *opened, f taskFlags, sets []task.Set, bytes int64) (*taskReport, error) {
+// tasks asks o, and dense if that is not nil, all documents.
+func (a *app) tasks(ctx context.Context, o, dense *session.Session, f taskFlags, sets []task.Set) (*taskReport, error) {
 	out, err := newSamples(f.samples)
 	if err != nil {
 		return nil, err
@@ -81,15 +81,15 @@ func (a *app) tasks(ctx context.Context, o, dense *opened, f taskFlags, sets []t
 	defer out.discard()
 	rep := &taskReport{Limit: f.limit}
 	var answers, denseAnswers [][]task.Answer
-	if answers, rep.BOS, err = a.ask(ctx, o, f, sets, bytes); err != nil {
+	if answers, rep.BOS, err = a.ask(ctx, o, f, sets); err != nil {
 		return nil, err
 	}
 	if err := out.write(answers); err != nil {
 		return nil, err
 	}
 	if dense != nil {
-		o.m.Trim()
-		if denseAnswers, _, err = a.ask(ctx, dense, f, sets, bytes); err != nil {
+		o.Model.Trim()
+		if denseAnswers, _, err = a.ask(ctx, dense, f, sets); err != nil {
 			return nil, err
 		}
 	}
@@ -104,17 +104,18 @@ func (a *app) tasks(ctx context.Context, o, dense *opened, f taskFlags, sets []t
 	return rep, nil
 }
 
-func (a *app) ask(ctx context.Context, o *opened, f taskFlags, sets []task.Set, bytes int64) (answers [][]task.Answer, begun bool, err error) {
+func (a *app) ask(ctx context.Context, o *session.Session, f taskFlags, sets []task.Set) (answers [][]task.Answer, begun bool, err error) {
 	bos, err := task.ParseBOS(f.bos)
 	if err != nil {
 		return nil, false, err
 	}
-	e, err := task.NewEncoder(o.m, o.inv.Config(), o.inv.ReadFile, o.dir, bos)
+	m, half := o.Bounded()
+	e, err := task.NewEncoder(m, o.Inventory.Config(), o.Inventory.ReadFile, o.Dir, bos)
 	if err != nil {
 		return nil, false, err
 	}
 	r := a.results(o, f)
-	answers, err = task.Run(ctx, o.m, e, sets, task.Options{Bytes: bytes, Results: r, Progress: a.meter.update})
+	answers, err = task.Run(ctx, m, e, sets, task.Options{Bytes: half, Results: r, Progress: a.meter.update})
 	documents := 0
 	for _, s := range sets {
 		documents += len(s.Documents)

@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/session"
 	"github.com/crepe-llm/crepe/tokenizer"
 )
 
@@ -96,7 +97,7 @@ func (f *generateFlags) check(given func(flag string) bool) error {
 	if err := f.options.Validate(); err != nil {
 		return usageError{err}
 	}
-	return cmp.Or(setThreads(f.threads), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
+	return cmp.Or(setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
 }
 
 // text returns the prompt.
@@ -156,15 +157,12 @@ func (a *app) generate(ctx context.Context, name string, f generateFlags) error 
 	}
 	meter := a.startMeter()
 	defer meter.finish()
-	o, err := a.open(ctx, name, meter)
+	o, err := a.open(ctx, name, a.options(f.compute, int64(f.memory)))
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	if err := o.compute(f.compute); err != nil {
-		return err
-	}
-	dense, err := a.openDense(ctx, o, f.against)
+	dense, err := a.openDense(ctx, o, f.against, int64(f.memory))
 	if err != nil {
 		return err
 	}
@@ -172,13 +170,13 @@ func (a *app) generate(ctx context.Context, name string, f generateFlags) error 
 	if dense == nil && !f.json {
 		stream = a.stdout
 	}
-	rep := generateReport{Compute: o.m.Engine().Compute().String(), Prompt: prompt}
+	rep := generateReport{Compute: o.Model.Engine().Compute().String(), Prompt: prompt}
 	if rep.continuation, err = a.continueText(ctx, o, prompt, f, stream); err != nil {
 		return err
 	}
 	if dense != nil {
 		defer dense.Close()
-		o.m.Trim()
+		o.Model.Trim()
 		c, err := a.continueText(ctx, dense, prompt, f, stream)
 		if err != nil {
 			return fmt.Errorf("--against: %w", err)
@@ -201,9 +199,9 @@ func (a *app) generate(ctx context.Context, name string, f generateFlags) error 
 
 // continueText continues prompt with o, writing to stream as it goes, and says
 // on stderr how it went.
-func (a *app) continueText(ctx context.Context, o *opened, prompt string, f generateFlags, stream io.Writer) (continuation, error) {
-	c := continuation{Model: o.name, IDs: []int32{}}
-	tok, err := tokenizer.LoadWith(o.inv.ReadFile, o.dir)
+func (a *app) continueText(ctx context.Context, o *session.Session, prompt string, f generateFlags, stream io.Writer) (continuation, error) {
+	c := continuation{Model: o.Name, IDs: []int32{}}
+	tok, err := tokenizer.LoadWith(o.Inventory.ReadFile, o.Dir)
 	if err != nil {
 		return c, err
 	}
@@ -213,26 +211,26 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	}
 	c.PromptTokens = len(ids)
 	opt := f.options
-	if opt.Stop, err = generate.StopTokens(o.inv.ReadFile, o.dir, o.inv.Config()); err != nil {
+	if opt.Stop, err = generate.StopTokens(o.Inventory.ReadFile, o.Dir, o.Inventory.Config()); err != nil {
 		return c, err
 	}
 	budget := int64(f.memory)
 	if budget == 0 {
 		budget = sysinfo.Budget()
 	}
-	g, err := generate.New(o.m, budget, a.meter.update)
+	g, err := generate.New(o.Model, budget, a.meter.update)
 	if err != nil {
 		return c, err
 	}
 	a.meter.finish()
-	if n := o.m.Blocks() - g.Resident(); n > 0 {
-		a.note("%s: %d of %d blocks do not fit the memory budget and are read again for each token", o.name, n, o.m.Blocks())
+	if n := o.Model.Blocks() - g.Resident(); n > 0 {
+		a.note("%s: %d of %d blocks do not fit the memory budget and are read again for each token", o.Name, n, o.Model.Blocks())
 	}
 	var report progress.Func // none beside a text that comes
 	if stream == io.Discard {
 		report = a.meter.update
 	}
-	bar := report.Start("generate "+o.name, int64(cmp.Or(opt.MaxTokens, o.m.Config.MaxPositions-len(ids))), "tokens")
+	bar := report.Start("generate "+o.Name, int64(cmp.Or(opt.MaxTokens, o.Model.Config.MaxPositions-len(ids))), "tokens")
 	text, start := generate.NewText(tok, ids), time.Now()
 	write := func(s string, err error) error {
 		if err != nil {
@@ -257,7 +255,7 @@ func (a *app) continueText(ctx context.Context, o *opened, prompt string, f gene
 	a.meter.finish()
 	if err == nil && !f.json {
 		a.note("%s: %d tokens after %d in %.1f s, %.3g tokens/s, %s; ended by %s",
-			o.name, len(c.IDs), len(ids), c.Seconds, float64(len(c.IDs))/c.Seconds, o.m.Engine().Compute(), c.End)
+			o.Name, len(c.IDs), len(ids), c.Seconds, float64(len(c.IDs))/c.Seconds, o.Model.Engine().Compute(), c.End)
 	}
 	return c, err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
+	"github.com/crepe-llm/crepe/session"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -73,22 +74,22 @@ reads all weights and changes nothing.`,
 func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 	meter := a.startMeter()
 	defer meter.finish()
-	o, err := a.open(ctx, name, meter)
+	o, err := a.open(ctx, name, a.options(session.Auto, 0))
 	if err != nil {
 		return err
 	}
 	defer o.Close()
 	in := inspection{
-		Model: name, Architecture: o.m.Config.Architecture, Blocks: o.m.Blocks(),
-		Bytes: o.inv.WeightBytes(), DTypes: map[string]int64{}, Patterns: map[string]bool{},
+		Model: name, Architecture: o.Model.Config.Architecture, Blocks: o.Model.Blocks(),
+		Bytes: o.Inventory.WeightBytes(), DTypes: map[string]int64{}, Patterns: map[string]bool{},
 		permuted: map[string][]prune.Permutation{},
 	}
-	for _, t := range o.inv.Tensors() {
+	for _, t := range o.Inventory.Tensors() {
 		in.Parameters += t.Elements()
 		in.DTypes[t.DType.String()] += t.Elements()
 	}
-	if !hf.IsGGUF(o.dir) {
-		if err := in.readManifest(o.dir); err != nil {
+	if !hf.IsGGUF(o.Dir) {
+		if err := in.readManifest(o.Dir); err != nil {
 			return err
 		}
 	}
@@ -119,12 +120,12 @@ func (in *inspection) readManifest(dir string) (err error) {
 }
 
 // measure reads every Linear.
-func (in *inspection) measure(ctx context.Context, o *opened, report progress.Func) error {
-	bar := report.Start("inspect", int64(o.m.Blocks()), "blocks")
+func (in *inspection) measure(ctx context.Context, o *session.Session, report progress.Func) error {
+	bar := report.Start("inspect", int64(o.Model.Blocks()), "blocks")
 	zeros, total := 0, 0
 	held, sparse := map[string]int{}, 0
-	m := o.m.WithExpertBytes(1) // one expert at a time
-	for b := range o.m.Blocks() {
+	m := o.Model.WithExpertBytes(1) // one expert at a time
+	for b := range o.Model.Blocks() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

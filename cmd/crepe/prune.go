@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/session"
 )
 
 type pruneFlags struct {
@@ -75,7 +76,7 @@ applies it to another model; other flags override the file.`,
   crepe prune ./other --recipe ./sparse.recipe.yaml`,
 		Args: argsBetween(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			name := demoName
+			name := session.Demo
 			if len(args) == 1 {
 				name = args[0]
 			}
@@ -169,34 +170,15 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 	if given("seed") {
 		r.Calibration.Seed = f.seed
 	}
-	if given("windows") {
+	r = session.WithTexts(r, model)
+	if given("windows") { // also 0, which is all
 		r.Eval.Windows = f.windows
-	}
-	if r.Calibration.Source == "" {
-		r.Calibration.Source = defaultSource(model, "c4")
-	}
-	if r.Eval.Source == "" {
-		r.Eval.Source = defaultSource(model, "wikitext2")
-		if r.Eval.Source == demoName && !given("windows") {
-			r.Eval.Windows = demoWindows
-		}
 	}
 	resolved, err := r.Resolve()
 	if err != nil {
 		return r, usageError{err}
 	}
 	return r, unusedFlags(r, resolved, given)
-}
-
-// demoWindows keeps the demo quick.
-const demoWindows = 64
-
-// defaultSource is the text that is used unless one is named.
-func defaultSource(model, literature string) string {
-	if model == demoName {
-		return demoName
-	}
-	return literature
 }
 
 // prune runs the subcommand.
@@ -210,33 +192,19 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	}
 	meter := a.startMeter()
 	defer meter.finish()
-	o, err := a.open(ctx, name, meter)
+	s, err := a.open(ctx, name, a.options(r.Compute, int64(f.memory)))
 	if err != nil {
 		return err
 	}
-	defer o.Close()
-	opt := prune.Options{
-		Recipe: r, Model: name, Output: f.output, Overwrite: f.overwrite, Resume: f.resume,
-		Memory: int64(f.memory), Progress: meter.update, Warn: a.warn,
-	}
+	defer s.Close()
+	opt := prune.Options{Recipe: r, Output: f.output, Overwrite: f.overwrite, Resume: f.resume}
 	if opt.Output == "" {
 		if opt.Output, err = defaultOutput(name, r); err != nil {
 			return err
 		}
 	}
-	if err := o.compute(r.Compute); err != nil {
-		return err
-	}
-	// All that can be known without the texts is checked before they are read.
-	prospect := opt
-	if prospect.Calibration, prospect.Evaluation, err = a.loader(o, meter).Prospect(r.Calibration, r.Eval); err != nil {
-		return err
-	}
-	plan, err := prune.MakePlan(o.inv, o.m, prospect)
+	plan, err := s.Plan(&opt)
 	if err != nil {
-		return err
-	}
-	if err := plan.Check(o.inv, prospect); err != nil {
 		return err
 	}
 	if f.overwrite {
@@ -245,15 +213,15 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 		}
 	}
 	if f.dryRun {
-		return a.showPlan(plan, o, opt, f.json)
+		return a.showPlan(plan, s, opt, f.json)
 	}
-	if err := a.gather(ctx, o, meter, &opt, fl.Changed("eval") || f.recipe != ""); err != nil {
-		return err
+	if err := s.LoadTexts(ctx, &opt, !fl.Changed("eval") && f.recipe == ""); err != nil {
+		return namingFlag(err)
 	}
 	if !f.json {
-		a.announce(o, r, plan)
+		a.announce(s, r, plan)
 	}
-	rep, err := prune.Run(ctx, o.inv, o.m, opt)
+	rep, err := prune.Run(ctx, s.Inventory, s.Model, opt)
 	if err != nil {
 		if ctx.Err() != nil {
 			return interruptedError{context.Canceled, "finished blocks are kept: add --resume to the same command to continue"}
@@ -264,35 +232,16 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	if f.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}
-	return a.showReport(rep, o)
+	return a.showReport(rep, s)
 }
 
-// gather loads the token windows. If a default evaluation text is not available,
-// perplexity is not measured, and a warning says so.
-func (a *app) gather(ctx context.Context, o *opened, meter *meter, opt *prune.Options, evalAsked bool) error {
-	resolved, err := opt.Recipe.Resolve()
-	if err != nil {
-		return err
+// namingFlag puts the flag of a text before its error.
+func namingFlag(err error) error {
+	var t *session.TextError
+	if errors.As(err, &t) {
+		return fmt.Errorf("--%s: %w", t.Key, t.Err)
 	}
-	l := a.loader(o, meter)
-	if resolved.Method.NeedsData {
-		if opt.Calibration, err = l.Calibration(ctx, opt.Recipe.Calibration); err != nil {
-			return fmt.Errorf("--calibration: %w", err)
-		}
-	}
-	if opt.Recipe.Eval.Source == "none" {
-		return nil
-	}
-	opt.Evaluation, err = l.Evaluation(ctx, opt.Recipe.Eval)
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return err
-	case evalAsked:
-		return fmt.Errorf("--eval: %w", err)
-	}
-	a.warn("perplexity is not measured: %v; choose a text with --eval", err)
-	opt.Evaluation, opt.Recipe.Eval.Source = nil, "none"
-	return nil
+	return err
 }
 
 // defaultOutput is "demo-crepe-50" or "llama-crepe-2of4", in the working folder.

@@ -12,13 +12,14 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // announce prints what the run is going to do.
-func (a *app) announce(o *opened, r recipe.Recipe, p *prune.Plan) {
+func (a *app) announce(o *session.Session, r recipe.Recipe, p *prune.Plan) {
 	a.note("%s: %s, %d blocks, %s of weights; %s, %s, %s",
-		o.name, o.m.Config.Architecture, o.m.Blocks(), formatBytes(o.inv.WeightBytes()), r.Method, amount(r), o.m.Engine().Compute())
-	for _, l := range o.inv.LeftOut() {
+		o.Name, o.Model.Config.Architecture, o.Model.Blocks(), formatBytes(o.Inventory.WeightBytes()), r.Method, amount(r), o.Model.Engine().Compute())
+	for _, l := range o.Inventory.LeftOut() {
 		a.note("skipped: %s (%s)", l.Path, l.Reason)
 	}
 	if p.Memory.Experts > 0 {
@@ -61,15 +62,15 @@ type dryRun struct {
 	MemoryPeak int64   `json:"memory_peak_bytes"`
 }
 
-func (a *app) showPlan(p *prune.Plan, o *opened, opt prune.Options, asJSON bool) error {
-	if err := checkpoint.CheckTarget(opt.Output, o.inv, opt.Overwrite); err != nil {
+func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJSON bool) error {
+	if err := checkpoint.CheckTarget(opt.Output, o.Inventory, opt.Overwrite); err != nil {
 		return err
 	}
 	free, err := checkpoint.FreeBytes(filepath.Dir(opt.Output))
 	if err != nil {
 		free = 0
 	}
-	seconds, err := p.EstimateSeconds(o.m.Engine())
+	seconds, err := p.EstimateSeconds(o.Model.Engine())
 	if err != nil {
 		return err
 	}
@@ -104,13 +105,13 @@ func (a *app) showPlan(p *prune.Plan, o *opened, opt prune.Options, asJSON bool)
 }
 
 // showReport prints the result for a person.
-func (a *app) showReport(rep *prune.Report, o *opened) error {
+func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	weights := 0
 	for _, l := range rep.Linears {
 		weights += l.Rows * l.Cols
 	}
-	fmt.Fprintf(w, "model\t%s (%s)\n", rep.Model, o.m.Config.Architecture)
+	fmt.Fprintf(w, "model\t%s (%s)\n", rep.Model, o.Model.Config.Architecture)
 	pattern := ""
 	if rep.Pattern != "unstructured" {
 		pattern = ", " + rep.Pattern
@@ -129,7 +130,7 @@ func (a *app) showReport(rep *prune.Report, o *opened) error {
 	}
 	if rep.Dense != nil {
 		fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%d windows of %d tokens, %s)\n",
-			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.m.Engine().Compute())
+			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.Model.Engine().Compute())
 	}
 	s := rep.Seconds
 	allocated, optional := "", ""

@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
+	"github.com/crepe-llm/crepe/session"
 )
 
 type searchFlags struct {
@@ -104,13 +105,13 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	}
 	meter := a.startMeter()
 	defer meter.finish()
-	c, err := a.openCandidates(ctx, name, base, &f.candidateFlags, opt, meter, func(o *opened) error { return a.checkSearch(o, &opt, f, base) })
+	c, err := a.openCandidates(ctx, name, base, &f.candidateFlags, opt, func(o *session.Session) error { return a.checkSearch(o, &opt, f, base) })
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	c.opt.Leaders = a.startBoard(meter).leaders
-	res, err := pho.Search(ctx, c.m, c.opt)
+	res, err := pho.Search(ctx, c.Model, c.opt)
 	if err != nil {
 		return a.stopped(ctx, err, c.path)
 	}
@@ -127,26 +128,26 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 }
 
 // checkSearch refuses what pruning by the winner would refuse in the end.
-func (a *app) checkSearch(o *opened, opt *pho.Options, f *searchFlags, base string) error {
+func (a *app) checkSearch(o *session.Session, opt *pho.Options, f *searchFlags, base string) error {
 	p := a.pruneOptions(o, opt.RecipeOf(pho.Equal(opt.Kernels[0])), f, base)
 	var err error
-	if p.Calibration, _, err = a.loader(o, a.meter).Prospect(p.Recipe.Calibration, p.Recipe.Eval); err != nil {
+	if p.Calibration, _, err = o.Loader().Prospect(p.Recipe.Calibration, p.Recipe.Eval); err != nil {
 		return err
 	}
-	plan, err := prune.MakePlan(o.inv, o.m, p)
+	plan, err := prune.MakePlan(o.Inventory, o.Model, p)
 	if err != nil || f.prune.output == "" {
 		return err
 	}
 	p.Overwrite = p.Overwrite || exists(prune.RecipePath(p.Output)) && !exists(p.Output) // this study's, as is known
-	return plan.Check(o.inv, p)
+	return plan.Check(o.Inventory, p)
 }
 
 // pruneOptions are those that a recipe is carried out with. A search measures by
 // itself.
-func (a *app) pruneOptions(o *opened, r recipe.Recipe, f *searchFlags, base string) prune.Options {
+func (a *app) pruneOptions(o *session.Session, r recipe.Recipe, f *searchFlags, base string) prune.Options {
 	r.Eval.Source = "none"
 	return prune.Options{
-		Recipe: r, Model: o.name, Output: cmp.Or(f.prune.output, base), Overwrite: f.prune.overwrite,
+		Recipe: r, Model: o.Name, Output: cmp.Or(f.prune.output, base), Overwrite: f.prune.overwrite,
 		Memory: int64(f.prune.memory), Warn: a.warn,
 	}
 }
@@ -172,13 +173,13 @@ func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *
 	if f.prune.output == "" {
 		return nil
 	}
-	opt := a.pruneOptions(c.opened, best, f, "")
+	opt := a.pruneOptions(c.Session, best, f, "")
 	opt.Calibration, opt.Masks, opt.Progress = c.opt.Calibration, res.Masks, meter.update
 	opt.Resume = true // the recipe there is the one just written
 	if res.Masks == nil {
 		a.note("the best candidate's masks are no longer in memory: it is pruned once more")
 	}
-	_, err = prune.Run(ctx, c.inv, c.m, opt)
+	_, err = prune.Run(ctx, c.Inventory, c.Model, opt)
 	meter.finish()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return a.stopped(ctx, err, c.path)

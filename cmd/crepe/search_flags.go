@@ -22,6 +22,7 @@ import (
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/search/store"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // studySuffix ends the name of a file of studies, if none is given.
@@ -45,7 +46,7 @@ func (f *candidateFlags) addPattern(fl *pflag.FlagSet) {
 func (f *candidateFlags) addText(fl *pflag.FlagSet) {
 	p := &f.prune
 	fl.StringVar(&f.verify, "verify", "", "SOURCE to verify candidates on (default: held-out windows of the calibration text)")
-	fl.IntVar(&p.windows, "windows", demoWindows, "windows to verify on")
+	fl.IntVar(&p.windows, "windows", session.DemoWindows, "windows to verify on")
 	fl.StringVar(&p.calibration, "calibration", "", `SOURCE of calibration text (default "demo" for the demo model, otherwise "c4")`)
 	fl.IntVar(&p.samples, "samples", recipe.DefaultSamples, "calibration sequences")
 	fl.IntVar(&p.seqLen, "seqlen", recipe.DefaultSeqLen, "tokens per sequence and per window, at most the model's maximum")
@@ -97,24 +98,24 @@ func parseKernels(list string) ([]int, error) {
 
 // candidates is a model, texts and study that candidates are tried with.
 type candidates struct {
-	*opened
+	*session.Session
 	opt  pho.Options
 	path string // of the study
 }
 
 func (c *candidates) Close() error {
-	return errors.Join(c.opt.Store.Close(), c.opened.Close())
+	return errors.Join(c.opt.Store.Close(), c.Session.Close())
 }
 
 // openCandidates opens model, texts and study, base naming the latter by default;
 // what can be known before the texts is checked by early.
-func (a *app) openCandidates(ctx context.Context, name, base string, f *candidateFlags, opt pho.Options, meter *meter, early func(*opened) error) (*candidates, error) {
-	o, err := a.open(ctx, name, meter)
+func (a *app) openCandidates(ctx context.Context, name, base string, f *candidateFlags, opt pho.Options, early func(*session.Session) error) (*candidates, error) {
+	o, err := a.open(ctx, name, a.options(opt.Recipe.Compute, int64(f.prune.memory)))
 	if err != nil {
 		return nil, err
 	}
-	c := &candidates{opened: o, opt: opt, path: cmp.Or(f.study, base+studySuffix)}
-	if err := a.fillCandidates(ctx, c, f, meter, early); err != nil {
+	c := &candidates{Session: o, opt: opt, path: cmp.Or(f.study, base+studySuffix)}
+	if err := a.fillCandidates(ctx, c, f, early); err != nil {
 		if c.opt.Store != nil {
 			c.opt.Store.Close()
 		}
@@ -124,11 +125,8 @@ func (a *app) openCandidates(ctx context.Context, name, base string, f *candidat
 	return c, nil
 }
 
-func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFlags, meter *meter, early func(*opened) error) error {
-	if err := c.opened.compute(c.opt.Recipe.Compute); err != nil {
-		return err
-	}
-	if err := early(c.opened); err != nil {
+func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFlags, early func(*session.Session) error) error {
+	if err := early(c.Session); err != nil {
 		return err
 	}
 	s, err := store.Open(ctx, c.path)
@@ -136,22 +134,22 @@ func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFla
 		return fmt.Errorf("--study: %w", err)
 	}
 	c.opt.Store = s
-	if err := a.gatherSearch(ctx, c.opened, meter, f, &c.opt); err != nil {
+	if err := gatherSearch(ctx, c.Session, f, &c.opt); err != nil {
 		return err
 	}
-	if err := c.opt.Fit(c.m, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
+	if err := c.opt.Fit(c.Model, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
 		return err
 	}
-	if c.opt.Model, err = digest(c.opened); err != nil {
+	if c.opt.Model, err = digest(c.Session); err != nil {
 		return err
 	}
-	c.opt.Progress, c.opt.Warn = meter.update, a.warn
+	c.opt.Progress, c.opt.Warn = a.meter.update, a.warn
 	return ctx.Err()
 }
 
 // gatherSearch loads the token windows.
-func (a *app) gatherSearch(ctx context.Context, o *opened, meter *meter, f *candidateFlags, opt *pho.Options) error {
-	l := a.loader(o, meter)
+func gatherSearch(ctx context.Context, o *session.Session, f *candidateFlags, opt *pho.Options) error {
+	l := o.Loader()
 	c := opt.Recipe.Calibration
 	samples := c.Samples
 	if f.verify == "" {
@@ -181,11 +179,11 @@ func (a *app) gatherSearch(ctx context.Context, o *opened, meter *meter, f *cand
 }
 
 // isTestSet reports whether source is one that results are published on.
-func isTestSet(source string) bool { return source == "wikitext2" || source == demoName }
+func isTestSet(source string) bool { return source == "wikitext2" || source == session.Demo }
 
 // digest is one hash of a model's files.
-func digest(o *opened) (string, error) {
-	hashes, err := o.inv.Hashes(func(done, total int64) {})
+func digest(o *session.Session) (string, error) {
+	hashes, err := o.Inventory.Hashes(func(done, total int64) {})
 	if err != nil {
 		return "", err
 	}

@@ -51,7 +51,7 @@ func (r *searchReport) fill(res *pho.Result, c *candidates) {
 		r.Candidates = append(r.Candidates, newCandidateReport(v))
 	}
 	r.InFull = inFull(res.Verified)
-	r.Verification, r.Windows, r.Compute = c.opt.Verify.Source, len(c.opt.Verify.Tokens), c.m.Engine().Compute().String()
+	r.Verification, r.Windows, r.Compute = c.opt.Verify.Source, len(c.opt.Verify.Tokens), c.Model.Engine().Compute().String()
 }
 
 // showSearch prints the result for a person.

@@ -19,6 +19,7 @@ import (
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/session"
 )
 
 type studyFlags struct {
@@ -98,21 +99,21 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	}
 	meter := a.startMeter()
 	defer meter.finish()
-	c, err := a.openCandidates(ctx, name, base, &f.candidateFlags, opt, meter, func(o *opened) error {
+	c, err := a.openCandidates(ctx, name, base, &f.candidateFlags, opt, func(o *session.Session) error {
 		p := prune.Options{Recipe: opt.RecipeOf(pho.Equal(opt.Kernels[0])), Output: base, Memory: int64(f.prune.memory)}
 		p.Recipe.Eval.Source = "none"
 		var err error
-		if p.Calibration, _, err = a.loader(o, meter).Prospect(p.Recipe.Calibration, p.Recipe.Eval); err != nil {
+		if p.Calibration, _, err = o.Loader().Prospect(p.Recipe.Calibration, p.Recipe.Eval); err != nil {
 			return err
 		}
-		_, err = prune.MakePlan(o.inv, o.m, p)
+		_, err = prune.MakePlan(o.Inventory, o.Model, p)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	rep.StudyResult, err = pho.Study(ctx, c.m, c.opt, f.configs, func(n int, cfg pho.Config) {
+	rep.StudyResult, err = pho.Study(ctx, c.Model, c.opt, f.configs, func(n int, cfg pho.Config) {
 		if !meter.live {
 			fmt.Fprintf(a.stderr, "configuration %d: perplexity %.4f, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity, cfg.GiniPruned, cfg.Coefficients)
 		}
@@ -124,7 +125,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	if err := writeScatter(rep.CSV, rep.Configs); err != nil {
 		return fmt.Errorf("--csv: %w", err)
 	}
-	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.m.Engine().Compute().String(), time.Since(started).Seconds()
+	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.Model.Engine().Compute().String(), time.Since(started).Seconds()
 	if f.prune.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crepe-llm/crepe/gguf/hf"
+	"github.com/crepe-llm/crepe/session"
 	"github.com/crepe-llm/crepe/verify"
 )
 
@@ -59,7 +60,7 @@ func (a *app) verify(ctx context.Context, dir, dense string, asJSON bool) error 
 	defer meter.finish()
 	o := verify.Options{Progress: meter.update}
 	if dense != "" {
-		from, err := a.locate(ctx, dense, a.newHub(meter))
+		from, err := session.Locate(ctx, dense, a.options("", 0).Hub())
 		if err != nil {
 			return err
 		}

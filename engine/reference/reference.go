@@ -39,22 +39,22 @@ func (e Engine) Rounds(weights tensor.DType) bool {
 }
 
 // memory holds activations row after row.
-type memory []float32
+type memory struct{ data []float32 }
 
-func (m memory) Bytes() int64 { return 4 * int64(len(m)) }
+func (m *memory) Bytes() int64 { return 4 * int64(len(m.data)) }
 
 // NewMat implements engine.Engine.
 func (e Engine) NewMat(rows, cols int) engine.Mat {
-	return engine.Mat{Rows: rows, Cols: cols, Mem: make(memory, rows*cols)}
+	return engine.Mat{Rows: rows, Cols: cols, Mem: &memory{make([]float32, rows*cols)}}
 }
 
 // matrix returns x as a matrix that aliases it.
 func matrix(x engine.Mat) tensor.Matrix {
-	m, ok := x.Mem.(memory)
+	m, ok := x.Mem.(*memory)
 	if !ok {
 		panic(fmt.Sprintf("reference: activations in %T, want those of this engine", x.Mem))
 	}
-	return tensor.Matrix{Rows: x.Rows, Cols: x.Cols, Data: m[x.First*x.Cols : (x.First+x.Rows)*x.Cols]}
+	return tensor.Matrix{Rows: x.Rows, Cols: x.Cols, Data: m.data[x.First*x.Cols : (x.First+x.Rows)*x.Cols]}
 }
 
 // Upload implements engine.Engine.

@@ -65,6 +65,7 @@ var layers = map[string]int{
 	"prune":             8,
 	"internal/bench":    8,
 	"pho":               9,
+	"session":           9,
 	"verify":            9,
 	"grid":              10,
 	"cmd/crepe":         11,
