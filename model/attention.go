@@ -50,7 +50,7 @@ func attend(c *Config, b *binder, block int, in *Input) *attention {
 		a.conf.KNorm = b.norm("self_attn.k_norm.weight", c.HeadDim)
 	}
 	a.o = b.linear("self_attn.o_proj", c.Width, c.Heads*c.HeadDim, c.outBias)
-	a.ins = attentionInputs(in, newInput(a.o))
+	a.ins = attentionInputs(in, outputInput(a.o))
 	return a
 }
 

@@ -42,7 +42,7 @@ func newDeltaNet(c *Config, b *binder, block int) *deltaNet {
 		qkv: qkv.all(), z: z.all(), b: beta.all(), a: decay.all(),
 		out: b.linear(at+"out_proj", c.Width, s.ValueWidth(), false),
 	}
-	d.ins = attentionInputs(newInput(qkv, z, beta, decay), newInput(d.out))
+	d.ins = attentionInputs(newInput(qkv, z, beta, decay), outputInput(d.out))
 	return d
 }
 

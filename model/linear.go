@@ -19,6 +19,10 @@ type Linear struct {
 	// not, and of Gated DeltaNet, which stands in their place, all it has.
 	Attention bool
 
+	// Output marks the last Linear of the attention or of a feed-forward network,
+	// whose products are added to the residual stream.
+	Output bool
+
 	// Parts are what a fused matrix holds; nil for one that is not fused.
 	Parts []Part
 
@@ -179,6 +183,12 @@ type Tap func(in *Input, x engine.Mat)
 
 func newInput(linears ...*Linear) *Input {
 	return &Input{Name: linears[0].Name, Linears: linears}
+}
+
+// outputInput is the input of a Linear that ends a branch.
+func outputInput(l *Linear) *Input {
+	l.Output = true
+	return newInput(l)
 }
 
 // attentionInputs marks the Linears of ins and returns ins.

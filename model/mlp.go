@@ -28,7 +28,7 @@ func newGated(c *Config, b *binder, inner int, gateName, upName, downName string
 	down := b.linear(downName, c.Width, inner, c.mlpBias)
 	return &mlp{
 		gate: gate.all(), up: up.all(), down: down, act: c.class.act,
-		ins: []*Input{newInput(gate, up), newInput(down)},
+		ins: []*Input{newInput(gate, up), outputInput(down)},
 	}
 }
 

@@ -37,6 +37,6 @@ func newFusedMLP(c *Config, b *binder) *mlp {
 	down := b.linear("mlp.down_proj", c.Width, inner, c.mlpBias)
 	return &mlp{
 		gate: both.part(0), up: both.part(1), down: down, act: c.class.act,
-		ins: []*Input{newInput(both), newInput(down)},
+		ins: []*Input{newInput(both), outputInput(down)},
 	}
 }

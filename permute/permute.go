@@ -66,10 +66,22 @@ var LSA = Method{
 	improve: assignSlots,
 }
 
-// Fast reports whether p asks for the form of m in blocks of columns.
-func (m Method) Fast(p param.Values) bool {
-	_, ok := param.Declared(m.Params, "lsa_fast")
-	return ok && p.On("lsa_fast")
+// Place is where in a block a Linear is.
+type Place int
+
+const (
+	Attention      Place = iota
+	FeedForward          // where a feed-forward network begins
+	FeedForwardOut       // where it ends
+)
+
+// Blocks returns in how many blocks of columns m with parameters p looks for the
+// order of a Linear: 1, or in LSA's fast form 4, 8 or 16, as in the source.
+func (m Method) Blocks(p param.Values, at Place) int {
+	if _, ok := param.Declared(m.Params, "lsa_fast"); !ok || !p.On("lsa_fast") {
+		return 1
+	}
+	return [...]int{Attention: 4, FeedForward: 8, FeedForwardOut: 16}[at]
 }
 
 // Result is an order and what it is worth.

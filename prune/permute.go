@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/model"
@@ -115,10 +114,7 @@ func (r *runner) order(l *model.Linear, part model.Part, w *tensor.Weight, out *
 		return nil
 	}
 	defer timed(&r.report.Seconds.Permute)()
-	blocks := 1
-	if m.Fast(r.plan.resolved.Params) {
-		blocks = fastBlocks(l)
-	}
+	blocks := m.Blocks(r.plan.resolved.Params, placeOf(l))
 	res := m.Find(r.scores[:w.Rows*w.Cols], w.Rows, w.Cols, r.target.Pattern, blocks)
 	p := permutationOf(part)
 	p.Before, p.After, p.Order = res.Before, res.After, res.Order
@@ -126,17 +122,15 @@ func (r *runner) order(l *model.Linear, part model.Part, w *tensor.Weight, out *
 	return res.Order
 }
 
-// fastBlocks returns in how many blocks of columns the fast form assigns those of
-// l: 4 in the attention, 8 where a feed-forward network begins, 16 where it ends.
-func fastBlocks(l *model.Linear) int {
-	name := l.Name[strings.LastIndexByte(l.Name, '.')+1:]
+// placeOf returns where in its block l is.
+func placeOf(l *model.Linear) permute.Place {
 	switch {
 	case l.Attention:
-		return 4
-	case name == "down_proj" || name == "w2":
-		return 16
+		return permute.Attention
+	case l.Output:
+		return permute.FeedForwardOut
 	}
-	return 8
+	return permute.FeedForward
 }
 
 // permuteBytes returns what permuting a rows × cols Linear takes: the search for

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/golden"
@@ -183,5 +184,26 @@ func TestOrderInJSON(t *testing.T) {
 	var o prune.Order
 	if err := json.Unmarshal([]byte(`"no base64"`), &o); err == nil {
 		t.Error("no base64: no error")
+	}
+}
+
+// The fast form of an assignment goes by what a Linear does in its block, not by
+// its name: the last of the attention or of a feed-forward network is told apart.
+func TestOutputsOfBlocks(t *testing.T) {
+	last := []string{"o_proj", "out_proj", "down_proj", "w2"}
+	for _, name := range golden.Folders(t, fixturesDir) {
+		found := 0
+		eachLinear(t, filepath.Join(fixturesDir, name), func(l *model.Linear) {
+			want := slices.Contains(last, l.Name[strings.LastIndexByte(l.Name, '.')+1:])
+			if l.Output != want {
+				t.Errorf("%s: %s is the output of its network: %v, want %v", name, l.Name, l.Output, want)
+			}
+			if want {
+				found++
+			}
+		})
+		if found == 0 {
+			t.Errorf("%s: no Linear is an output", name)
+		}
 	}
 }
