@@ -33,6 +33,10 @@ type Method struct {
 	FromScores func(s Scores, p param.Values) (float64, error) // needs data
 	FromWeight func(w *tensor.Weight) (float64, error)         // of a Linear; the block's is their mean
 
+	// WeightCost returns what FromWeight takes for an out × in Linear: bytes, and
+	// operations in float64. nil where FromWeight is.
+	WeightCost func(out, in int) (bytes int64, flop float64)
+
 	// spread writes the p_b, whose mean, weighted by n_b, is p.
 	spread func(share []float64, blocks []Block, p float64, params param.Values)
 }
@@ -119,8 +123,8 @@ func (m Method) Allocate(blocks []Block, target pattern.Sparsity, params param.V
 
 func finite(v float64) bool { return math.Abs(v) <= math.MaxFloat64 }
 
-// least is what a block is pruned at least, unless all together are pruned less.
-const least = 0.01
+// minShare is what a block is pruned at least, unless all together are pruned less.
+const minShare = 0.01
 
 // spreadBy is the map of OWL and DLP: of importances i_b, of which the greatest
 // keeps 2·half more of its weights than the least,
@@ -142,7 +146,7 @@ func spreadBy(share []float64, blocks []Block, importance func(b Block) float64,
 			kept[i] = (importance(b) - lo) / (hi - lo) * 2 * half
 		}
 	}
-	floor := min(least, p)
+	floor := min(minShare, p)
 	fixed := make([]bool, len(blocks)) // at the floor
 	for range blocks {
 		total, want, mean := 0.0, 0.0, 0.0

@@ -74,10 +74,10 @@ func TestTotalIsExact(t *testing.T) {
 		pruned := 0.0
 		for i, b := range blocks {
 			pruned += float64(b.Weights) * b.Sparsity
-			if b.Sparsity < min(p, least) && b.Weights > 0 && m.Name != AlphaPruning.Name {
+			if b.Sparsity < min(p, minShare) && b.Weights > 0 && m.Name != AlphaPruning.Name {
 				t.Fatalf("%s: block %d gets %v, below the floor", m.Name, i, b.Sparsity)
 			}
-			if b.Sparsity == least {
+			if b.Sparsity == minShare {
 				floors++
 			}
 		}

@@ -17,6 +17,10 @@ var AlphaPruning = Method{
 		{Name: "alphapruning_epsilon", Doc: "ε: blocks get from 1−ε to 1+ε times the sparsity", Default: 0.3, Max: 1},
 	},
 	FromWeight: tail,
+	WeightCost: func(out, in int) (bytes int64, flop float64) {
+		n, k := float64(min(out, in)), float64(max(out, in))
+		return linalg.SingularBytes(out, in), n*n*k + 4./3*n*n*n
+	},
 	spread: func(share []float64, blocks []Block, p float64, params param.Values) {
 		lo, hi := math.Inf(1), math.Inf(-1)
 		for _, b := range blocks {

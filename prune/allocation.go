@@ -19,162 +19,126 @@ type Allocation struct {
 	Blocks []allocate.Block `json:"blocks"`
 }
 
-func stepMeasure(b int) string { return fmt.Sprintf("measure block %d", b) }
+// shares are the blocks' shares of the sparsity.
+type shares struct {
+	blocks  []allocate.Block // nil: every block gets the same
+	uniform bool             // they turned out the same
+}
 
-// targetOf returns what is to be pruned of block b.
-func (r *runner) targetOf(b int) pattern.Target {
-	t := r.plan.resolved.Target
-	if r.allocated != nil && !r.alike {
-		t.Sparsity, t.Level = r.allocated[b].Share, true
+// target returns what is to be pruned of block b where t is of the whole.
+func (s shares) target(t pattern.Target, b int) pattern.Target {
+	if s.blocks != nil && !s.uniform {
+		t.Sparsity, t.Level = s.blocks[b].Share, true
 	}
 	return t
 }
 
-// allocate fills in r.allocated, by a pass through the dense blocks unless the
-// recipe treats them alike or they have been measured already.
+// sharesOf spreads the sparsity of p over blocks, which have been measured.
+func (p *Plan) sharesOf(blocks []allocate.Block, warn func(format string, args ...any)) (shares, error) {
+	a := p.resolved.Allocate
+	uniform, err := a.Allocate(blocks, p.resolved.Target.Sparsity, p.resolved.Params)
+	if err != nil {
+		return shares{}, fmt.Errorf("allocate: %w", err)
+	}
+	if uniform {
+		warn("allocation %s finds no difference between blocks: every block is pruned alike", a.Name)
+	}
+	return shares{blocks, uniform}, nil
+}
+
+func stepMeasure(b int) string { return fmt.Sprintf("measure block %d", b) }
+
+// allocate measures the dense blocks, but those that the journal calls done, and
+// spreads the sparsity over them.
 func (r *runner) allocate(ctx context.Context) error {
 	a := r.plan.resolved.Allocate
 	if a == nil {
 		return nil
 	}
-	if r.allocated == nil {
-		if err := r.measureBlocks(ctx, a); err != nil {
+	defer timed(&r.report.Seconds.Allocate)()
+	s := r.stream()
+	defer s.close()
+	done := r.done(stepMeasure)
+	m := &measurer{stream: s, plan: r.plan, blocks: r.plan.blocks(r.m)}
+	for b := range done {
+		if err := r.w.Info(stepMeasure(b), &m.blocks[b].Measure); err != nil {
+			return err
+		}
+	}
+	m.done = func(b int) error {
+		if err := r.states.save(s, statesDense, b+1); err != nil {
+			return err
+		}
+		return r.w.Mark(stepMeasure(b), m.blocks[b].Measure)
+	}
+	if done < r.m.Blocks() {
+		if a.NeedsData() {
+			if err := r.open(ctx, s, statesDense, done); err != nil {
+				return err
+			}
+		}
+		s.start(r.opt.Progress, "allocate", 1, r.m.Blocks()-done)
+		if err := s.each(ctx, done, r.m.Blocks(), m.visit); err != nil {
 			return err
 		}
 	}
 	var err error
-	r.alike, err = a.Allocate(r.allocated, r.plan.resolved.Target.Sparsity, r.plan.resolved.Params)
-	if err != nil {
-		return fmt.Errorf("allocate: %w", err)
-	}
-	if r.alike {
-		r.opt.warn("allocation %s finds no difference between blocks: every block is pruned alike", a.Name)
-	}
-	return nil
+	r.shares, err = r.plan.sharesOf(m.blocks, r.opt.warn)
+	return err
 }
 
-// measureBlocks measures every block, but those that the journal calls done.
-func (r *runner) measureBlocks(ctx context.Context, a *allocate.Method) error {
-	defer timed(&r.report.Seconds.Allocate)()
-	blocks := make([]allocate.Block, r.m.Blocks())
-	done := 0
+// blocks returns how many weights of each block of m may be pruned.
+func (p *Plan) blocks(m *model.Model) []allocate.Block {
+	blocks := make([]allocate.Block, m.Blocks())
 	for b := range blocks {
-		for _, l := range r.m.Linears(b) {
-			if !r.plan.skip[l.Name] {
+		for _, l := range m.Linears(b) {
+			if !p.skip[l.Name] {
 				blocks[b].Weights += l.Rows * l.Cols
 			}
 		}
-		if done == b && r.w != nil && r.w.Done(stepMeasure(b)) {
-			if err := r.w.Info(stepMeasure(b), &blocks[b].Measure); err != nil {
-				return err
-			}
-			done++
-		}
 	}
-	total, unit := len(blocks)-done, "blocks"
-	if a.NeedsData() && done < len(blocks) {
-		if err := r.enter(ctx, done, enteringDense); err != nil {
-			return err
-		}
-		defer func() {
-			r.store.Close()
-			r.store = nil
-		}()
-		total, unit = total*r.store.Len(), "sequences"
-	}
-	if done < len(blocks) {
-		r.bar = r.opt.Progress.Start("allocate", int64(total), unit)
-	}
-	for b := done; b < len(blocks); b++ {
-		if err := r.measureBlock(ctx, a, b, &blocks[b]); err != nil {
-			return fmt.Errorf("block %d: %w", b, err)
-		}
-	}
-	r.allocated = blocks
-	return nil
+	return blocks
 }
 
-// measureBlock measures block b and takes the hidden states past it.
-func (r *runner) measureBlock(ctx context.Context, a *allocate.Method, b int, to *allocate.Block) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r.bar.Phase(fmt.Sprintf("block %d of %d: measure", b+1, r.m.Blocks()))
-	block, err := r.load(r.m, b)
-	if err != nil {
-		return err
-	}
-	defer block.Release()
-	var seen map[*model.Input]*stats.Input
-	if a.NeedsData() {
-		if seen, err = r.pass(ctx, block, b == r.m.Blocks()-1); err != nil {
+// measurer measures block after block of a stream for an allocation.
+type measurer struct {
+	*stream
+	plan   *Plan
+	blocks []allocate.Block
+	done   func(b int) error // is called once block b is measured
+	memory buffer
+}
+
+// visit measures block b and takes the hidden states past it.
+func (m *measurer) visit(ctx context.Context, b int, block *model.Block) error {
+	m.phase(b, "measure")
+	var s seen
+	if m.store != nil {
+		var err error
+		if s, err = m.pass(ctx, b, block); err != nil {
 			return err
 		}
 	}
-	if to.Weights > 0 {
-		if to.Measure, err = r.measureOf(ctx, a, block, seen); err != nil {
+	if to := &m.blocks[b]; to.Weights > 0 {
+		var err error
+		if to.Measure, err = m.measure(ctx, block, s); err != nil {
 			return err
 		}
 		if math.IsNaN(to.Measure) {
-			return fmt.Errorf("allocation %s finds nothing in it to measure", a.Name)
+			return fmt.Errorf("allocation %s finds nothing in it to measure", m.plan.resolved.Allocate.Name)
 		}
 	}
-	r.scores = nil
-	if !a.NeedsData() {
-		r.bar.Add(1)
-	}
-	if r.w == nil {
-		return nil
-	}
-	if a.NeedsData() && b < r.m.Blocks()-1 {
-		if err := r.save(b + 1); err != nil {
-			return err
-		}
-	}
-	return r.w.Mark(stepMeasure(b), to.Measure)
+	m.memory = buffer{}
+	return m.done(b)
 }
 
-// pass runs every sequence through the dense block and returns what each input
-// saw. Nothing reads what leaves the last block.
-func (r *runner) pass(ctx context.Context, block *model.Block, last bool) (map[*model.Input]*stats.Input, error) {
-	acc := accumulators(r.m.Engine(), block, norms)
-	if last {
-		return r.gather(ctx, block, acc, 0, r.store.Len())
-	}
-	if err := r.store.Run(ctx, block, r.m.NewState(), model.Mode{Tap: acc.tap}, func() { r.bar.Add(1) }); err != nil {
-		return nil, err
-	}
-	return acc.inputs(block, r.store.Len())
-}
-
-// measureOf returns a's measure of the dense block. Linears that the recipe
-// leaves dense have no part in it, nor do experts that saw too few tokens for a
-// score.
-func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block *model.Block, seen map[*model.Input]*stats.Input) (float64, error) {
-	each := func(f func(l *model.Linear, w *tensor.Weight, s *stats.Input) error) error {
-		for _, in := range block.Inputs() {
-			for _, l := range in.Linears {
-				if r.plan.skip[l.Name] {
-					continue
-				}
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				w, err := l.Read()
-				if err == nil {
-					err = f(l, w, seen[in])
-				}
-				l.Unload()
-				if err != nil {
-					return fmt.Errorf("tensor %s.weight: %w", l.Name, err)
-				}
-			}
-		}
-		return nil
-	}
+// measure returns the measure of the dense block. Linears that the recipe leaves
+// dense have no part in it, nor do experts that saw too few tokens for a score.
+func (m *measurer) measure(ctx context.Context, block *model.Block, s seen) (float64, error) {
+	a := m.plan.resolved.Allocate
 	if a.FromWeight != nil {
 		sum, n := 0.0, 0
-		err := each(func(_ *model.Linear, w *tensor.Weight, _ *stats.Input) error {
+		err := m.weights(ctx, block, func(_ *model.Input, _ *model.Linear, w *tensor.Weight) error {
 			v, err := a.FromWeight(w)
 			if err == nil && !math.IsNaN(v) {
 				sum, n = sum+v, n+1
@@ -184,25 +148,46 @@ func (r *runner) measureOf(ctx context.Context, a *allocate.Method, block *model
 		return sum / float64(n), err
 	}
 	scores := func(f func(s []float32)) error {
-		return each(func(l *model.Linear, w *tensor.Weight, s *stats.Input) error {
-			if l.Expert && s.Tokens < MinTokens {
+		return m.weights(ctx, block, func(in *model.Input, l *model.Linear, w *tensor.Weight) error {
+			if tooFewTokens(l, s[in]) {
 				return nil
 			}
-			buf := r.buffer(l.Rows * l.Cols)
-			if err := score.Wanda.Score(buf, w, s, nil); err != nil {
+			x := m.memory.take(l.Rows * l.Cols)
+			if err := score.Wanda.Score(x, w, s[in], nil); err != nil {
 				return err
 			}
-			f(buf)
+			f(x)
 			return nil
 		})
 	}
-	return a.FromScores(scores, r.plan.resolved.Params)
+	return a.FromScores(scores, m.plan.resolved.Params)
 }
 
-// buffer returns memory for n scores.
-func (r *runner) buffer(n int) []float32 {
-	if cap(r.scores) < n {
-		r.scores = make([]float32, n)
+// weights calls f with every weight of block that may be pruned.
+func (m *measurer) weights(ctx context.Context, block *model.Block, f func(in *model.Input, l *model.Linear, w *tensor.Weight) error) error {
+	for _, in := range block.Inputs() {
+		for _, l := range in.Linears {
+			if m.plan.skip[l.Name] {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			w, err := l.Read()
+			if err == nil {
+				err = f(in, l, w)
+			}
+			l.Unload()
+			if err != nil {
+				return fmt.Errorf("tensor %s.weight: %w", l.Name, err)
+			}
+		}
 	}
-	return r.scores[:n]
+	return nil
+}
+
+// tooFewTokens reports whether l is of an expert to which routing has brought fewer
+// than MinTokens tokens; s is what its input saw, nil if nothing was gathered.
+func tooFewTokens(l *model.Linear, s *stats.Input) bool {
+	return s != nil && l.Expert && s.Tokens < MinTokens
 }

@@ -142,7 +142,7 @@ func TestFixturesAllocate(t *testing.T) {
 // checkShares holds the zeros of each block to the share it was given.
 func checkShares(t *testing.T, m *model.Model, rep *prune.Report) {
 	t.Helper()
-	zeros := map[string]prune.Linear{}
+	zeros := map[string]prune.LinearReport{}
 	for _, l := range rep.Linears {
 		zeros[l.Name] = l
 	}

@@ -68,7 +68,7 @@ func fixtureOptions(t testing.TB, name string, r recipe.Recipe) prune.Options {
 // the number of pruned Linears. The weights must be bfloat16.
 func carriedOver(t *testing.T, in *checkpoint.Inventory, dir string, rep *prune.Report, want map[string]int) int {
 	t.Helper()
-	pruned := map[string]prune.Linear{}
+	pruned := map[string]prune.LinearReport{}
 	for _, l := range rep.Linears {
 		if !l.Skipped {
 			pruned[l.Name+".weight"] = l

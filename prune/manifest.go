@@ -38,9 +38,9 @@ type Manifest struct {
 	Calibration *Text `json:"calibration,omitempty"`
 	Evaluation  *Text `json:"evaluation,omitempty"`
 
-	Dense   *eval.Result `json:"dense,omitempty"`
-	Pruned  *eval.Result `json:"pruned,omitempty"`
-	Linears []Linear     `json:"linears,omitempty"`
+	Dense   *eval.Result   `json:"dense,omitempty"`
+	Pruned  *eval.Result   `json:"pruned,omitempty"`
+	Linears []LinearReport `json:"linears,omitempty"`
 
 	Allocation *Allocation `json:"allocation,omitempty"`
 }
@@ -165,7 +165,7 @@ func (r *runner) recall() error {
 func (r *runner) collect() error {
 	rep := r.report
 	for b := range r.m.Blocks() {
-		var linears []Linear
+		var linears []LinearReport
 		if err := r.w.Info(stepBlock(b), &linears); err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (r *runner) collect() error {
 	}
 	rep.Sparsity.Measured = measured(rep.Linears)
 	if a := r.plan.resolved.Allocate; a != nil {
-		rep.Allocation = &Allocation{Method: a.Name, Blocks: r.allocated}
+		rep.Allocation = &Allocation{Method: a.Name, Blocks: r.shares.blocks}
 	}
 	if r.opt.Evaluation == nil {
 		return nil

@@ -10,6 +10,13 @@
 // number of blocks.
 //
 // A method that needs no data skips the sequences.
+//
+// A recipe is a list of steps: score, order, select, refine, update (step.go). A
+// stream takes the sequences from block to block (stream.go), a pruner takes each
+// matrix of a block through the steps (pruner.go), and an input owns the Gram matrix
+// that its Linears share (input.go). Run writes what comes of it (run.go, blocks.go),
+// InMemory keeps the masks (memory.go), and the measures of an allocation are taken
+// along the same stream (allocation.go).
 package prune
 
 import (

@@ -8,14 +8,11 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
+	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
-	"github.com/crepe-llm/crepe/recipe"
-	"github.com/crepe-llm/crepe/score"
-	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
-	"github.com/crepe-llm/crepe/update"
 )
 
 // Permutation is the order of the columns in which a Linear, or a part of it,
@@ -94,32 +91,20 @@ func (p *Permutation) Take(w *tensor.Weight) *tensor.Weight {
 	return model.Part{Lo: p.First, Hi: p.End, Run: p.Run, Step: p.Step}.Take(w)
 }
 
-// permuted returns the orders of l's masks; what they retain is not known.
-func (m Masks) permuted(l *model.Linear) []Permutation {
-	var all []Permutation
-	for _, s := range m.selected(l) {
-		if s.kept.Order != nil {
-			all = append(all, permutationOf(s.part))
-			all[len(all)-1].Order = s.kept.Order
-		}
+// ordering finds the order in which the columns of the matrix are put for N:M.
+func ordering(m permute.Method, p param.Values, to pattern.Pattern) step {
+	return step{
+		seconds: func(s *Seconds) *float64 { return &s.Permute },
+		cost:    func(rows, cols int) cost { return cost{brief: permute.Bytes(rows, cols, to)} },
+		run: func(_ context.Context, j *job) error {
+			found := m.Find(j.scores, j.w.Rows, j.w.Cols, to, m.Blocks(p, placeOf(j.linear)))
+			note := permutationOf(j.part)
+			note.Before, note.After, note.Order = found.Before, found.After, found.Order
+			j.report.Permuted = append(j.report.Permuted, note)
+			j.order = found.Order
+			return nil
+		},
 	}
-	return all
-}
-
-// order returns the order in which the columns of w, the part of l that
-// r.scores are of, are put for N:M, and notes it; nil: as they are.
-func (r *runner) order(l *model.Linear, part model.Part, w *tensor.Weight, out *Linear) []int {
-	m := r.plan.resolved.Permute
-	if m == nil {
-		return nil
-	}
-	defer timed(&r.report.Seconds.Permute)()
-	blocks := m.Blocks(r.plan.resolved.Params, placeOf(l))
-	res := m.Find(r.scores[:w.Rows*w.Cols], w.Rows, w.Cols, r.target.Pattern, blocks)
-	p := permutationOf(part)
-	p.Before, p.After, p.Order = res.Before, res.After, res.Order
-	out.Permuted = append(out.Permuted, p)
-	return res.Order
 }
 
 // placeOf returns where in its block l is.
@@ -131,76 +116,6 @@ func placeOf(l *model.Linear) permute.Place {
 		return permute.FeedForwardOut
 	}
 	return permute.FeedForward
-}
-
-// permuteBytes returns what permuting a rows × cols Linear takes: the search for
-// an order and, where the update selects, its Gram matrix and weights in it.
-func permuteBytes(r recipe.Resolved, rows, cols int) int64 {
-	if r.Permute == nil {
-		return 0
-	}
-	n := permute.Bytes(rows, cols, r.Target.Pattern)
-	if r.Method.Score == nil {
-		const float32Bytes = 4
-		n = max(n, stats.GramBytes(cols)+float32Bytes*int64(rows)*int64(cols))
-	}
-	return n
-}
-
-// selectsPermuted reports whether an update selects weights among permuted
-// columns.
-func (r *runner) selectsPermuted(method score.Method) bool {
-	return method.Score == nil && r.plan.resolved.Permute != nil
-}
-
-// selectPermuted lets the update select and change w, a part of l, with its
-// columns and those of the Gram matrix in an order: that of RIA's scores, since
-// an update has none before it begins. Each Linear has its own order, so what the
-// Linears of an input share otherwise is made for each.
-func (r *runner) selectPermuted(ctx context.Context, l *model.Linear, part model.Part, w *tensor.Weight, in *model.Input, s *stats.Input, out *Linear) error {
-	scores := r.buffer(w.Rows * w.Cols)
-	stop := timed(&r.report.Seconds.Score)
-	err := score.RIA.Score(scores, w, s, score.RIA.Defaults())
-	stop()
-	if err != nil {
-		return err
-	}
-	change, gram := r.plan.resolved.Update, s.Gram
-	order := r.order(l, part, w, out)
-	defer timed(&r.report.Seconds.Update)()
-	to := w
-	if order != nil {
-		gram = gram.Permuted(order)
-		to = tensor.NewWeight(w.DType, w.Rows, w.Cols)
-		moveColumns(to, w, func(k int) (int, int) { return k, order[k] })
-	}
-	p, err := change.Prepare(gram, r.target.Pattern, r.plan.resolved.Params)
-	if err != nil {
-		return fmt.Errorf("input of %s: Gram %w", in.Name, err)
-	}
-	if p.Damped() > update.Damping {
-		r.opt.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.Name, p.Damped())
-	}
-	if err := p.Run(ctx, to, nil, r.target, scores); err != nil || order == nil {
-		return err
-	}
-	moveColumns(w, to, func(k int) (int, int) { return order[k], k })
-	return nil
-}
-
-// moveColumns copies, for every k, one column of src to another of dst, exactly.
-func moveColumns(dst, src *tensor.Weight, columns func(k int) (to, from int)) {
-	parallel.For(src.Rows, 16, func(lo, hi int) {
-		a, b := make([]float32, src.Cols), make([]float32, src.Cols)
-		for i := lo; i < hi; i++ {
-			src.Row(a, i)
-			for k := range a {
-				to, from := columns(k)
-				b[to] = a[from]
-			}
-			dst.SetRow(i, 0, b)
-		}
-	})
 }
 
 // Permuted returns how many Linears, or parts of them, were permuted, how many of

@@ -58,7 +58,7 @@ func TestFixturesPermute(t *testing.T) {
 
 func checkPermuted(t *testing.T, dir string, manifest *prune.Manifest, p pattern.Pattern) {
 	t.Helper()
-	linears := map[string]prune.Linear{}
+	linears := map[string]prune.LinearReport{}
 	for _, l := range manifest.Linears {
 		linears[l.Name] = l
 	}

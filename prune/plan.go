@@ -4,34 +4,33 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
-	"github.com/crepe-llm/crepe/linalg"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 )
 
 // Plan is what a run will do and take, known before any weight is read.
 type Plan struct {
-	Linears []PlannedLinear `json:"linears"`
-	Memory  Memory          `json:"memory"`
-	Disk    Disk            `json:"disk"`
-	FLOP    float64         `json:"flop"`             // of the matrix products of calibration and evaluation
-	FLOP32  float64         `json:"flop32,omitempty"` // of Gram matrices and updates, always in float32
-	FLOP64  float64         `json:"flop64,omitempty"` // of singular values, in float64
+	Linears []LinearPlan `json:"linears"`
+	Memory  Memory       `json:"memory"`
+	Disk    Disk         `json:"disk"`
+	FLOP    float64      `json:"flop"`             // of the matrix products of calibration and evaluation
+	FLOP32  float64      `json:"flop32,omitempty"` // of Gram matrices and updates, always in float32
+	FLOP64  float64      `json:"flop64,omitempty"` // of singular values, in float64
 
 	resolved recipe.Resolved
+	steps    []step // of every matrix
 	engine   engine.Engine
 	files    *checkpoint.Plan
 	skip     map[string]bool // by Linear: left dense
 }
 
-// PlannedLinear is one prunable Linear of the model.
-type PlannedLinear struct {
+// LinearPlan is one prunable Linear of the model.
+type LinearPlan struct {
 	Name   string `json:"name"`
 	Rows   int    `json:"rows"`
 	Cols   int    `json:"cols"`
@@ -88,66 +87,52 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{resolved: resolved, engine: m.Engine(), skip: map[string]bool{}}
-	if p.files, err = checkpoint.NewPlan(inv, 0); err != nil {
+	p, err := planLinears(m, resolved)
+	if err != nil {
 		return nil, err
 	}
-	if err := p.addLinears(m, resolved); err != nil {
+	if p.files, err = checkpoint.NewPlan(inv, 0); err != nil {
 		return nil, err
 	}
 	p.count(m, opt)
 	return p, p.Memory.check()
 }
 
-func (p *Plan) addLinears(m *model.Model, r recipe.Resolved) error {
+// planLinears plans the work on the Linears of m, but for its texts.
+func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
+	p := &Plan{resolved: r, steps: stepsOf(r), engine: m.Engine(), skip: map[string]bool{}}
 	todo, skipped := 0, 0
 	for b := range m.Blocks() {
-		p.Memory.Gram = max(p.Memory.Gram, p.gramBytes(m.Linears(b)))
-		p.Memory.Refine = max(p.Memory.Refine, p.refineBytes(m.Linears(b)))
 		for _, l := range m.Linears(b) {
-			pl := PlannedLinear{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
+			pl := LinearPlan{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
 			named := r.Skip != nil && r.Skip.MatchString(l.Name)
-			if named && !l.Gate {
-				skipped++
-			}
-			if pl.Skip = l.Gate || named; !pl.Skip {
-				for _, part := range matrices(r, l.Parts, l.Rows) {
-					rows := part.Rows()
-					n, err := r.Target.Pruned(rows, l.Cols)
-					if err != nil {
-						return fmt.Errorf("%s: %w", l.Name, err)
-					}
-					pl.Pruned += n
-					const scoreBytes, maskBytes = 4, 1
-					p.Memory.Scores = max(p.Memory.Scores, int64(rows)*int64(l.Cols)*(scoreBytes+maskBytes)+permuteBytes(r, rows, l.Cols))
-				}
-				if a := r.Allocate; a != nil && a.FromWeight != nil {
-					p.Memory.Scores = max(p.Memory.Scores, linalg.SingularBytes(l.Rows, l.Cols))
-					n, k := float64(min(l.Rows, l.Cols)), float64(max(l.Rows, l.Cols))
-					p.FLOP64 += n*n*k + 4./3*n*n*n
+			switch pl.Skip = l.Gate || named; {
+			case !pl.Skip:
+				var err error
+				if pl.Pruned, err = p.addMatrices(l); err != nil {
+					return nil, fmt.Errorf("%s: %w", l.Name, err)
 				}
 				todo++
+			case !l.Gate:
+				skipped++
 			}
 			p.Linears = append(p.Linears, pl)
 			p.skip[pl.Name] = pl.Skip
 		}
+		inputs := p.inputs(m.Linears(b))
+		p.Memory.Gram = max(p.Memory.Gram, p.gramBytes(inputs))
+		p.Memory.Refine = max(p.Memory.Refine, p.momentsBytes(inputs))
 	}
 	_, p.Memory.Block = m.FitBlocks(math.MaxInt64)
-	if r.Skip != nil && skipped == 0 {
-		return fmt.Errorf("skip: %q matches no Linear that is pruned; there are %s and %d more", r.Skip, p.Linears[0].Name, len(p.Linears)-1)
+	switch {
+	case r.Skip != nil && skipped == 0:
+		return nil, fmt.Errorf("skip: %q matches no Linear that is pruned; there are %s and %d more", r.Skip, p.Linears[0].Name, len(p.Linears)-1)
+	case todo > 0:
+		return p, nil
+	case r.Skip == nil:
+		return nil, errors.New("the model has no Linear to prune")
 	}
-	if todo == 0 {
-		if r.Skip == nil {
-			return errors.New("the model has no Linear to prune")
-		}
-		return fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
-	}
-	return nil
-}
-
-// anyPruned reports whether some Linear of in is pruned.
-func (p *Plan) anyPruned(in *model.Input) bool {
-	return slices.ContainsFunc(in.Linears, func(l *model.Linear) bool { return !p.skip[l.Name] })
+	return nil, fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
 }
 
 // matrices returns what of a Linear's rows is scored and selected by
@@ -186,7 +171,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		}
 		use(len(c.Tokens), c.SeqLen, passes*2*weights)
 		for b := range m.Blocks() {
-			p.FLOP32 += p.gramFLOP(m.Linears(b), float64(len(c.Tokens)*c.SeqLen))
+			p.FLOP32 += p.gramFLOP(p.inputs(m.Linears(b)), float64(len(c.Tokens)*c.SeqLen))
 		}
 	}
 	if e := opt.Evaluation; e != nil {

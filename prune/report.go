@@ -9,15 +9,15 @@ import (
 
 // Report is what a run did, as crepe prune --json prints it.
 type Report struct {
-	Model    string       `json:"model"`
-	Method   string       `json:"method"`
-	Refine   string       `json:"refine,omitempty"`
-	Recipe   string       `json:"recipe"`  // the file it was written to
-	Pattern  string       `json:"pattern"` // "2:4"; "unstructured" without N:M
-	Sparsity Sparsity     `json:"sparsity"`
-	Dense    *eval.Result `json:"dense"` // null if not measured
-	Pruned   *eval.Result `json:"pruned"`
-	Linears  []Linear     `json:"linears"`
+	Model    string         `json:"model"`
+	Method   string         `json:"method"`
+	Refine   string         `json:"refine,omitempty"`
+	Recipe   string         `json:"recipe"`  // the file it was written to
+	Pattern  string         `json:"pattern"` // "2:4"; "unstructured" without N:M
+	Sparsity Sparsity       `json:"sparsity"`
+	Dense    *eval.Result   `json:"dense"` // null if not measured
+	Pruned   *eval.Result   `json:"pruned"`
+	Linears  []LinearReport `json:"linears"`
 
 	Allocation *Allocation `json:"allocation,omitempty"` // nil: every block gets the same share
 
@@ -33,8 +33,8 @@ type Sparsity struct {
 	Measured float64 `json:"measured"`
 }
 
-// Linear is one Linear of the output.
-type Linear struct {
+// LinearReport is one Linear of the output.
+type LinearReport struct {
 	Name     string  `json:"name"`
 	Rows     int     `json:"rows"` // out
 	Cols     int     `json:"cols"` // in
@@ -70,7 +70,7 @@ func timed(s *float64) func() {
 }
 
 // measured returns the share of zeros over the Linears that were pruned.
-func measured(linears []Linear) float64 {
+func measured(linears []LinearReport) float64 {
 	zeros, total := 0, 0
 	for _, l := range linears {
 		if !l.Skipped {

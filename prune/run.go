@@ -8,18 +8,10 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/checkpoint"
-	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
-	"github.com/crepe-llm/crepe/internal/hidden"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/pattern"
-	"github.com/crepe-llm/crepe/refine"
-	"github.com/crepe-llm/crepe/stats"
-	"github.com/crepe-llm/crepe/update"
 )
 
 // The steps of the journal beside a block's.
@@ -40,21 +32,9 @@ type runner struct {
 	w      *checkpoint.Writer
 	report *Report
 
-	allocated []allocate.Block // nil: every block gets the recipe's target
-	alike     bool             // they turned out the same
-	target    pattern.Target   // of the block at work
-
-	masks    Masks           // nil: what is written has the zeros
-	scores   []float32       // of the Linear at work, reused
-	gram     *refine.Gram    // of the input at work; nil until a refinement needs it
-	prepared update.Prepared // for the input at work; nil until a Linear needs it
-	starved  string          // the expert that was last warned of
-	store    *hidden.Store   // nil if the method needs no data
-	entering string          // what its copies are called
-	spill    string          // without a writer: the folder of its file, if any
-	bar      *progress.Bar
-	lastSave time.Time
-	unsaved  bool // hidden states cannot be copied
+	started time.Time
+	shares  shares
+	states  states
 }
 
 // Run prunes the model m of inv as opt says, with as many experts in memory as the
@@ -74,10 +54,10 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 		return nil, err
 	}
 	m = m.WithExpertBytes(plan.Memory.Experts)
-	r := &runner{opt: opt, plan: plan, inv: inv, m: m, lastSave: started}
+	r := &runner{opt: opt, plan: plan, inv: inv, m: m, started: started}
 	r.report = r.newReport()
 	defer r.close()
-	hashes, err := r.open(ctx)
+	hashes, err := r.begin(ctx)
 	switch {
 	case errors.Is(err, checkpoint.ErrFinished):
 		err = r.recall() // the kill came while the output was put in its place
@@ -115,8 +95,8 @@ func (r *runner) newReport() *Report {
 	return rep
 }
 
-// open begins the output, or takes up an interrupted one.
-func (r *runner) open(ctx context.Context) (hashes map[string]string, err error) {
+// begin begins the output, or takes up an interrupted one.
+func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error) {
 	stop := timed(&r.report.Seconds.Load)
 	defer stop()
 	bar := r.opt.Progress.Start("hash the input", r.inv.WeightBytes(), "bytes")
@@ -131,11 +111,11 @@ func (r *runner) open(ctx context.Context) (hashes map[string]string, err error)
 	if o.Provenance, err = r.provenance(hashes); err != nil {
 		return nil, err
 	}
-	begin := checkpoint.Create
+	create := checkpoint.Create
 	if r.opt.Resume {
-		begin = checkpoint.Resume
+		create = checkpoint.Resume
 	}
-	r.w, err = begin(r.opt.Output, r.plan.files, r.inv, o)
+	r.w, err = create(r.opt.Output, r.plan.files, r.inv, o)
 	if errors.Is(err, checkpoint.ErrNoPartial) {
 		r.w, err = checkpoint.Create(r.opt.Output, r.plan.files, r.inv, o)
 	}
@@ -161,10 +141,11 @@ func (r *runner) work(ctx context.Context) error {
 			return err
 		}
 	}
+	r.states = states{w: r.w, warn: r.opt.warn, written: r.started}
 	if err := r.allocate(ctx); err != nil {
 		return err
 	}
-	if err := r.pruneBlocks(ctx); err != nil {
+	if err := r.prune(ctx); err != nil {
 		return err
 	}
 	if r.opt.Evaluation != nil && !r.w.Done(stepPruned) {
@@ -198,11 +179,6 @@ func (r *runner) measurePruned(ctx context.Context) error {
 
 // trim gives back the memory of the blocks' work, which is done.
 func (r *runner) trim() {
-	if r.store != nil {
-		r.store.Close()
-		r.store = nil
-	}
-	r.scores = nil
 	r.m.Trim()
 	debug.FreeOSMemory()
 }
@@ -222,9 +198,6 @@ func (r *runner) openPruned() (*checkpoint.Inventory, *model.Model, error) {
 
 // spillDir is where hidden states go that do not fit in memory.
 func (r *runner) spillDir() string {
-	if r.w == nil {
-		return r.spill
-	}
 	if r.plan.Memory.Spill {
 		return filepath.Dir(r.w.ScratchPath("hidden"))
 	}
@@ -250,143 +223,4 @@ func (r *runner) copyRest(ctx context.Context) error {
 		}
 	}
 	return r.w.Mark(stepRest, nil)
-}
-
-// pruneBlocks prunes the blocks that are not done.
-func (r *runner) pruneBlocks(ctx context.Context) error {
-	done := 0
-	for done < r.m.Blocks() && r.w.Done(stepBlock(done)) {
-		done++
-	}
-	r.warnOfFewTokens()
-	sequences := 0
-	if done < r.m.Blocks() && r.plan.resolved.Observes && r.opt.Masks == nil {
-		sequences = len(r.opt.Calibration.Tokens)
-	}
-	const passes = 2 // dense and pruned
-	total := int64(passes * sequences * (r.m.Blocks() - done))
-	unit := "sequences"
-	if sequences == 0 {
-		total, unit = int64(r.m.Blocks()-done), "blocks"
-	}
-	if sequences > 0 {
-		if err := r.enter(ctx, done, enteringPruned); err != nil {
-			return err
-		}
-	}
-	r.bar = r.opt.Progress.Start("prune", total, unit)
-	for b := done; b < r.m.Blocks(); b++ {
-		if err := r.pruneBlock(ctx, b); err != nil {
-			return fmt.Errorf("block %d: %w", b, err)
-		}
-		if sequences == 0 {
-			r.bar.Add(1)
-		}
-	}
-	return nil
-}
-
-// pruneBlock takes block b from dense to written, and the hidden states past it.
-func (r *runner) pruneBlock(ctx context.Context, b int) error {
-	r.target = r.targetOf(b)
-	name := fmt.Sprintf("block %d of %d", b+1, r.m.Blocks())
-	block, err := r.load(r.m, b)
-	if err != nil {
-		return err
-	}
-	defer block.Release()
-	var seen map[*model.Input]*stats.Input
-	if r.store != nil {
-		r.bar.Phase(name + ": calibrate")
-		if seen, err = r.observe(ctx, block); err != nil {
-			return err
-		}
-	}
-	linears, err := r.pruneLinears(ctx, block, seen)
-	if err != nil {
-		return err
-	}
-	last := b == r.m.Blocks()-1
-	if r.store != nil && !last {
-		r.bar.Phase(name + ": propagate")
-		if err := r.propagate(ctx, block); err != nil {
-			return err
-		}
-		if err := r.save(b + 1); err != nil {
-			return err
-		}
-	} else if r.store != nil {
-		r.bar.Add(int64(r.store.Len())) // nothing reads what leaves the last block
-	}
-	defer timed(&r.report.Seconds.Write)()
-	return r.w.Mark(stepBlock(b), linears)
-}
-
-func (r *runner) load(m *model.Model, b int) (*model.Block, error) {
-	defer timed(&r.report.Seconds.Load)()
-	return m.LoadBlock(b)
-}
-
-// observe runs every sequence through the dense block and returns what each
-// input saw.
-func (r *runner) observe(ctx context.Context, block *model.Block) (map[*model.Input]*stats.Input, error) {
-	defer timed(&r.report.Seconds.Calibrate)()
-	acc := accumulators(r.m.Engine(), block, r.plan.observes)
-	return r.gather(ctx, block, acc, 0, r.store.Len())
-}
-
-// gather adds sequences lo to hi to acc and returns what it has seen of the first hi.
-func (r *runner) gather(ctx context.Context, block *model.Block, acc gatherers, lo, hi int) (map[*model.Input]*stats.Input, error) {
-	mode := model.Mode{Tap: acc.tap, Keep: true}
-	if err := r.store.RunSome(ctx, block, r.m.NewState(), mode, lo, hi, func() { r.bar.Add(1) }); err != nil {
-		return nil, err
-	}
-	return acc.inputs(block, hi)
-}
-
-// gatherers are the accumulators of a block's inputs.
-type gatherers map[*model.Input]engine.Stats
-
-// accumulators returns those of what needs says of each input.
-func accumulators(e engine.Engine, block *model.Block, needs func(in *model.Input) stats.Needs) gatherers {
-	acc := gatherers{}
-	for _, in := range block.Inputs() {
-		acc[in] = e.NewStats(in.Linears[0].Cols, needs(in))
-	}
-	return acc
-}
-
-// norms are the needs of what reads no more of an input.
-func norms(*model.Input) stats.Needs { return stats.Needs{} }
-
-func (acc gatherers) tap(in *model.Input, x engine.Mat) { acc[in].Add(x) }
-
-// inputs returns what has been gathered of so many sequences.
-func (acc gatherers) inputs(block *model.Block, sequences int) (map[*model.Input]*stats.Input, error) {
-	seen := map[*model.Input]*stats.Input{}
-	for _, in := range block.Inputs() {
-		s := acc[in].Input(sequences)
-		if err := s.Check(); err != nil {
-			return nil, fmt.Errorf("input of %s: %w", in.Name, err)
-		}
-		seen[in] = s
-	}
-	return seen, nil
-}
-
-// propagate runs every sequence through the pruned block. Of experts that are
-// not in memory only the output holds what was pruned.
-func (r *runner) propagate(ctx context.Context, block *model.Block) error {
-	defer timed(&r.report.Seconds.Calibrate)()
-	if r.m.ExpertBytes() > 0 {
-		written, err := checkpoint.Open(r.w.Folder())
-		if err != nil {
-			return err
-		}
-		defer written.Close()
-		if err := block.ReadFrom(written); err != nil {
-			return err
-		}
-	}
-	return r.store.Run(ctx, block, r.m.NewState(), model.Mode{}, func() { r.bar.Add(1) })
 }

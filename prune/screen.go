@@ -19,19 +19,19 @@ const (
 // Reference is a recipe that was carried out, with what it saw of the calibration
 // text: other recipes are screened by it.
 type Reference struct {
-	p        *InMemory
+	m        *InMemory
 	few      [][]int32        // the sequences that screen
 	all, now [][]*stats.Input // by block after the first, and input: of all sequences, and of few
 }
 
 // Reference is Prune by rec, which must need no more of an input than its norms.
-func (p *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (*Reference, Masks, error) {
-	n := min(max(len(p.text.Tokens)/screenShare, minScreen), len(p.text.Tokens))
+func (m *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (*Reference, Masks, error) {
+	n := min(max(len(m.text.Tokens)/screenShare, minScreen), len(m.text.Tokens))
 	ref := &Reference{
-		p: p, few: p.text.Tokens[:n],
-		all: make([][]*stats.Input, p.m.Blocks()), now: make([][]*stats.Input, p.m.Blocks()),
+		m: m, few: m.text.Tokens[:n],
+		all: make([][]*stats.Input, m.m.Blocks()), now: make([][]*stats.Input, m.m.Blocks()),
 	}
-	masks, err := p.prune(ctx, name, rec, p.text.Tokens, ref.record, each)
+	masks, err := m.prune(ctx, name, rec, m.text.Tokens, ref.record, each)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -45,7 +45,7 @@ func ReferenceBytes(m *model.Model) int64 {
 	for b := range m.Blocks() {
 		linears := m.Linears(b)
 		for i, l := range linears {
-			if firstOfInput(linears, i) {
+			if i == 0 || linears[i-1].Input != l.Input {
 				n += two * size * int64(l.Cols)
 			}
 		}
@@ -65,13 +65,13 @@ func ReferenceBytes(m *model.Model) int64 {
 // reference's, exactly. An expert's input of fewer than MinTokens tokens is the
 // reference's too, since routing decides which those are.
 func (ref *Reference) Screen(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (Masks, error) {
-	return ref.p.prune(ctx, name, rec, ref.few, ref.estimate, each)
+	return ref.m.prune(ctx, name, rec, ref.few, ref.estimate, each)
 }
 
 // normsOnly refuses a recipe that reads more of block's inputs.
-func normsOnly(r *runner, block *model.Block) error {
+func normsOnly(p *Plan, block *model.Block) error {
 	for _, in := range block.Inputs() {
-		if r.plan.observes(in) != (stats.Needs{}) {
+		if p.needs(in) != (stats.Needs{}) {
 			return fmt.Errorf("input of %s: the recipe reads more of it than norms: nothing can be screened by that", in.Name)
 		}
 	}
@@ -79,58 +79,48 @@ func normsOnly(r *runner, block *model.Block) error {
 }
 
 // record is the observer of Reference.
-func (ref *Reference) record(ctx context.Context, r *runner, b int, block *model.Block) (map[*model.Input]*stats.Input, error) {
-	if err := normsOnly(r, block); err != nil {
+func (ref *Reference) record(ctx context.Context, p *pruner, b int, block *model.Block) (seen, error) {
+	if err := normsOnly(p.plan, block); err != nil {
 		return nil, err
 	}
 	if b == 0 {
-		return ref.p.observe(ctx, r, b, block)
+		return ref.m.observe(ctx, p, b, block)
 	}
-	acc := accumulators(r.m.Engine(), block, norms)
-	now, err := r.gather(ctx, block, acc, 0, len(ref.few))
+	g := gather(p.m.Engine(), block, norms)
+	now, err := p.some(ctx, block, g, 0, len(ref.few))
 	if err != nil {
 		return nil, err
 	}
-	seen, err := r.gather(ctx, block, acc, len(ref.few), r.store.Len())
+	all, err := p.some(ctx, block, g, len(ref.few), p.sequences())
 	if err != nil {
 		return nil, err
 	}
-	ref.all[b], ref.now[b] = inOrder(block, seen), inOrder(block, now)
-	return seen, nil
-}
-
-// inOrder returns what block's inputs saw in their order, which another load of the
-// block shares.
-func inOrder(block *model.Block, seen map[*model.Input]*stats.Input) []*stats.Input {
-	var list []*stats.Input
-	for _, in := range block.Inputs() {
-		list = append(list, seen[in])
-	}
-	return list
+	ref.all[b], ref.now[b] = all.list(block), now.list(block)
+	return all, nil
 }
 
 // estimate is the observer of Screen.
-func (ref *Reference) estimate(ctx context.Context, r *runner, b int, block *model.Block) (map[*model.Input]*stats.Input, error) {
-	if err := normsOnly(r, block); err != nil {
+func (ref *Reference) estimate(ctx context.Context, p *pruner, b int, block *model.Block) (seen, error) {
+	if err := normsOnly(p.plan, block); err != nil {
 		return nil, err
 	}
 	if b == 0 {
-		return ref.p.observe(ctx, r, b, block) // which has what the reference saw
+		return ref.m.observe(ctx, p, b, block) // which has what the reference saw
 	}
-	few, err := r.observe(ctx, block)
+	few, err := p.watch(ctx, b, block, norms)
 	if err != nil {
 		return nil, err
 	}
-	seen := map[*model.Input]*stats.Input{}
+	s := seen{}
 	for i, in := range block.Inputs() {
 		all, was, is := ref.all[b][i], ref.now[b][i], few[in]
-		if in.Linears[0].Expert && min(was.Tokens, is.Tokens) < MinTokens {
-			seen[in] = all
-			continue
+		if tooFewTokens(in.Linears[0], was) || tooFewTokens(in.Linears[0], is) {
+			s[in] = all
+		} else {
+			s[in] = ratio(all, was, is)
 		}
-		seen[in] = ratio(all, was, is)
 	}
-	return seen, nil
+	return s, nil
 }
 
 // ratio returns all · is / was, channel by channel; all where was is 0.

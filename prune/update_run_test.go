@@ -141,7 +141,7 @@ func TestUpdatesOnFixtures(t *testing.T) {
 }
 
 // Experts that fell back hold their dense weights where they are not zero.
-func TestStarvedExpertsAreNotUpdated(t *testing.T) {
+func TestExpertsWithFewTokensAreNotUpdated(t *testing.T) {
 	for name, r := range updates {
 		opt := fixtureOptions(t, "mixtral", r)
 		opt.Evaluation = nil
@@ -163,7 +163,7 @@ func TestStarvedExpertsAreNotUpdated(t *testing.T) {
 			return out
 		}
 		eachLinear(t, dir, func(l *model.Linear) { dense[l.Name] = values(l) })
-		starved, updated := 0, 0
+		lacking, updated := 0, 0
 		eachLinear(t, opt.Output, func(l *model.Linear) {
 			changed := false
 			for i, v := range values(l) {
@@ -174,13 +174,13 @@ func TestStarvedExpertsAreNotUpdated(t *testing.T) {
 				t.Errorf("%s: %s fell back and was updated", name, l.Name)
 			}
 			if fellBack {
-				starved++
+				lacking++
 			} else if changed {
 				updated++
 			}
 		})
-		if starved == 0 || updated == 0 {
-			t.Errorf("%s: %d Linears starved, %d updated, want some of both", name, starved, updated)
+		if lacking == 0 || updated == 0 {
+			t.Errorf("%s: %d Linears of experts with too few tokens, %d updated, want some of both", name, lacking, updated)
 		}
 	}
 }

@@ -5,37 +5,28 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/mask"
-	"github.com/crepe-llm/crepe/model"
-	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// selected is what was selected of a Linear, or of a part of it.
-type selected struct {
-	part  model.Part
-	kept  *mask.Mask // nil: an update selected
-	order []int      // in which it did; nil: the columns as they are
-}
-
 // verify holds w, which is about to be written, to what was selected of it: a mask
-// prunes exactly as many weights as t asks for, of every group of N:M, every row or
-// the whole, and all these are zero in w. An update that selects leaves no mask:
-// the zeros of w themselves are held to t.
-func verify(w *tensor.Weight, parts []selected, t pattern.Target) error {
-	for _, s := range parts {
-		written := mask.NonZero(s.part.Take(w))
-		if s.kept == nil {
-			written.Order = s.order
-			if err := written.Verify(t, mask.AtLeast); err != nil {
-				return inPart(s.part, fmt.Errorf("zeros: %w", err))
+// prunes exactly as many weights as the target asks for, of every group of N:M, every
+// row or the whole, and all these are zero in w. An update that selects leaves no
+// mask: the zeros of w themselves are held to the target.
+func verify(w *tensor.Weight, matrices []*job) error {
+	for _, j := range matrices {
+		written := mask.NonZero(j.part.Take(w))
+		if j.kept == nil {
+			written.Order = j.order
+			if err := written.Verify(j.target, mask.AtLeast); err != nil {
+				return inPart(j.part, fmt.Errorf("zeros: %w", err))
 			}
 			continue
 		}
-		if err := s.kept.Verify(t, mask.Exactly); err != nil {
-			return inPart(s.part, fmt.Errorf("mask: %w", err))
+		if err := j.kept.Verify(j.target, mask.Exactly); err != nil {
+			return inPart(j.part, fmt.Errorf("mask: %w", err))
 		}
-		if i, j, extra := written.Extra(s.kept); extra {
-			return inPart(s.part, fmt.Errorf("weight [%d, %d] is not zero, but its mask prunes it", i, j))
+		if i, k, extra := written.Extra(j.kept); extra {
+			return inPart(j.part, fmt.Errorf("weight [%d, %d] is not zero, but its mask prunes it", i, k))
 		}
 	}
 	return nil

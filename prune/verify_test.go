@@ -23,12 +23,12 @@ func TestVerify(t *testing.T) {
 		scores[i] = float32((i*7 + 3) % 11)
 	}
 	// prune makes w and what was selected of its parts.
-	prune := func(selects bool) (*tensor.Weight, []selected) {
+	prune := func(selects bool) (*tensor.Weight, []*job) {
 		w := tensor.NewWeight(tensor.BF16, rows, cols)
 		for i := range w.Bytes() {
 			w.Bytes()[i] = 0x3f
 		}
-		var all []selected
+		var all []*job
 		for _, p := range parts {
 			kept, err := mask.SelectIn(scores, rows/2, cols, nm.Pattern, order)
 			if err != nil {
@@ -37,7 +37,7 @@ func TestVerify(t *testing.T) {
 			own := p.Take(w)
 			kept.Apply(own)
 			p.Return(w, own)
-			s := selected{part: p, kept: kept}
+			s := &job{part: p, kept: kept, target: nm}
 			if selects {
 				s.kept, s.order = nil, order
 			}
@@ -47,7 +47,7 @@ func TestVerify(t *testing.T) {
 	}
 	for _, selects := range []bool{false, true} {
 		w, all := prune(selects)
-		if err := verify(w, all, nm); err != nil {
+		if err := verify(w, all); err != nil {
 			t.Fatalf("update selects %v: %v", selects, err)
 		}
 		bytes := w.Bytes()
@@ -63,7 +63,7 @@ func TestVerify(t *testing.T) {
 			if selects {
 				want = "1 pruned, want at least 2 (pattern 2:4)"
 			}
-			if err := verify(w, all, nm); err == nil || !strings.HasPrefix(err.Error(), "part "+part+": ") || !strings.Contains(err.Error(), want) {
+			if err := verify(w, all); err == nil || !strings.HasPrefix(err.Error(), "part "+part+": ") || !strings.Contains(err.Error(), want) {
 				t.Errorf("update selects %v: weight %d is not zero: error %v, want %q of part %s", selects, k, err, want, part)
 			}
 			bytes[2*k] = 0
@@ -72,7 +72,7 @@ func TestVerify(t *testing.T) {
 			continue
 		}
 		all[1].kept, _ = mask.SelectIn(scores, rows/2, cols, pattern.Pattern{Keep: 1, Of: 4}, order)
-		if err := verify(w, all, nm); err == nil || !strings.Contains(err.Error(), "part gate: mask: row 0, columns [0 2 4 6]: 3 pruned, want 2 (pattern 2:4)") {
+		if err := verify(w, all); err == nil || !strings.Contains(err.Error(), "part gate: mask: row 0, columns [0 2 4 6]: 3 pruned, want 2 (pattern 2:4)") {
 			t.Errorf("a mask that prunes more: error %v", err)
 		}
 	}

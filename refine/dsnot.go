@@ -18,9 +18,9 @@ var DSnoT = Method{
 	Run:          runDSnoT,
 }
 
-// balanced is the |err| that a row is left at. It is absolute, so what it means
+// threshold is the |err| that a row is left at. It is absolute, so what it means
 // depends on the window's length. The source's default.
-const balanced = 0.1
+const threshold = 0.1
 
 // runDSnoT refines by DSnoT. With M_j = W_ij·ColSum_j, what column j adds to
 // the row's output over a sequence, the pruned weights take away
@@ -58,28 +58,28 @@ func runDSnoT(ctx context.Context, p Problem) (Result, error) {
 	}
 	at, place := p.order()
 	return eachRow(ctx, 0, p.W.Rows, &sync.Pool{New: func() any {
-		return &balance{Problem: &p, norm: norm, at: at, place: place, cycles: p.Params.Whole("refine_cycles"), w: make([]float32, p.W.Cols), spent: map[int]bool{}}
+		return &dsnotRow{Problem: &p, norm: norm, at: at, place: place, cycles: p.Params.Whole("refine_cycles"), w: make([]float32, p.W.Cols), regrown: map[int]bool{}}
 	}})
 }
 
-// balance refines rows, one after the other. Of pairs the first is for M below
+// dsnotRow refines rows, one after the other. Of pairs the first is for M below
 // 0, the second for M above.
-type balance struct {
+type dsnotRow struct {
 	*Problem
-	norm   []float64 // ‖X_j‖
-	at     []int     // N:M: Problem.order
-	place  []int
-	cycles int       // exchanges a row at most
-	w      []float32 // the row
-	regrow [2]queue
-	prune  [2]queue     // unstructured
-	spent  map[int]bool // N:M: what was regrown in the row, and must stay
+	norm    []float64 // ‖X_j‖
+	at      []int     // N:M: Problem.order
+	place   []int
+	cycles  int       // exchanges a row at most
+	w       []float32 // the row
+	regrow  [2]queue
+	prune   [2]queue     // unstructured
+	regrown map[int]bool // N:M: what was regrown in the row, and must stay
 }
 
 // m returns M_j.
-func (b *balance) m(j int) float64 { return float64(b.w[j]) * b.Input.ColSum[j] }
+func (b *dsnotRow) m(j int) float64 { return float64(b.w[j]) * b.Input.ColSum[j] }
 
-func (b *balance) refine(i int) Result {
+func (b *dsnotRow) refine(i int) Result {
 	b.W.Row(b.w, i)
 	err := 0.0
 	for j := range b.w {
@@ -88,7 +88,7 @@ func (b *balance) refine(i int) Result {
 		}
 	}
 	r := Result{Before: math.Abs(err)}
-	if r.Before > balanced {
+	if r.Before > threshold {
 		b.gather(i)
 		if b.Pattern.Of != 0 {
 			err = b.groups(i, err, &r.Exchanges)
@@ -109,7 +109,7 @@ func sideOf(v float64) int {
 }
 
 // gather fills the queues.
-func (b *balance) gather(i int) {
+func (b *dsnotRow) gather(i int) {
 	for side := range 2 {
 		b.regrow[side], b.prune[side] = b.regrow[side][:0], b.prune[side][:0]
 	}
@@ -130,8 +130,8 @@ func (b *balance) gather(i int) {
 }
 
 // whole exchanges over all of row i and returns err.
-func (b *balance) whole(i int, err float64, n *int) float64 {
-	for ; *n < b.cycles && math.Abs(err) > balanced; *n++ {
+func (b *dsnotRow) whole(i int, err float64, n *int) float64 {
+	for ; *n < b.cycles && math.Abs(err) > threshold; *n++ {
 		side := sideOf(err)
 		if len(b.regrow[side]) == 0 || len(b.prune[1-side]) == 0 {
 			break
@@ -144,10 +144,10 @@ func (b *balance) whole(i int, err float64, n *int) float64 {
 }
 
 // groups exchanges within groups of row i and returns err.
-func (b *balance) groups(i int, err float64, n *int) float64 {
-	clear(b.spent)
+func (b *dsnotRow) groups(i int, err float64, n *int) float64 {
+	clear(b.regrown)
 	side := sideOf(err)
-	for *n < b.cycles && math.Abs(err) > balanced && len(b.regrow[side]) > 0 {
+	for *n < b.cycles && math.Abs(err) > threshold && len(b.regrow[side]) > 0 {
 		grown := b.regrow[side].pop()
 		pruned := b.lowest(i, grown)
 		if pruned < 0 {
@@ -158,7 +158,7 @@ func (b *balance) groups(i int, err float64, n *int) float64 {
 			break
 		}
 		b.Kept.Exchange(i, pruned, grown)
-		b.spent[grown] = true
+		b.regrown[grown] = true
 		err = after
 		*n++
 	}
@@ -167,12 +167,12 @@ func (b *balance) groups(i int, err float64, n *int) float64 {
 
 // lowest returns the column of j's group with the lowest score among those that
 // were kept from the start and still are, -1 if there is none.
-func (b *balance) lowest(i, j int) int {
+func (b *dsnotRow) lowest(i, j int) int {
 	best := -1
 	lo := b.place[j] / b.Pattern.Of * b.Pattern.Of
 	scores := b.Scores[i*b.W.Cols:]
 	for _, k := range b.at[lo : lo+b.Pattern.Of] {
-		if b.Kept.Kept(i, k) && !b.spent[k] && (best < 0 || scores[k] < scores[best]) {
+		if b.Kept.Kept(i, k) && !b.regrown[k] && (best < 0 || scores[k] < scores[best]) {
 			best = k
 		}
 	}

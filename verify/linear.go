@@ -18,7 +18,7 @@ import (
 
 // checkLinears holds every Linear to the manifest and the recipe.
 func (v *verifier) checkLinears(ctx context.Context) error {
-	listed := map[string]prune.Linear{}
+	listed := map[string]prune.LinearReport{}
 	for _, l := range v.manifest.Linears {
 		if _, twice := listed[l.Name]; twice {
 			v.foundInManifest("linears", "%s is listed twice", l.Name)
@@ -128,7 +128,7 @@ func share(zeros, weights int) float64 {
 
 // checkLinear reads one Linear and holds it to what the manifest lists of it, to
 // target and to the dense model.
-func (v *verifier) checkLinear(info model.LinearSpec, l prune.Linear, target pattern.Target) error {
+func (v *verifier) checkLinear(info model.LinearSpec, l prune.LinearReport, target pattern.Target) error {
 	name := info.Name + ".weight"
 	w, err := read(v.inv, info, name)
 	if err != nil {
@@ -181,7 +181,7 @@ func read(inv *checkpoint.Inventory, info model.LinearSpec, name string) (*tenso
 
 // checkParts counts the zeros of what was selected together: of w, or of each part
 // of it. dense may be nil.
-func (v *verifier) checkParts(name string, info model.LinearSpec, l prune.Linear, w, dense *tensor.Weight, target pattern.Target) {
+func (v *verifier) checkParts(name string, info model.LinearSpec, l prune.LinearReport, w, dense *tensor.Weight, target pattern.Target) {
 	parts := []model.Part{{Hi: info.Rows}}
 	if v.resolved.Split && len(info.Parts) > 0 {
 		parts = info.Parts

@@ -1,0 +1,116 @@
+package prune
+
+import (
+	"context"
+
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// prune prunes the blocks that are not done.
+func (r *runner) prune(ctx context.Context) error {
+	done := r.done(stepBlock)
+	if done == r.m.Blocks() {
+		return nil
+	}
+	steps := r.plan.steps
+	if r.opt.Masks != nil {
+		steps = []step{taking(r.opt.Masks), applying()}
+	} else {
+		r.warnOfFewTokens()
+	}
+	s := r.stream()
+	defer s.close()
+	p := &pruner{
+		stream: s, plan: r.plan, target: r.target, warn: r.opt.warn, sink: &outputSink{r, s}, steps: steps, withoutData: withoutData(r.plan.resolved),
+		observe: func(context.Context, int, *model.Block) (seen, error) { return nil, nil },
+	}
+	if r.plan.resolved.Observes && r.opt.Masks == nil {
+		if err := r.open(ctx, s, statesPruned, done); err != nil {
+			return err
+		}
+		p.observe = func(ctx context.Context, b int, block *model.Block) (seen, error) {
+			return s.watch(ctx, b, block, r.plan.needs)
+		}
+	}
+	const passes = 2 // dense and pruned
+	s.start(r.opt.Progress, "prune", passes, r.m.Blocks()-done)
+	return s.each(ctx, done, r.m.Blocks(), p.visit)
+}
+
+// done returns how many blocks the journal calls done.
+func (r *runner) done(step func(b int) string) int {
+	n := 0
+	for n < r.m.Blocks() && r.w.Done(step(n)) {
+		n++
+	}
+	return n
+}
+
+func (r *runner) stream() *stream {
+	return &stream{m: r.m, seconds: &r.report.Seconds, written: r.w.Folder(), phases: true}
+}
+
+// open takes the calibration sequences into s, before block b of blocks that are
+// pruned or dense, as kind says.
+func (r *runner) open(ctx context.Context, s *stream, kind string, b int) error {
+	c := r.opt.Calibration
+	if err := s.open(c.Tokens, c.SeqLen, r.spillDir()); err != nil {
+		return err
+	}
+	return r.states.restore(ctx, s, kind, b, func() (*model.Model, func(), error) {
+		if kind == statesDense {
+			return r.m, func() {}, nil
+		}
+		inv, pruned, err := r.openPruned()
+		return pruned, func() { inv.Close() }, err
+	}, r.opt.Progress)
+}
+
+// target returns what is to be pruned of block b.
+func (r *runner) target(b int) pattern.Target {
+	return r.shares.target(r.plan.resolved.Target, b)
+}
+
+// outputSink writes what is pruned.
+type outputSink struct {
+	*runner
+	s *stream
+}
+
+func (o *outputSink) linear(l *model.Linear, w *tensor.Weight, matrices []*job) error {
+	defer timed(&o.report.Seconds.Write)()
+	if err := verify(w, matrices); err != nil {
+		return err
+	}
+	return o.w.WriteTensor(l.Name+".weight", w.Bytes())
+}
+
+func (o *outputSink) block(b int, _ *model.Block, linears []LinearReport) error {
+	if err := o.states.save(o.s, statesPruned, b+1); err != nil {
+		return err
+	}
+	defer timed(&o.report.Seconds.Write)()
+	return o.w.Mark(stepBlock(b), linears)
+}
+
+// warnOfFewTokens says what a Gram matrix of too few tokens is worth.
+func (r *runner) warnOfFewTokens() {
+	fits := ""
+	for _, s := range r.plan.steps {
+		if s.needs.Gram {
+			fits = s.name
+		}
+	}
+	if fits == "" {
+		return
+	}
+	c, cols := r.opt.Calibration, 0
+	for _, l := range r.plan.Linears {
+		cols = max(cols, l.Cols)
+	}
+	if n := len(c.Tokens) * c.SeqLen; n < cols {
+		r.opt.warn("%d calibration tokens are fewer than the %d columns of the widest Linear: the %s fits those tokens, not what the model sees", n, cols, fits)
+	}
+}

@@ -1,0 +1,169 @@
+package prune
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/stats"
+)
+
+// stream takes the calibration sequences through the blocks of a model, one block
+// after the other: all that goes over blocks goes by each. Without sequences, where
+// nothing reads what they would show, the blocks are visited alone.
+type stream struct {
+	m       *model.Model
+	seconds *Seconds
+	store   *hidden.Store // of what enters the next block; nil: there are no sequences
+	bar     *progress.Bar // sequences, or blocks where there are none
+	phases  bool          // the progress says what is done with which block
+
+	// written is a folder with the tensors of m, pruned as far as the blocks are
+	// done. Experts that are not in memory are read from there once they are pruned.
+	written string
+}
+
+// open fills the store with what enters the first block.
+func (s *stream) open(sequences [][]int32, seqLen int, spillDir string) error {
+	var err error
+	if s.store, err = hidden.New(s.m.Engine(), len(sequences), seqLen, s.m.Width(), spillDir); err != nil {
+		return err
+	}
+	if err := s.store.Embed(s.m, sequences); err != nil {
+		return fmt.Errorf("calibration: %w", err)
+	}
+	return nil
+}
+
+// close gives the store back.
+func (s *stream) close() {
+	if s.store != nil {
+		s.store.Close()
+		s.store = nil
+	}
+}
+
+// sequences returns how many there are.
+func (s *stream) sequences() int {
+	if s.store == nil {
+		return 0
+	}
+	return s.store.Len()
+}
+
+// start begins the progress of so many passes of all sequences through so many
+// blocks.
+func (s *stream) start(f progress.Func, name string, passes, blocks int) {
+	if s.store == nil {
+		s.bar = f.Start(name, int64(blocks), "blocks")
+		return
+	}
+	s.bar = f.Start(name, int64(passes*s.sequences()*blocks), "sequences")
+}
+
+// phase says what is done with block b.
+func (s *stream) phase(b int, what string) {
+	if !s.phases {
+		return
+	}
+	s.bar.Phase(fmt.Sprintf("block %d of %d: %s", b+1, s.m.Blocks(), what))
+}
+
+// each calls visit with the blocks from, …, to−1. The block is visit's until it
+// returns.
+func (s *stream) each(ctx context.Context, from, to int, visit func(ctx context.Context, b int, block *model.Block) error) error {
+	for b := from; b < to; b++ {
+		err := ctx.Err()
+		if err == nil {
+			err = s.one(ctx, b, visit)
+		}
+		if err != nil {
+			return fmt.Errorf("block %d: %w", b, err)
+		}
+		if s.store == nil {
+			s.bar.Add(1)
+		}
+	}
+	return nil
+}
+
+func (s *stream) one(ctx context.Context, b int, visit func(ctx context.Context, b int, block *model.Block) error) error {
+	block, err := s.load(b)
+	if err != nil {
+		return err
+	}
+	defer block.Release()
+	return visit(ctx, b, block)
+}
+
+func (s *stream) load(b int) (*model.Block, error) {
+	defer timed(&s.seconds.Load)()
+	return s.m.LoadBlock(b)
+}
+
+// watch returns what the inputs of block b, which is dense, see of the sequences.
+// These stay before it.
+func (s *stream) watch(ctx context.Context, b int, block *model.Block, needs func(in *model.Input) stats.Needs) (seen, error) {
+	s.phase(b, "calibrate")
+	defer timed(&s.seconds.Calibrate)()
+	g := gather(s.m.Engine(), block, needs)
+	return s.some(ctx, block, g, 0, s.sequences())
+}
+
+// some adds sequences lo to hi-1 to g and returns what it has seen of the first hi.
+func (s *stream) some(ctx context.Context, block *model.Block, g gatherers, lo, hi int) (seen, error) {
+	mode := model.Mode{Tap: g.tap, Keep: true}
+	if err := s.store.RunSome(ctx, block, s.m.NewState(), mode, lo, hi, s.step); err != nil {
+		return nil, err
+	}
+	return g.seen(block, hi)
+}
+
+// pass is watch for block b, which stays dense: it takes the sequences past it at
+// once. Nothing reads what leaves the last block.
+func (s *stream) pass(ctx context.Context, b int, block *model.Block) (seen, error) {
+	g := gather(s.m.Engine(), block, norms)
+	if s.last(b) {
+		return s.some(ctx, block, g, 0, s.sequences())
+	}
+	if err := s.store.Run(ctx, block, s.m.NewState(), model.Mode{Tap: g.tap}, s.step); err != nil {
+		return nil, err
+	}
+	return g.seen(block, s.sequences())
+}
+
+// propagate takes the sequences past block b, which is pruned.
+func (s *stream) propagate(ctx context.Context, b int, block *model.Block) error {
+	switch {
+	case s.store == nil:
+		return nil
+	case s.last(b):
+		s.bar.Add(int64(s.sequences())) // nothing reads what leaves it
+		return nil
+	}
+	s.phase(b, "propagate")
+	defer timed(&s.seconds.Calibrate)()
+	if s.m.ExpertBytes() > 0 {
+		written, err := checkpoint.Open(s.written)
+		if err != nil {
+			return err
+		}
+		defer written.Close()
+		if err := block.ReadFrom(written); err != nil {
+			return err
+		}
+	}
+	return s.through(ctx, block)
+}
+
+// through takes the sequences past block.
+func (s *stream) through(ctx context.Context, block *model.Block) error {
+	return s.store.Run(ctx, block, s.m.NewState(), model.Mode{}, s.step)
+}
+
+func (s *stream) last(b int) bool { return b == s.m.Blocks()-1 }
+
+func (s *stream) step() { s.bar.Add(1) }
