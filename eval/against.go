@@ -55,7 +55,7 @@ func Against(ctx context.Context, m, dense *model.Model, windows [][]int32, opt 
 	bar := opt.Progress.Start("compare", int64(len(windows)*(m.Blocks()+dense.Blocks()+1)), "windows")
 	var stores [2]*hidden.Store
 	for i, m := range []*model.Model{m, dense} {
-		s, err := forward(ctx, m, windows, opt, bar)
+		s, err := forward(ctx, m, windows, opt, bar, []string{"compare", "compare, dense model"}[i])
 		if err != nil {
 			return Comparison{}, err
 		}
@@ -63,6 +63,7 @@ func Against(ctx context.Context, m, dense *model.Model, windows [][]int32, opt 
 		m.Trim()
 		stores[i] = s
 	}
+	bar.Part("compare: heads", int64(len(windows)))
 	return diverge(ctx, m, dense, windows, stores, bar)
 }
 

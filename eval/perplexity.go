@@ -52,33 +52,37 @@ func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Opti
 	if len(windows) == 0 || len(windows[0]) < 2 {
 		return Result{}, errors.New("perplexity: no window of two tokens or more")
 	}
-	bar := opt.Progress.Start(cmp.Or(opt.Name, "perplexity"), int64(len(windows)*(m.Blocks()+1)), "windows")
-	store, err := forward(ctx, m, windows, opt, bar)
+	name := cmp.Or(opt.Name, "perplexity")
+	bar := opt.Progress.Start(name, int64(len(windows)*(m.Blocks()+1)), "windows") // all, once for each block and for the head
+	store, err := forward(ctx, m, windows, opt, bar, name)
 	if err != nil {
 		return Result{}, err
 	}
 	defer store.Close()
+	bar.Part(name+": head", int64(len(windows)))
 	return score(ctx, m, windows, store, bar)
 }
 
-// forward returns the last block's outputs, to be closed.
-func forward(ctx context.Context, m *model.Model, windows [][]int32, opt Options, bar *progress.Bar) (*hidden.Store, error) {
+// forward returns the last block's outputs, to be closed. name names the step that
+// bar reports.
+func forward(ctx context.Context, m *model.Model, windows [][]int32, opt Options, bar *progress.Bar, name string) (*hidden.Store, error) {
 	store, err := hidden.New(m.Engine(), len(windows), len(windows[0]), m.Width(), opt.SpillDir)
 	if err != nil {
 		return nil, err
 	}
-	if err := passBlocks(ctx, m, windows, store, bar); err != nil {
+	if err := passBlocks(ctx, m, windows, store, bar, name); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	return store, nil
 }
 
-func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, bar *progress.Bar) error {
+func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, bar *progress.Bar, name string) error {
 	if err := store.Embed(m, windows); err != nil {
 		return err
 	}
 	st := m.NewState()
 	for b := range m.Blocks() {
+		bar.Part(fmt.Sprintf("%s: block %d of %d", name, b+1, m.Blocks()), int64(len(windows)))
 		block, err := m.LoadBlock(b)
 		if err != nil {
 			return err

@@ -126,3 +126,28 @@ func TestNotFiniteErrorNamesTheWindow(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Every line of progress counts windows, and says which part of the work it counts
+// them in: never windows × blocks.
+func TestProgressCountsWindows(t *testing.T) {
+	m := openFixture(t)
+	windows, _ := goldens(t)
+	seen := map[string]int64{}
+	opt := Options{Progress: func(u progress.Update) {
+		if u.Done > 0 && u.PartTotal != int64(len(windows)) || u.PartDone > u.PartTotal {
+			t.Errorf("%+v, want parts of %d windows", u, len(windows))
+		}
+		seen[u.Phase] = u.PartDone
+	}}
+	if _, err := Perplexity(t.Context(), m, windows, opt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Against(t.Context(), m, m, windows, opt); err != nil {
+		t.Fatal(err)
+	}
+	for _, phase := range []string{"perplexity: block 1 of 4", "perplexity: head", "compare: block 4 of 4", "compare, dense model: block 2 of 4", "compare: heads"} {
+		if n, ok := seen[phase]; n != int64(len(windows)) {
+			t.Errorf("%s: ended at %d windows (%v), want %d", phase, n, ok, len(windows))
+		}
+	}
+}

@@ -65,13 +65,15 @@ func Score(ctx context.Context, m *model.Model, e *Encoder, docs []Document, opt
 		m: m, state: m.NewState(), stream: m.Engine().NewStream(), bytes: opt.Bytes, results: results,
 		bar: opt.Progress.Start("tasks", int64(len(todo)*(m.Blocks()+1)), "documents"),
 	}
-	size := firstGroup
+	size, done, wanted := firstGroup, 0, len(todo)
 	for len(todo) > 0 {
 		n, tokens := 0, 0
 		for n < len(todo) && (n == 0 || tokens+all[todo[n]].tokens() <= min(most, size)) {
 			tokens += all[todo[n]].tokens()
 			n++
 		}
+		s.name = fmt.Sprintf("tasks: documents %d to %d of %d", done+1, done+n, wanted)
+		done += n
 		start := time.Now()
 		if err := s.group(ctx, all, todo[:n]); err != nil {
 			return nil, err
@@ -143,6 +145,7 @@ type scorer struct {
 	results []Likelihoods // of all documents
 	loading time.Duration // of the last group's blocks
 	bar     *progress.Bar
+	name    string // of the group, in progress reports
 }
 
 // group scores some of the documents, whose hidden states are in memory
@@ -164,6 +167,7 @@ func (s *scorer) group(ctx context.Context, all []*sequences, which []int) error
 	}
 	s.loading = 0
 	for i := range s.m.Blocks() {
+		s.bar.Part(fmt.Sprintf("%s, block %d of %d", s.name, i+1, s.m.Blocks()), int64(len(which)))
 		start := time.Now()
 		block, err := s.m.LoadBlock(i)
 		if err != nil {
@@ -181,6 +185,7 @@ func (s *scorer) group(ctx context.Context, all []*sequences, which []int) error
 		}
 		block.Release()
 	}
+	s.bar.Part(s.name+", head", int64(len(which)))
 	return s.likelihoods(ctx, batches, memory)
 }
 
