@@ -1,6 +1,8 @@
 package checkpoint
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,39 +27,40 @@ func (w *Writer) writeFile(name string, data []byte) error {
 	return finishFile(f, err)
 }
 
-// copyAux copies and syncs an aux file.
-func (w *Writer) copyAux(a AuxFile) error {
+// copyAux copies and syncs an aux file, and returns its SHA-256.
+func (w *Writer) copyAux(a AuxFile) (string, error) {
 	if w.inv.source != nil {
-		return w.writeFile(a.Path, w.inv.made[a.Path])
+		return hashOf(w.inv.made[a.Path]), w.writeFile(a.Path, w.inv.made[a.Path])
 	}
 	from := filepath.Join(w.inv.dir, filepath.FromSlash(a.Path))
 	to := filepath.Join(w.Folder(), filepath.FromSlash(a.Path))
 	src, _, err := regular.Open(from)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer src.Close()
 	st, err := src.Stat()
 	if err != nil {
-		return err
+		return "", err
 	}
 	dirPerm, err := w.inv.dirPerm()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := fsys.MkdirAll(filepath.Dir(to), dirPerm); err != nil {
-		return err
+		return "", err
 	}
 	dst, err := fsys.Create(to, asPrivate(0o666, st))
 	if err != nil {
-		return diskError(to, err)
+		return "", diskError(to, err)
 	}
+	h := sha256.New()
 	// One byte more than planned, to notice a file that has grown.
-	n, err := io.Copy(dst, io.LimitReader(src, a.Size+1))
+	n, err := io.Copy(io.MultiWriter(dst, h), io.LimitReader(src, a.Size+1))
 	if err == nil && n != a.Size {
 		err = fmt.Errorf("%s: changed since it was listed: %d bytes then", from, a.Size)
 	}
-	return finishFile(dst, err)
+	return hex.EncodeToString(h.Sum(nil)), finishFile(dst, err)
 }
 
 // asPrivate takes from perm what others may not do with st; the owner may do all of

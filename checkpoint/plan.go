@@ -118,16 +118,31 @@ func aligned(tensors []Tensor) bool {
 }
 
 // addAux takes over the aux files but for those whose place a shard of the
-// output has.
+// output has, or its index.
 func (p *Plan) addAux(aux []AuxFile) {
-	for _, a := range aux {
-		taken := slices.ContainsFunc(p.Shards, func(s Shard) bool { return strings.EqualFold(s.Name, a.Path) })
-		if taken {
-			p.LeftOut = append(p.LeftOut, LeftOut{a.Path, "the output's weights have that name"})
-		} else {
-			p.Aux = append(p.Aux, a)
-		}
+	p.Aux = slices.Clone(aux)
+	for _, s := range p.Shards {
+		p.leaveOut(s.Name, "the output's weights have that name")
 	}
+	if p.index != nil {
+		p.leaveOut(indexName, "the output's index has that name")
+	}
+}
+
+// Reserve keeps a file's name free for one that the driver adds to the output: an
+// aux file of that name is left out, and so is a folder with all that is in it.
+func (p *Plan) Reserve(name string) { p.leaveOut(name, "the output has its own") }
+
+// leaveOut leaves out the aux files called name, and those in a folder of that name.
+func (p *Plan) leaveOut(name, reason string) {
+	p.Aux = slices.DeleteFunc(p.Aux, func(a AuxFile) bool {
+		first, _, _ := strings.Cut(path.Clean(a.Path), "/")
+		taken := strings.EqualFold(first, name) // some file systems take both for one
+		if taken {
+			p.LeftOut = append(p.LeftOut, LeftOut{a.Path, reason})
+		}
+		return taken
+	})
 }
 
 // Bytes returns the size of all that the plan writes.

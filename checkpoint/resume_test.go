@@ -8,9 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/crepe-llm/crepe/provenance"
-	"time"
 )
 
 // copyTree copies a folder, as a kill at this moment would leave it.
@@ -27,7 +27,7 @@ func copyTree(t *testing.T, dir string) string {
 // vouch for: without a sync they may hold anything after a power cut.
 func spoil(t *testing.T, partial string, p *Plan) {
 	t.Helper()
-	lines, _, err := readJournal(filepath.Join(partial, journalName))
+	lines, _, _, err := readJournal(filepath.Join(partial, journalName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +63,9 @@ func goOn(t *testing.T, target string, p *Plan, inv *Inventory, o Options) {
 	w, err := Resume(target, p, inv, o)
 	if errors.Is(err, ErrFinished) {
 		return
+	}
+	if errors.Is(err, ErrNoPartial) {
+		w, err = Create(target, p, inv, o)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -154,10 +157,14 @@ func checkTorn(t *testing.T, text []byte) {
 	if err := os.WriteFile(path, text, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	lines, size, err := readJournal(path)
+	lines, ends, damaged, err := readJournal(path)
 	whole := bytes.LastIndexByte(text, '\n') + 1
-	if err != nil || size != int64(whole) || len(lines) != bytes.Count(text, []byte("\n")) {
-		t.Errorf("%q: %d lines in %d bytes, %v, want those of %d bytes", text, len(lines), size, err, whole)
+	size := 0
+	if len(ends) > 0 {
+		size = int(ends[len(ends)-1])
+	}
+	if err != nil || damaged != "" || size != whole || len(lines) != bytes.Count(text, []byte("\n")) {
+		t.Errorf("%q: %d lines in %d bytes, %v %s, want those of %d bytes", text, len(lines), size, err, damaged, whole)
 	}
 }
 
@@ -247,7 +254,7 @@ func TestResumeRefuses(t *testing.T) {
 	if !errors.Is(err, ErrPartial) {
 		t.Errorf("Create: %v, want ErrPartial", err)
 	}
-	wantError(t, err, "--resume", "--overwrite", partialPath(target))
+	wantError(t, err, "--resume", partialPath(target))
 
 	other := Options{Provenance: provenance.Record{{Name: "program", Value: "two"}, {Name: "method", Value: "wanda"}, {Name: "sparsity", Value: "50%"}}}
 	_, err = Resume(target, p, inv, other)
@@ -265,12 +272,21 @@ func TestResumeRefuses(t *testing.T) {
 
 	journal := filepath.Join(partialPath(target), journalName)
 	text, _ := os.ReadFile(journal)
+	sealed := func(l line) string {
+		text, err := formatLine(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
 	for name, c := range map[string][2]string{
-		"broken line":     {string(text) + "{\n{\"done\":\"x\"}\n", "line 2"},
-		"no begin":        {"{\"done\":\"x\"}\n", "line 1"},
+		"no begin":        {sealed(line{Done: "x"}), "line 1"},
 		"two begins":      {string(text) + string(text), "line 2"},
-		"unknown tensor":  {string(text) + "{\"done\":\"x\",\"tensors\":[\"y\"]}\n", `tensor "y"`},
+		"unknown tensor":  {string(text) + sealed(line{Done: "x", Tensors: []string{"y"}, Sums: []uint32{1}}), `tensor "y"`},
+		"no checksum":     {string(text) + sealed(line{Done: "x", Tensors: []string{"embed"}}), "0 checksums of 1 tensors"},
+		"damaged begin":   {"x" + string(text) + sealed(line{Done: "x"}), "line 1 is damaged"},
 		"another version": {"{\"begin\":{\"version\":9}}\n", "version 9"},
+		"of version 1":    {"{\"begin\":{\"version\":1,\"plan\":\"p\",\"fingerprint\":\"f\"}}\n{\"done\":\"x\"}\n", "version 1"},
 	} {
 		if err := os.WriteFile(journal, []byte(c[0]), 0o666); err != nil {
 			t.Fatal(err)

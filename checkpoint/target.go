@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,7 +50,14 @@ func inside(path, dir string) bool {
 // CheckTarget says whether inv's pruned copy can be written to dir: what
 // Create refuses, it refuses without touching anything.
 func CheckTarget(dir string, inv *Inventory, overwrite bool) error {
-	_, err := checkTarget(dir, inv, overwrite)
+	target, err := resolve(dir)
+	if err != nil {
+		return err
+	}
+	if there, err := Partial(dir); err != nil || there && !overwrite {
+		return cmp.Or(err, partialError(dir, partialPath(target)))
+	}
+	_, err = checkTarget(dir, inv, overwrite)
 	return err
 }
 
@@ -103,6 +111,28 @@ func apart(dir, target string, inv *Inventory) error {
 		}
 	}
 	return nil
+}
+
+// partialError says that an interrupted run of the output folder dir lies in partial.
+func partialError(dir, partial string) error {
+	return fmt.Errorf("output folder %s: %w is in %s: continue it with --resume, or name another output folder", dir, ErrPartial, partial)
+}
+
+// Partial reports whether an interrupted run of the output folder dir has left what
+// Resume can go on with.
+func Partial(dir string) (bool, error) {
+	target, err := resolve(dir)
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Lstat(filepath.Join(partialPath(target), journalName))
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, fmt.Errorf("output folder %s: the folder beside it in which it is made: %w", dir, err)
 }
 
 // checkFree checks that nothing is lost when a folder is renamed to target:

@@ -1,13 +1,16 @@
 package checkpoint
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/fsys"
@@ -67,10 +70,13 @@ type Writer struct {
 	journal *journal
 	files   []*fsys.File // one a shard
 
+	aux     map[string]string // SHA-256 of the aux files
+	damaged string            // Damaged
+
 	mu      sync.Mutex
-	written map[string]bool
-	recent  []string // written since the last Mark
-	dirty   []bool   // shards written since the last Sync
+	written map[string]uint32 // CRC-32C of each tensor written
+	recent  []string          // written since the last Mark
+	dirty   []bool            // shards written since the last Sync
 	done    map[string]json.RawMessage
 }
 
@@ -87,17 +93,18 @@ func Create(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
 	if err := w.takeLock(); err != nil {
 		return nil, err
 	}
-	lines, _, err := readJournal(filepath.Join(w.partial, journalName))
+	lines, _, _, err := readJournal(filepath.Join(w.partial, journalName))
 	if !o.Overwrite && (err != nil || len(lines) > 0) {
 		w.Close()
-		return nil, fmt.Errorf("output folder %s: %w is in %s: go on with --resume, or begin again with --overwrite", dir, ErrPartial, w.partial)
+		return nil, partialError(dir, w.partial)
 	}
 	return w.start(o)
 }
 
 // Resume goes on with what Create began and a kill interrupted: of the steps
 // that were marked nothing is lost, of others nothing counts. It refuses a
-// folder made from anything but the same inputs with the same options.
+// folder made from anything but the same inputs with the same options. What was
+// damaged since is done again, with all that came after it, and Damaged says so.
 func Resume(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
 	target, err := resolve(dir)
 	if err != nil {
@@ -114,20 +121,16 @@ func Resume(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
 	if err := w.takeLock(); err != nil {
 		return nil, err
 	}
-	lines, size, err := readJournal(filepath.Join(partial, journalName))
+	lines, ends, damaged, err := readJournal(filepath.Join(partial, journalName))
 	if err != nil {
 		w.Close()
 		return nil, err
 	}
-	if len(lines) == 0 { // killed before the skeleton was complete
-		if err := checkFree(dir, target, o.Overwrite); err != nil {
-			w.Close()
-			return nil, err
-		}
-		w.overwrite = o.Overwrite
-		return w.start(o)
+	w.damaged = damaged
+	if len(lines) == 0 { // killed before the skeleton was complete, or after the last renaming
+		return nil, cmp.Or(w.Abort(), fmt.Errorf("output folder %s: %w: %s holds nothing", dir, ErrNoPartial, partial))
 	}
-	if err := w.resume(dir, lines, size, o); err != nil {
+	if err := w.resume(dir, lines, ends, o); err != nil {
 		w.Close()
 		return nil, err
 	}
@@ -137,13 +140,13 @@ func Resume(dir string, p *Plan, inv *Inventory, o Options) (*Writer, error) {
 func newWriter(target string, p *Plan, inv *Inventory) *Writer {
 	return &Writer{
 		plan: p, inv: inv, target: target, partial: partialPath(target),
-		written: map[string]bool{}, done: map[string]json.RawMessage{},
+		written: map[string]uint32{}, done: map[string]json.RawMessage{},
 		files: make([]*fsys.File, len(p.Shards)), dirty: make([]bool, len(p.Shards)),
 	}
 }
 
 func (w *Writer) begin(o Options) begin {
-	return begin{Version: journalVersion, Plan: w.plan.Fingerprint(), Provenance: o.Provenance, Overwrite: o.Overwrite}
+	return begin{Version: journalVersion, Plan: w.plan.Fingerprint(), Provenance: o.Provenance, Aux: w.aux, Overwrite: o.Overwrite}
 }
 
 // start makes the skeleton anew and begins the journal. If that goes wrong
@@ -237,8 +240,10 @@ func (w *Writer) skeleton() error {
 			return err
 		}
 	}
+	w.aux = map[string]string{}
 	for _, a := range w.plan.Aux {
-		if err := w.copyAux(a); err != nil {
+		var err error
+		if w.aux[a.Path], err = w.copyAux(a); err != nil {
 			return err
 		}
 	}
@@ -246,8 +251,12 @@ func (w *Writer) skeleton() error {
 }
 
 // resume takes over the state that the journal tells.
-func (w *Writer) resume(dir string, lines []line, size int64, o Options) error {
+func (w *Writer) resume(dir string, lines []line, ends []int64, o Options) error {
 	b := lines[0].Begin
+	var err error
+	if w.aux, err = w.hashAux(); err != nil {
+		return err
+	}
 	if err := b.check(w.begin(o)); err != nil {
 		return fmt.Errorf("%s: cannot be resumed: %w", w.partial, err)
 	}
@@ -266,26 +275,26 @@ func (w *Writer) resume(dir string, lines []line, size int64, o Options) error {
 	if err := checkFree(dir, w.target, w.overwrite); err != nil {
 		return err
 	}
-	for _, l := range lines[1:] {
+	if err := w.recheckFiles(); err != nil {
+		return err
+	}
+	whole, err := w.recheckTensors(lines[1:])
+	if err != nil {
+		return err
+	}
+	for _, l := range lines[1 : 1+whole] {
 		w.done[l.Done] = l.Info
-		for _, name := range l.Tensors {
-			if _, ok := w.plan.Tensor(name); !ok {
-				return fmt.Errorf("%s: step %q: tensor %q is not in the plan", filepath.Join(w.partial, journalName), l.Done, name)
-			}
-			w.written[name] = true
+		for i, name := range l.Tensors {
+			w.written[name] = l.Sums[i]
 		}
 	}
-	for i, s := range w.plan.Shards {
-		f, err := reopen(filepath.Join(w.Folder(), s.Name), s)
-		if err != nil {
-			return err
-		}
-		w.files[i] = f
-	}
-	journal, err := openJournal(filepath.Join(w.partial, journalName), size)
-	w.journal = journal
+	w.journal, err = openJournal(filepath.Join(w.partial, journalName), ends[whole])
 	return err
 }
+
+// Damaged says what Resume found damaged of the partial folder, empty if nothing;
+// the steps from there on are not Done.
+func (w *Writer) Damaged() string { return w.damaged }
 
 // reopen opens a shard of the skeleton and checks that it is one.
 func reopen(path string, s Shard) (*fsys.File, error) {
@@ -300,7 +309,7 @@ func reopen(path string, s Shard) (*fsys.File, error) {
 	}
 	if err != nil || st.Size() != s.Size || string(head) != string(s.head) {
 		f.Close()
-		return nil, fmt.Errorf("%s: not as it was begun: cannot be resumed, begin again with --overwrite", path)
+		return nil, notAsBegun(path)
 	}
 	return f, nil
 }
@@ -331,7 +340,7 @@ func (w *Writer) WriteTensor(name string, data []byte) error {
 	if _, err := f.WriteAt(data, t.Offset); err != nil {
 		return diskError(f.Name(), err)
 	}
-	w.wrote(name)
+	w.wrote(name, crc32.Checksum(data, castagnoli))
 	return nil
 }
 
@@ -347,6 +356,7 @@ func (w *Writer) CopyTensor(name string) error {
 	}
 	f := w.files[w.plan.byName[name].shard]
 	buf := make([]byte, min(src.Size, copyBuffer))
+	sum := uint32(0)
 	for at := int64(0); at < src.Size; at += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), src.Size-at)]
 		if err := w.inv.ReadAt(src, buf, at); err != nil {
@@ -355,19 +365,20 @@ func (w *Writer) CopyTensor(name string) error {
 		if _, err := f.WriteAt(buf, dst.Offset+at); err != nil {
 			return diskError(f.Name(), err)
 		}
+		sum = crc32.Update(sum, castagnoli, buf)
 	}
-	w.wrote(name)
+	w.wrote(name, sum)
 	return nil
 }
 
-func (w *Writer) wrote(name string) {
+func (w *Writer) wrote(name string, sum uint32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dirty[w.plan.byName[name].shard] = true
-	if !w.written[name] {
-		w.written[name] = true
+	if _, again := w.written[name]; !again || !slices.Contains(w.recent, name) {
 		w.recent = append(w.recent, name)
 	}
+	w.written[name] = sum
 }
 
 // Missing returns the tensors that are not written yet, in the output's order.
@@ -377,7 +388,7 @@ func (w *Writer) Missing() []string {
 	var names []string
 	for _, s := range w.plan.Shards {
 		for _, t := range s.Tensors {
-			if !w.written[t.Name] {
+			if _, ok := w.written[t.Name]; !ok {
 				names = append(names, t.Name)
 			}
 		}
@@ -419,7 +430,11 @@ func (w *Writer) Mark(step string, info any) error {
 	if err := w.sync(); err != nil {
 		return err
 	}
-	if err := w.journal.append(line{Done: step, Tensors: w.recent, Info: text}); err != nil {
+	sums := make([]uint32, len(w.recent))
+	for i, name := range w.recent {
+		sums[i] = w.written[name]
+	}
+	if err := w.journal.append(line{Done: step, Tensors: w.recent, Sums: sums, Info: text}); err != nil {
 		return err
 	}
 	w.recent = nil
