@@ -129,10 +129,6 @@ func (p *Plan) addAux(aux []AuxFile) {
 	}
 }
 
-// Reserve keeps a file's name free for one that the driver adds to the output: an
-// aux file of that name is left out, and so is a folder with all that is in it.
-func (p *Plan) Reserve(name string) { p.leaveOut(name, "the output has its own") }
-
 // leaveOut leaves out the aux files called name, and those in a folder of that name.
 func (p *Plan) leaveOut(name, reason string) {
 	p.Aux = slices.DeleteFunc(p.Aux, func(a AuxFile) bool {

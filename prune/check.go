@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/recipe"
 )
 
@@ -18,7 +19,7 @@ type IncompleteError struct {
 }
 
 func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("%v\n(what is done is kept in %s: --resume goes on, --overwrite begins again)", e.Err, e.Folder)
+	return fmt.Sprintf("%v\n(finished work is kept in %s: the same command with --resume continues)", e.Err, e.Folder)
 }
 
 func (e *IncompleteError) Unwrap() error { return e.Err }
@@ -26,8 +27,15 @@ func (e *IncompleteError) Unwrap() error { return e.Err }
 // Check looks at the output's place before anything slow begins: it must be
 // free, writable and large enough, and no other recipe may lie beside it.
 func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
-	if err := checkpoint.CheckTarget(opt.Output, inv, opt.Overwrite); err != nil {
+	resumes, err := opt.resumes()
+	if err == nil {
+		err = checkpoint.CheckTarget(opt.Output, inv, opt.Overwrite || resumes)
+	}
+	if err != nil {
 		return err
+	}
+	if err := fits(RecipePath(opt.Output) + fsys.PartialSuffix); err != nil {
+		return fmt.Errorf("output folder %s: the recipe beside it: %w", opt.Output, err)
 	}
 	if err := p.checkRecipe(opt); err != nil {
 		return err
@@ -45,6 +53,27 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 	}
 	if free, err := checkpoint.FreeBytes(dir); err == nil && free < need {
 		return fmt.Errorf("output folder %s: the run needs %d bytes of disk, %d are free", opt.Output, need, free)
+	}
+	return nil
+}
+
+// resumes reports whether Options.Resume finds an interrupted run or a finished
+// output, which is then judged by what it was made from.
+func (o *Options) resumes() (bool, error) {
+	if !o.Resume {
+		return false, nil
+	}
+	if there, err := checkpoint.Partial(o.Output); there || err != nil {
+		return there, err
+	}
+	_, err := ReadManifest(o.Output)
+	return err == nil, nil
+}
+
+// fits returns an error if no file could have that path, whether there is one or not.
+func fits(path string) error {
+	if _, err := os.Lstat(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

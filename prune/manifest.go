@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/crepe-llm/crepe/checkpoint"
@@ -25,6 +27,8 @@ type Manifest struct {
 	Crepe   string              `json:"crepe"`             // version
 	Program *provenance.Program `json:"program,omitempty"` // nil: made by a crepe that did not note it
 	Engine  string              `json:"engine,omitempty"`  // the ID of what computed; empty like Program
+
+	Provenance string `json:"provenance,omitempty"` // the key of all that the output depends on; empty like Program
 
 	// Level is the instruction level; Engine says it too.
 	Level   string `json:"kernels"`
@@ -77,7 +81,7 @@ func (r *runner) commit(hashes map[string]string) error {
 		return err
 	}
 	manifest := Manifest{
-		Crepe: program.Version, Program: &program, Engine: r.m.Engine().ID(),
+		Crepe: program.Version, Program: &program, Engine: r.m.Engine().ID(), Provenance: r.depends.Key(),
 		Level: cpu.Current().String(), Compute: r.m.Engine().Compute().String(), Recipe: used, Inputs: hashes,
 		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
 		Allocation: rep.Allocation,
@@ -136,9 +140,13 @@ func writeRecipe(path string, used recipe.Recipe) error {
 	return fsys.WriteFile(path, text)
 }
 
-// ReadManifest returns the manifest of an output folder.
+// ReadManifest returns the manifest of an output folder; without one it is
+// fs.ErrNotExist.
 func ReadManifest(dir string) (*Manifest, error) {
 	path := filepath.Join(dir, ManifestName)
+	if st, err := os.Stat(path); err == nil && st.IsDir() { // no crepe made that
+		return nil, fmt.Errorf("%s: a folder: %w", path, fs.ErrNotExist)
+	}
 	text, err := regular.Read(path, checkpoint.MaxManifest)
 	if err != nil {
 		return nil, err
@@ -150,6 +158,12 @@ func ReadManifest(dir string) (*Manifest, error) {
 	return &m, nil
 }
 
+// finished reports whether the output is there already, by an equal run.
+func (r *runner) finished() bool {
+	m, err := ReadManifest(r.opt.Output)
+	return err == nil && m.Provenance == r.depends.Key()
+}
+
 // recall completes the report of a finished output from its manifest.
 func (r *runner) recall() error {
 	m, err := ReadManifest(r.opt.Output)
@@ -157,6 +171,7 @@ func (r *runner) recall() error {
 		return err
 	}
 	rep := r.report
+	rep.Finished = true
 	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation
 	return nil
 }

@@ -77,6 +77,9 @@ type Disk struct {
 	Extra  int64 `json:"extra"` // while it runs: hidden states in files, and their copies to resume from
 }
 
+// LeftOut lists what is in the input's folder and will not be in the output's.
+func (p *Plan) LeftOut() []checkpoint.LeftOut { return p.files.LeftOut }
+
 // MakePlan looks at headers only. It refuses what cannot be done: a pattern
 // that does not divide a Linear's columns, a budget below the least.
 func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, error) {

@@ -24,6 +24,8 @@ type Report struct {
 	Seconds Seconds `json:"seconds"`
 	PeakRSS int64   `json:"peak_rss_bytes"` // 0 where the system does not say
 	Output  string  `json:"output"`
+
+	Finished bool `json:"finished,omitempty"` // by an earlier run: Resume found nothing left to do
 }
 
 // Sparsity is the share of zeros in the pruned Linears: as asked, and as

@@ -12,6 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/provenance"
 )
 
 // The steps of the journal beside a block's.
@@ -31,6 +32,8 @@ type runner struct {
 	m      *model.Model
 	w      *checkpoint.Writer
 	report *Report
+
+	depends provenance.Record // what the output depends on
 
 	started time.Time
 	shares  shares
@@ -60,7 +63,7 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	hashes, err := r.begin(ctx)
 	switch {
 	case errors.Is(err, checkpoint.ErrFinished):
-		err = r.recall() // the kill came while the output was put in its place
+		err = r.recall() // the kill came while the output was put in its place, or after it
 	case err == nil:
 		if err = r.work(ctx); err == nil {
 			err = r.commit(hashes)
@@ -107,17 +110,23 @@ func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error
 	if err != nil {
 		return nil, err
 	}
-	o := checkpoint.Options{Overwrite: r.opt.Overwrite}
-	if o.Provenance, err = r.provenance(hashes); err != nil {
+	if r.depends, err = r.provenance(hashes); err != nil {
 		return nil, err
 	}
+	o := checkpoint.Options{Provenance: r.depends, Overwrite: r.opt.Overwrite}
 	create := checkpoint.Create
 	if r.opt.Resume {
 		create = checkpoint.Resume
 	}
 	r.w, err = create(r.opt.Output, r.plan.files, r.inv, o)
 	if errors.Is(err, checkpoint.ErrNoPartial) {
+		if r.finished() {
+			return nil, checkpoint.ErrFinished
+		}
 		r.w, err = checkpoint.Create(r.opt.Output, r.plan.files, r.inv, o)
+	}
+	if err == nil && r.w.Damaged() != "" {
+		r.opt.warn("%s: what came after it is computed again", r.w.Damaged())
 	}
 	return hashes, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func (c *states) save(s *stream, kind string, b int) error {
 	}
 	defer timed(&s.seconds.Write)()
 	path := c.path(kind, b)
-	if err := fsys.WriteWhole(path, s.store.Save); err != nil {
+	if err := fsys.WriteWhole(path, func(w io.Writer) error { return seal(w, s.store.Save) }); err != nil {
 		// The copy saves time after a kill; the run itself can do without.
 		c.warn("hidden states are not kept, a resumed run would compute them again: %v", err)
 		c.failing = true
@@ -101,14 +102,21 @@ func (c *states) restore(ctx context.Context, s *stream, kind string, b int, m f
 	return again.each(ctx, from, b, func(ctx context.Context, _ int, block *model.Block) error { return again.through(ctx, block) })
 }
 
+// read fills the stream from the copy of what enters block b; it is fs.ErrNotExist
+// if there is none that is whole.
 func (c *states) read(s *stream, kind string, b int) error {
 	f, err := os.Open(c.path(kind, b))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := s.store.Restore(f); err != nil {
+	switch err := unseal(f, s.store.Restore); {
+	case err == nil:
+		return nil
+	case errors.Is(err, errDamaged):
+		c.warn("%s: damaged; the hidden states are computed again", f.Name())
+		return fs.ErrNotExist
+	default:
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return nil
 }

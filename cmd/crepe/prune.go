@@ -208,7 +208,7 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 		return err
 	}
 	if f.overwrite {
-		if err := a.noteReplaced(opt.Output); err != nil {
+		if err := a.noteReplaced(opt.Output, opt.Resume); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ import (
 func (a *app) announce(o *session.Session, r recipe.Recipe, p *prune.Plan) {
 	a.note("%s: %s, %d blocks, %s of weights; %s, %s, %s",
 		o.Name, o.Model.Config.Architecture, o.Model.Blocks(), formatBytes(o.Inventory.WeightBytes()), r.Method, amount(r), o.Model.Engine().Compute())
-	for _, l := range o.Inventory.LeftOut() {
+	for _, l := range p.LeftOut() {
 		a.note("skipped: %s (%s)", l.Path, l.Reason)
 	}
 	if p.Memory.Experts > 0 {
@@ -31,8 +31,8 @@ func (a *app) announce(o *session.Session, r recipe.Recipe, p *prune.Plan) {
 	}
 }
 
-// noteReplaced names what --overwrite deletes.
-func (a *app) noteReplaced(output string) error {
+// noteReplaced names what --overwrite deletes; --resume keeps an interrupted run.
+func (a *app) noteReplaced(output string, resume bool) error {
 	names, partial, err := checkpoint.Replaced(output)
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func (a *app) noteReplaced(output string) error {
 	if len(names) > 0 {
 		a.note("--overwrite deletes %s with %s", output, strings.Join(names, ", "))
 	}
-	if partial != "" {
+	if partial != "" && !resume {
 		a.note("--overwrite deletes the interrupted run in %s", partial)
 	}
 	return nil
@@ -63,9 +63,6 @@ type dryRun struct {
 }
 
 func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJSON bool) error {
-	if err := checkpoint.CheckTarget(opt.Output, o.Inventory, opt.Overwrite); err != nil {
-		return err
-	}
 	free, err := checkpoint.FreeBytes(filepath.Dir(opt.Output))
 	if err != nil {
 		free = 0
@@ -151,7 +148,11 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	if rep.PeakRSS > 0 {
 		fmt.Fprintf(w, "memory\t%s at the peak\n", formatBytes(rep.PeakRSS))
 	}
-	fmt.Fprintf(w, "output\t%s\nrecipe\t%s\n", strings.TrimSuffix(rep.Output, "/")+"/", rep.Recipe)
+	finished := ""
+	if rep.Finished {
+		finished = "  (an earlier run has finished it)"
+	}
+	fmt.Fprintf(w, "output\t%s%s\nrecipe\t%s\n", strings.TrimSuffix(rep.Output, "/")+"/", finished, rep.Recipe)
 	return w.Flush()
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/prune"
@@ -139,6 +140,9 @@ func (a *app) checkSearch(o *session.Session, opt *pho.Options, f *searchFlags, 
 		return err
 	}
 	p.Overwrite = p.Overwrite || exists(prune.RecipePath(p.Output)) && !exists(p.Output) // this study's, as is known
+	if p.Resume, err = checkpoint.Partial(p.Output); err != nil {                        // the search continues it in the end
+		return err
+	}
 	return plan.Check(o.Inventory, p)
 }
 

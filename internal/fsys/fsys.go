@@ -95,10 +95,13 @@ func orClosed(f *File, err error) (*File, error) {
 	return f, err
 }
 
+// PartialSuffix ends the name of a file until it is whole.
+const PartialSuffix = ".partial"
+
 // WriteWhole makes the file at path by write, or leaves what is there: it writes
-// path.partial, syncs and renames it.
+// one with PartialSuffix, syncs and renames it.
 func WriteWhole(path string, write func(io.Writer) error) error {
-	partial := path + ".partial"
+	partial := path + PartialSuffix
 	f, err := Create(partial, 0o666)
 	if err != nil {
 		return err
