@@ -143,6 +143,39 @@ func TestGGUFPrune(t *testing.T) {
 	}
 }
 
+// A model that is exported measures as before in bf16, and nearly so in types
+// that round.
+func TestExport(t *testing.T) {
+	source, ids := filepath.Join(ggufData, "qwen3.gguf"), filepath.Join(ggufData, "qwen3.ids.safetensors")
+	want := perplexity(t, source, ids)
+	for kind, tol := range map[string]float64{"bf16": 0, "f16": 0, "q8_0": 0.01, "q4_0": 0.1} {
+		out := filepath.Join(t.TempDir(), "out.gguf")
+		crepe(t, "export", source, "-o", out, "--type", kind)
+		if got := perplexity(t, out, ids); !(math.Abs(got-want) <= tol*want) {
+			t.Errorf("%s: perplexity %.6f, want %.6f", kind, got, want)
+		}
+	}
+}
+
+func TestExportErrors(t *testing.T) {
+	source := filepath.Join(ggufData, "qwen3.gguf")
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"export", source}, exitUsage, "--output: want the file to write"},
+		{[]string{"export", source, "-o", "out"}, exitUsage, `--output: "out", want a name that ends in .gguf`},
+		{[]string{"export", source, "-o", "out.gguf", "--type", "q5_k"}, exitUsage, `--type: "q5_k", want one of bf16, f16, q8_0, q4_0`},
+		{[]string{"export", source, "-o", source}, exitError, "exists: name another file"},
+	} {
+		var out, log bytes.Buffer
+		if code := run(c.args, &out, &log); code != c.code || !strings.Contains(log.String(), c.want) {
+			t.Errorf("%v: exit code %d, %s, want %d, %s", c.args, code, &log, c.code, c.want)
+		}
+	}
+}
+
 func TestGGUFErrors(t *testing.T) {
 	for _, args := range [][]string{
 		{"inspect", "absent.gguf"},

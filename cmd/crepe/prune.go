@@ -273,5 +273,5 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 	if r.Permute != "" {
 		method += "-" + r.Permute
 	}
-	return filepath.Base(dir) + "-" + method + "-" + amount, nil
+	return trimGGUF(filepath.Base(dir)) + "-" + method + "-" + amount, nil
 }

@@ -5,11 +5,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 )
 
 // config is what config.json holds, in the spelling of transformers 4, which 5
 // reads too.
 type config map[string]any
+
+// real is a number that is written with a point: transformers refuses a whole
+// number where it wants a float.
+type real float64
+
+func (r real) MarshalJSON() ([]byte, error) {
+	text := strconv.AppendFloat(nil, float64(r), 'g', -1, 64)
+	if !bytes.ContainsAny(text, ".e") {
+		text = append(text, ".0"...)
+	}
+	return text, nil
+}
 
 // int returns a whole number that has been set.
 func (c config) int(key string) int {
@@ -182,6 +195,14 @@ func readGemma3(k *keys, c config) {
 	}
 }
 
+// longScale is what longrope multiplies cosines and sines with.
+func longScale(positions, original int) float64 {
+	if positions <= original {
+		return 1
+	}
+	return math.Sqrt(1 + math.Log(float64(positions)/float64(original))/math.Log(float64(original)))
+}
+
 // slidingBlocks reads which blocks have a window, where a key says: every one
 // but each n-th, or one by one.
 func (k *keys) slidingBlocks(c config) {
@@ -218,7 +239,7 @@ func (k *keys) slidingBlocks(c config) {
 func readPhi3(k *keys, c config) {
 	c["hidden_act"] = "silu"
 	turned := k.sizeOr("rope.dimension_count", c.int("head_dim"), c.int("head_dim"))
-	c["partial_rotary_factor"] = float64(turned) / float64(c.int("head_dim"))
+	c["partial_rotary_factor"] = real(turned) / real(c.int("head_dim"))
 	c["sliding_window"] = nil // 0 is none
 	if k.has("attention.sliding_window") {
 		if window := k.whole("attention.sliding_window", 0, maxPositions); window > 0 {
@@ -239,11 +260,7 @@ func readPhi3(k *keys, c config) {
 		k.is("rope.scaling.attn_factor", 1, "there are no rope_factors")
 		return
 	}
-	scale := 1.0
-	if positions > original {
-		scale = math.Sqrt(1 + math.Log(float64(positions)/float64(original))/math.Log(float64(original)))
-	}
-	k.is("rope.scaling.attn_factor", scale, "sqrt(1 + ln(context/original)/ln original)")
+	k.is("rope.scaling.attn_factor", longScale(positions, original), "sqrt(1 + ln(context/original)/ln original)")
 	c["rope_scaling"] = map[string]any{"type": "longrope", "long_factor": long, "short_factor": short}
 }
 
@@ -256,12 +273,12 @@ func (k *keys) ropeFreqs(c config) {
 		return
 	}
 	factor := stored[len(stored)-1] // the slowest frequency is divided whole
-	theta, _ := c["rope_theta"].(float64)
+	theta, _ := c["rope_theta"].(real)
 	for original := 1 << 10; original <= 1<<20; original *= 2 {
-		if closeTo(llama3Factors(theta, len(stored), factor, original), stored) {
+		if closeTo(llama3Factors(float64(theta), len(stored), float64(factor), original), stored) {
 			c["rope_scaling"] = map[string]any{
 				"rope_type": "llama3", "factor": factor,
-				"low_freq_factor": llama3Low, "high_freq_factor": llama3High,
+				"low_freq_factor": real(llama3Low), "high_freq_factor": real(llama3High),
 				"original_max_position_embeddings": original,
 			}
 			return
@@ -295,9 +312,9 @@ func llama3Factors(theta float64, n int, factor float64, original int) []float64
 	return factors
 }
 
-func closeTo(a, b []float64) bool {
+func closeTo(a []float64, b []real) bool {
 	for i := range a {
-		if !(math.Abs(a[i]-b[i]) <= 1e-5*math.Abs(b[i])) { // float32, through wavelengths
+		if want := float64(b[i]); !(math.Abs(a[i]-want) <= 1e-5*want) { // float32, through wavelengths
 			return false
 		}
 	}

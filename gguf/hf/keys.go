@@ -76,7 +76,7 @@ func (k *keys) sizeOr(name string, def, most int) int {
 
 // number returns a number above 0, in the fewest digits that give the same
 // float32.
-func (k *keys) number(name string) float64 {
+func (k *keys) number(name string) real {
 	v, err := k.m.Float(k.full(name))
 	if err == nil && !(v > 0) {
 		err = fmt.Errorf("key %s: %g, want a number above 0", k.full(name), v)
@@ -85,11 +85,11 @@ func (k *keys) number(name string) float64 {
 		k.fail(err)
 		return 1
 	}
-	return shortest(v)
+	return real(shortest(v))
 }
 
 // numberOr is number, or def without the key.
-func (k *keys) numberOr(name string, def float64) float64 {
+func (k *keys) numberOr(name string, def real) real {
 	if !k.has(name) {
 		return def
 	}
@@ -152,7 +152,7 @@ func (k *keys) is(name string, want float64, why string) {
 
 // floats returns the elements of a tensor that says something of the model's
 // shape, nil if there is none.
-func (k *keys) floats(tensor string, n int) []float64 {
+func (k *keys) floats(tensor string, n int) []real {
 	t, ok := k.file.Tensor(tensor)
 	if !ok {
 		return nil
@@ -166,13 +166,13 @@ func (k *keys) floats(tensor string, n int) []float64 {
 		k.fail(err)
 		return nil
 	}
-	out := make([]float64, n)
+	out := make([]real, n)
 	for i, v := range row {
 		if !(v > 0) || math.IsInf(float64(v), 0) {
 			k.fail(fmt.Errorf("tensor %s: element %d is %g, want a finite number above 0", tensor, i, v))
 			return nil
 		}
-		out[i] = shortest(float64(v))
+		out[i] = real(shortest(float64(v)))
 	}
 	return out
 }
