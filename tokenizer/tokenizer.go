@@ -99,6 +99,19 @@ func (t *Tokenizer) Token(id int32) (string, bool) {
 	return tok, ok
 }
 
+// CheckIDs returns an error that names the first token of ids for which a model
+// with vocab embeddings has none.
+func (t *Tokenizer) CheckIDs(ids []int32, vocab int) error {
+	for _, id := range ids {
+		if int(id) < vocab {
+			continue
+		}
+		token, _ := t.Token(id)
+		return fmt.Errorf("token %.60q of the tokenizer has id %d, but the model's embedding has no row for it (it has %d rows): use a text without this token, or the tokenizer that the model was trained with", token, id, vocab)
+	}
+	return nil
+}
+
 // Encode returns the ids of text. With special, the post-processor adds its
 // tokens (a beginning-of-sequence token, for most Llama-like models); special
 // tokens written in the text are read as such either way.

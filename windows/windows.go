@@ -81,7 +81,7 @@ func (l *Loader) Calibration(ctx context.Context, c recipe.Calibration) (*Set, e
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src, err)
 	}
-	return l.check(&Set{Source: c.Source, Tokens: tokens, SeqLen: seqLen, BOS: addsBOS(t)})
+	return l.check(&Set{Source: c.Source, Tokens: tokens, SeqLen: seqLen, BOS: addsBOS(t)}, t)
 }
 
 // Evaluation cuts the text of e into windows; the tail that does not fill one
@@ -115,7 +115,7 @@ func (l *Loader) Evaluation(ctx context.Context, e recipe.Eval) (*Set, error) {
 	if len(tokens) == 0 {
 		return nil, fmt.Errorf("%s: %d tokens, want at least one window of %d: give a longer text or a smaller --seqlen", src, len(ids), seqLen)
 	}
-	return l.check(&Set{Source: e.Source, Tokens: tokens, SeqLen: seqLen, BOS: addsBOS(t)})
+	return l.check(&Set{Source: e.Source, Tokens: tokens, SeqLen: seqLen, BOS: addsBOS(t)}, t)
 }
 
 func (l *Loader) parse(source string) (corpus.Source, error) {
@@ -156,7 +156,7 @@ func (l *Loader) given(src corpus.Source, what string, seqLen, limit int) (*Set,
 	if err != nil {
 		return nil, err
 	}
-	return l.check(&Set{Source: src.String(), Tokens: tokens, SeqLen: seqLen})
+	return l.check(&Set{Source: src.String(), Tokens: tokens, SeqLen: seqLen}, nil)
 }
 
 // maxTokens bounds the tokens of a set, which are in memory: 1 GiB.
@@ -170,11 +170,20 @@ func fits(source string, windows, seqLen int) error {
 	return nil
 }
 
-func (l *Loader) check(s *Set) (*Set, error) {
-	if err := calibration.CheckIDs(s.Tokens, l.Vocab); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Source, err)
+// check refuses ids that the model has no embedding for, by the name of the token
+// if t made them; t is nil where they were given.
+func (l *Loader) check(s *Set, t *tokenizer.Tokenizer) (*Set, error) {
+	err := calibration.CheckIDs(s.Tokens, l.Vocab)
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	for w := 0; t != nil && w < len(s.Tokens); w++ {
+		if named := t.CheckIDs(s.Tokens[w], l.Vocab); named != nil {
+			err = named
+			break
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", s.Source, err)
 }
 
 // clip returns the window's length, cut to the model's maximum.

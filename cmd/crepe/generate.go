@@ -206,6 +206,9 @@ func (a *app) continueText(ctx context.Context, o *session.Session, prompt strin
 		return c, err
 	}
 	ids, err := tok.Encode(prompt, true)
+	if err == nil {
+		err = tok.CheckIDs(ids, o.Model.Config.Vocab)
+	}
 	if err != nil {
 		return c, fmt.Errorf("prompt: %w", err)
 	}

@@ -90,3 +90,35 @@ func TestHostileTokenizers(t *testing.T) {
 		}
 	}
 }
+
+// A tokenizer may have more tokens than the model; a text with one of them is
+// refused, and the token is named.
+func TestTokenizerLargerThanModel(t *testing.T) {
+	dir := demoWith(t, func(doc map[string]any) {
+		doc["added_tokens"] = append(doc["added_tokens"].([]any), map[string]any{"id": 4096, "content": "<PRE>", "special": true})
+	})
+	text, err := os.ReadFile("testdata/wikitext.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "pre.txt")
+	if err := os.WriteFile(path, append(text, "<PRE>"+string(text)...), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"eval", dir, "--data", path, "--seqlen", "128"},
+		{"generate", dir, "--prompt", "a <PRE>"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(args, &stdout, &stderr)
+		const want = `token "<PRE>" of the tokenizer has id 4096, but the model's embedding has no row for it (it has 4096 rows)`
+		if code == exitOK || !strings.Contains(stderr.String(), want) {
+			t.Errorf("%s: exit code %d, %s, want an error with %q", args[0], code, &stderr, want)
+		}
+	}
+	var rep evalReport // a text without it is measured
+	command(t, &rep, "eval", dir, "--data", "testdata/wikitext.txt", "--seqlen", "128", "--json")
+	if rep.Windows == 0 {
+		t.Error("no window")
+	}
+}

@@ -192,10 +192,8 @@ func (e *Encoder) encode(r Request) (context, continuation []int32, err error) {
 		err = fmt.Errorf("continuation %q has %d tokens, want at most the model's %d", shorten(r.Continuation), len(continuation), e.maxLength)
 	}
 	for _, ids := range [][]int32{context, continuation} {
-		for _, id := range ids {
-			if err == nil && int(id) >= e.vocab {
-				err = fmt.Errorf("token %d of the tokenizer: the model has %d", id, e.vocab)
-			}
+		if err == nil {
+			err = e.t.CheckIDs(ids, e.vocab)
 		}
 	}
 	return context, continuation, err
