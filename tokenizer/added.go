@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"errors"
 	"unicode"
 	"unicode/utf8"
 )
@@ -29,57 +30,52 @@ type addedTokens struct {
 // trie is a set of strings, searched for the leftmost and of those the longest
 // match. Node 0 is the root.
 type trie struct {
-	nodes []trieNode
-	first [256]bool // bytes that a string begins with
-}
-
-type trieNode struct {
-	id   int32 // of the token that ends here, −1: none
-	next map[byte]int32
+	ids   []int32          // of the tokens that end at the nodes, −1: none
+	next  map[uint64]int32 // node << 8 | byte → node
+	first [256]bool        // bytes that a string begins with
 }
 
 func (t *trie) insert(s string, id int32) {
 	if s == "" {
 		return
 	}
-	if t.nodes == nil {
-		t.nodes = []trieNode{{id: -1}}
+	if t.ids == nil {
+		t.ids, t.next = []int32{-1}, make(map[uint64]int32)
 	}
 	t.first[s[0]] = true
 	at := int32(0)
 	for i := range len(s) {
-		to, ok := t.nodes[at].next[s[i]]
+		edge := uint64(at)<<8 | uint64(s[i])
+		to, ok := t.next[edge]
 		if !ok {
-			to = int32(len(t.nodes))
-			t.nodes = append(t.nodes, trieNode{id: -1})
-			if t.nodes[at].next == nil {
-				t.nodes[at].next = make(map[byte]int32)
-			}
-			t.nodes[at].next[s[i]] = to
+			to = int32(len(t.ids))
+			t.ids = append(t.ids, -1)
+			t.next[edge] = to
 		}
 		at = to
 	}
-	t.nodes[at].id = id
+	t.ids[at] = id
 }
 
 // find returns the first match at or after from: its id and bounds, id −1 if
-// there is none.
-func (t *trie) find(s string, from int) (id int32, lo, hi int) {
-	if t.nodes == nil {
+// there is none. It takes from the budget for each byte of a string.
+func (t *trie) find(s string, from int, b *budget) (id int32, lo, hi int) {
+	if t.ids == nil {
 		return -1, len(s), len(s)
 	}
-	for lo = from; lo < len(s); lo++ {
+	for lo = from; lo < len(s) && b.steps >= 0; lo++ {
 		if !t.first[s[lo]] {
 			continue
 		}
 		id = -1
 		at, ok := int32(0), true
 		for i := lo; i < len(s); i++ {
-			if at, ok = t.nodes[at].next[s[i]]; !ok {
+			if at, ok = t.next[uint64(at)<<8|uint64(s[i])]; !ok {
 				break
 			}
-			if t.nodes[at].id >= 0 {
-				id, hi = t.nodes[at].id, i+1
+			b.steps -= stepsPerLookup
+			if t.ids[at] >= 0 {
+				id, hi = t.ids[at], i+1
 			}
 		}
 		if id >= 0 {
@@ -95,10 +91,15 @@ func (t *trie) find(s string, from int) (id int32, lo, hi int) {
 // The search goes on where a match ends, not where the white space that rstrip
 // takes ends, and a match that single_word rejects is skipped whole, as in
 // Hugging Face's.
-func (t *trie) cut(a *addedTokens, s string, f func(id int32, part string, at int)) {
+func (t *trie) cut(e *encoder, s string, f func(id int32, part string, at int)) {
+	a := &e.t.added
 	done := 0 // what of s has been passed on
 	for from := 0; ; {
-		id, lo, hi := t.find(s, from)
+		id, lo, hi := t.find(s, from, &e.budget)
+		if e.budget.steps < 0 {
+			e.fail(errors.New("added tokens: finding them takes too many steps"))
+			return
+		}
 		if id < 0 {
 			break
 		}

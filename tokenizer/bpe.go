@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -85,6 +86,9 @@ func (m *bpe) encode(dst []int32, w string, s *merger) []int32 {
 // fuseUnk a run of unknown characters is one token. Characters that fall back
 // to bytes do not end such a run and come out before it: so do Hugging Face's.
 func (m *bpe) split(dst []int32, w string) []int32 {
+	if len(w) > maxCachedWord {
+		dst = slices.Grow(dst, len(w)) // at most a symbol a byte
+	}
 	pending := false
 	for i := 0; i < len(w); {
 		n := 1

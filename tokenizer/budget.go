@@ -11,14 +11,17 @@ type budget struct {
 	most   int // growth at the beginning
 }
 
-// Limits of one call: of engine steps about a second and a microsecond for each
-// byte, of which published patterns take a few steps; of growth what the
-// longest decomposition of a character, 18 for one, needs.
+// Limits of one call: engine steps for a third of a second and a microsecond for
+// each byte, of which published patterns take a few steps; growth for more than
+// any published tokenizer adds, which write a space as three bytes.
 const (
 	baseSteps    = 1 << 26
 	stepsPerByte = 256
+
+	stepsPerLookup = 16 // in the trie of added tokens: about their time
+
 	baseGrowth   = 1 << 20
-	growthFactor = 16
+	growthFactor = 8
 )
 
 func newBudget(bytes int) budget {
@@ -30,7 +33,7 @@ func newBudget(bytes int) budget {
 func (b *budget) grow(n int) error {
 	b.growth -= max(n, 0)
 	if b.growth < 0 {
-		return fmt.Errorf("the text grows by more than %d bytes, the most that is allowed for its length", b.most)
+		return fmt.Errorf("the text grows by more than %d bytes; more than 1 MiB and %d times its length is not supported", b.most, growthFactor)
 	}
 	return nil
 }

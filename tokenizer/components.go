@@ -15,7 +15,7 @@ func unsupported(kind, typ, known string) error {
 	if typ == "" {
 		return fmt.Errorf("%s without a type; supported: %s", kind, known)
 	}
-	return fmt.Errorf("%s type %q is not supported; supported: %s", kind, typ, known)
+	return fmt.Errorf("%s type %.60q is not supported; supported: %s", kind, typ, known)
 }
 
 func (c *component) normalizer() (normalizer, error) {
@@ -138,7 +138,7 @@ var behaviors = map[string]behavior{
 func (c *component) behavior() (behavior, error) {
 	b, ok := behaviors[c.Behavior]
 	if !ok {
-		return 0, fmt.Errorf("pre_tokenizer %s: behavior %q, want Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous", c.Type, c.Behavior)
+		return 0, fmt.Errorf("pre_tokenizer %s: behavior %.60q, want Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous", c.Type, c.Behavior)
 	}
 	return b, nil
 }
@@ -146,7 +146,7 @@ func (c *component) behavior() (behavior, error) {
 func (c *component) metaspace() (metaspace, error) {
 	m := metaspace{replacement: c.Replacement, cut: c.Split == nil || *c.Split}
 	if utf8.RuneCountInString(c.Replacement) != 1 {
-		return m, fmt.Errorf("metaspace: replacement %q, want one character", c.Replacement)
+		return m, fmt.Errorf("metaspace: replacement %.60q, want one character", c.Replacement)
 	}
 	switch c.PrependScheme {
 	case "", "always":
@@ -156,11 +156,11 @@ func (c *component) metaspace() (metaspace, error) {
 	case "never":
 		m.prepend = prependNever
 	default:
-		return m, fmt.Errorf("metaspace: prepend_scheme %q, want always, first or never", c.PrependScheme)
+		return m, fmt.Errorf("metaspace: prepend_scheme %.60q, want always, first or never", c.PrependScheme)
 	}
 	if c.AddPrefixSpace != nil && !*c.AddPrefixSpace { // from before prepend_scheme
 		if c.PrependScheme != "" && m.prepend != prependNever {
-			return m, fmt.Errorf("metaspace: add_prefix_space false, but prepend_scheme %q", c.PrependScheme)
+			return m, fmt.Errorf("metaspace: add_prefix_space false, but prepend_scheme %.60q", c.PrependScheme)
 		}
 		m.prepend = prependNever
 	}
@@ -190,7 +190,7 @@ func (p *pattern) matcher() (matcher, error) {
 	}
 	engine, err := onig.Compile(re)
 	if err != nil {
-		return matcher{}, fmt.Errorf("pattern %q: %w", re, err)
+		return matcher{}, fmt.Errorf("pattern %.100q: %w", re, err)
 	}
 	if run := engine.Run(); run != nil {
 		return matcher{finder: runFinder{run}}, nil
@@ -221,7 +221,7 @@ func (c *component) template() ([]templatePart, error) {
 				return nil, err
 			}
 			if p != nil && parts != nil {
-				return nil, fmt.Errorf("post_processor Sequence: two TemplateProcessing, want at most one")
+				return nil, fmt.Errorf("post_processor Sequence: two steps TemplateProcessing, want at most one")
 			}
 			if p != nil {
 				parts = p
@@ -236,31 +236,41 @@ func (c *component) template() ([]templatePart, error) {
 
 func (c *component) templateParts() ([]templatePart, error) {
 	parts := []templatePart{}
+	sequences, ids := 0, 0
 	for _, p := range c.Single {
 		switch {
 		case p.Sequence != nil && p.Sequence.ID == "A":
+			if sequences++; sequences > maxSequences {
+				return nil, fmt.Errorf("post_processor: a template with Sequence A more than %d times is not supported", maxSequences)
+			}
 			parts = append(parts, templatePart{sequence: true})
 		case p.SpecialToken != nil:
 			tok, ok := c.SpecialTokens[p.SpecialToken.ID]
 			if !ok {
-				return nil, fmt.Errorf("post_processor: special token %q is not among special_tokens", p.SpecialToken.ID)
+				return nil, fmt.Errorf("post_processor: special token %.60q is not among special_tokens", p.SpecialToken.ID)
+			}
+			if ids += len(tok.IDs); ids > maxPieces {
+				return nil, fmt.Errorf("post_processor: a template that adds more than %d ids is not supported", maxPieces)
 			}
 			part := templatePart{}
 			for _, id := range tok.IDs {
 				if id < 0 || id > math.MaxInt32 {
-					return nil, fmt.Errorf("post_processor: special token %q: id %d, want 0 to %d", p.SpecialToken.ID, id, math.MaxInt32)
+					return nil, fmt.Errorf("post_processor: special token %.60q: id %d, want 0 to %d", p.SpecialToken.ID, id, math.MaxInt32)
 				}
 				part.ids = append(part.ids, int32(id))
 			}
 			parts = append(parts, part)
 		default:
-			return nil, fmt.Errorf("post_processor: template for one text: want SpecialToken or Sequence A")
+			return nil, fmt.Errorf("post_processor: template single: want pieces that are SpecialToken or Sequence A")
 		}
 	}
 	return parts, nil
 }
 
 func (c *component) decoder() (decoder, error) {
+	if c == nil {
+		return nil, nil
+	}
 	switch c.Type {
 	case "Sequence":
 		var steps []decoder
@@ -288,7 +298,7 @@ func (c *component) decoder() (decoder, error) {
 		return always(fuse), nil
 	case "Strip":
 		if utf8.RuneCountInString(c.Content) != 1 {
-			return nil, fmt.Errorf("decoder Strip: content %q, want one character", c.Content)
+			return nil, fmt.Errorf("decoder Strip: content %.60q, want one character", c.Content)
 		}
 		return eachToken(stripToken(c.Content, c.Start, c.Stop)), nil
 	case "Replace":

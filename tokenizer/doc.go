@@ -15,7 +15,15 @@
 // merge in the list (lower ranks merge first).
 //
 // What tokenizer.json asks for and this package does not know is an error that
-// names it, never a guess.
+// names it, never a guess. Patterns are Oniguruma's, as package onig reads them.
+//
+// A tokenizer.json is a stranger's file, so all that it can make much of is
+// bounded: the file (128 MiB), its tokens (2²²), added tokens (2²⁰), the steps of
+// a Sequence (256), the bytes of a component (1 MiB) and of its patterns (64 KiB),
+// what a template adds (1024 ids); and for each text the steps of the pattern
+// engine (2²⁶ and 256 a byte) and the bytes that it may gain (1 MiB and 8 times
+// its length). What is above a bound is an error. A text of one word takes about
+// 13 times its size in memory.
 //
 // Text that is not UTF-8 is read as Go's range reads it: each byte that is not
 // part of a rune becomes U+FFFD. Python strings cannot hold such text, so there

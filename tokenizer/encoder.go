@@ -30,8 +30,7 @@ func (e *encoder) grow(n int) {
 // are cut out, the rest is normalized, the other added tokens are cut out of
 // that, and what then remains goes through the pre-tokenizer.
 func (e *encoder) text(text string) {
-	a := &e.t.added
-	a.raw.cut(a, text, func(id int32, part string, at int) {
+	e.t.added.raw.cut(e, text, func(id int32, part string, at int) {
 		if id >= 0 {
 			e.ids = append(e.ids, id)
 			return
@@ -48,8 +47,7 @@ func (e *encoder) normalized(text string, first bool) {
 			return
 		}
 	}
-	a := &e.t.added
-	a.normalized.cut(a, text, func(id int32, part string, at int) {
+	e.t.added.normalized.cut(e, text, func(id int32, part string, at int) {
 		if id >= 0 {
 			e.ids = append(e.ids, id)
 			return

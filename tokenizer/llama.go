@@ -18,10 +18,14 @@ type llamaConfig struct {
 	Legacy *bool `json:"legacy"`        // default true
 }
 
+// maxConfig is the most bytes of a tokenizer_config.json: with chat templates
+// and added tokens published ones have up to 1 MB.
+const maxConfig = 16 << 20
+
 func readLlamaConfig(readFile ReadFile, dir string) (llamaConfig, error) {
 	var conf llamaConfig
 	const name = "tokenizer_config.json"
-	data, err := readFile(name, maxFile)
+	data, err := readFile(name, maxConfig)
 	if errors.Is(err, fs.ErrNotExist) {
 		return conf, nil
 	}

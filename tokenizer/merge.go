@@ -1,10 +1,11 @@
 package tokenizer
 
+import "slices"
+
 // merger holds the working memory of merges.
 type merger struct {
-	next  []pair
-	heap  []uint64
-	links []link
+	next []pair
+	heap []uint64
 }
 
 // shortWord is the length in symbols up to which the lowest rank is searched
@@ -57,55 +58,43 @@ func (s *merger) mergeShort(ids []int32, t *mergeTable) int {
 	}
 }
 
-// link chains the symbols that are left: indices of the neighbours, −1 at the
-// ends.
-type link struct{ prev, next int32 }
-
-const gone = -1 // in place of the id of a symbol merged into its left neighbour
-
 // mergeLong keeps the pairs in a heap ordered by rank, then position:
 // O(n log n). An entry whose pair has meanwhile changed is recognised by its
 // rank, which the pair now at that position does not have.
+//
+// ids itself says where symbols begin: a symbol that has come to fill n ≥ 2
+// places has −n in its second and its last. With eight bytes for the pair that
+// begins at each place, a text of one word takes twelve bytes a byte.
 func (s *merger) mergeLong(ids []int32, t *mergeTable) int {
-	s.heap = s.heap[:0]
-	s.links = s.links[:0]
-	for i := range ids {
-		s.links = append(s.links, link{int32(i - 1), int32(i + 1)})
-		if i+1 < len(ids) {
-			if rank, _ := t.get(ids[i], ids[i+1]); rank != noRank {
-				s.heap = append(s.heap, uint64(rank)<<32|uint64(i))
-			}
+	s.heap = slices.Grow(s.heap[:0], len(ids))
+	for i := range len(ids) - 1 {
+		if rank, _ := t.get(ids[i], ids[i+1]); rank != noRank {
+			s.heap = append(s.heap, uint64(rank)<<32|uint64(i))
 		}
 	}
-	s.links[len(ids)-1].next = -1
-	for i := len(s.heap)/2 - 1; i >= 0; i-- {
-		s.down(i)
-	}
+	s.order()
 	for len(s.heap) > 0 {
 		top := s.pop()
-		rank, at := uint32(top>>32), int32(uint32(top))
-		right := s.links[at].next
-		if ids[at] == gone || right < 0 {
+		rank, at := uint32(top>>32), int(uint32(top))
+		id, stale := pairAt(ids, t, at, rank)
+		if stale {
 			continue
 		}
-		r, id := t.get(ids[at], ids[right])
-		if r != rank {
-			continue
+		right := after(ids, at)
+		end := after(ids, right)
+		n := int32(end - at)
+		ids[right] = -1
+		ids[at], ids[at+1], ids[end-1] = id, -n, -n
+		if end < len(ids) {
+			s.push(ids, t, at, end)
 		}
-		ids[at], ids[right] = id, gone
-		after := s.links[right].next
-		s.links[at].next = after
-		if after >= 0 {
-			s.links[after].prev = at
-			s.push(ids, t, at, after)
-		}
-		if prev := s.links[at].prev; prev >= 0 {
-			s.push(ids, t, prev, at)
+		if at > 0 {
+			s.push(ids, t, before(ids, at), at)
 		}
 	}
 	n := 0
 	for _, id := range ids {
-		if id != gone {
+		if id >= 0 {
 			ids[n] = id
 			n++
 		}
@@ -113,11 +102,57 @@ func (s *merger) mergeLong(ids []int32, t *mergeTable) int {
 	return n
 }
 
-// push enters the pair of positions left and right, if it has a merge.
-func (s *merger) push(ids []int32, t *mergeTable, left, right int32) {
+// after returns where the symbol after the one at i begins, len(ids) if there is
+// none.
+func after(ids []int32, i int) int {
+	if i+1 < len(ids) && ids[i+1] < 0 {
+		return i - int(ids[i+1])
+	}
+	return i + 1
+}
+
+// before returns where the symbol before the one at i > 0 begins.
+func before(ids []int32, i int) int {
+	if ids[i-1] < 0 {
+		return i + int(ids[i-1])
+	}
+	return i - 1
+}
+
+// pairAt returns what the pair at i merges to. It is stale if it is not, or no
+// longer, one of that rank.
+func pairAt(ids []int32, t *mergeTable, i int, rank uint32) (id int32, stale bool) {
+	if ids[i] < 0 {
+		return 0, true
+	}
+	right := after(ids, i)
+	if right == len(ids) {
+		return 0, true
+	}
+	r, id := t.get(ids[i], ids[right])
+	return id, r != rank
+}
+
+// order makes s.heap a heap.
+func (s *merger) order() {
+	for i := len(s.heap)/2 - 1; i >= 0; i-- {
+		s.down(i)
+	}
+}
+
+// push enters the pair of positions left and right, if it has a merge. Where
+// the heap would have to grow, stale entries go first.
+func (s *merger) push(ids []int32, t *mergeTable, left, right int) {
 	rank, _ := t.get(ids[left], ids[right])
 	if rank == noRank {
 		return
+	}
+	if len(s.heap) == cap(s.heap) {
+		s.heap = slices.DeleteFunc(s.heap, func(x uint64) bool {
+			_, stale := pairAt(ids, t, int(uint32(x)), uint32(x>>32))
+			return stale
+		})
+		s.order()
 	}
 	s.heap = append(s.heap, 0)
 	i := len(s.heap) - 1

@@ -53,7 +53,10 @@ func replaceAll(b *budget, s string, m matcher, content string) (string, error) 
 	var tooLong error
 	done := 0
 	err := m.each(s, b, func(lo, hi int) {
-		if tooLong = b.grow(len(content) - (hi - lo)); tooLong != nil {
+		if tooLong == nil {
+			tooLong = b.grow(len(content) - (hi - lo))
+		}
+		if tooLong != nil {
 			return
 		}
 		out.WriteString(s[done:lo])

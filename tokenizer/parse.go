@@ -14,12 +14,105 @@ import (
 // which transformers resets; they are not read.
 type document struct {
 	Version       *string         `json:"version"`
-	AddedTokens   []addedToken    `json:"added_tokens"`
-	Normalizer    *component      `json:"normalizer"`
-	PreTokenizer  *component      `json:"pre_tokenizer"`
-	PostProcessor *component      `json:"post_processor"`
-	Decoder       *component      `json:"decoder"`
+	AddedTokens   addedTokenList  `json:"added_tokens"`
+	Normalizer    json.RawMessage `json:"normalizer"`
+	PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
+	PostProcessor json.RawMessage `json:"post_processor"`
+	Decoder       json.RawMessage `json:"decoder"`
 	Model         json.RawMessage `json:"model"`
+}
+
+// Limits of what a tokenizer.json holds, checked before the memory is taken:
+// "{}," would become a component of 400 bytes.
+const (
+	maxVocab     = 1 << 22 // tokens; published ones have up to 2¹⁸
+	maxAdded     = 1 << 20 // added tokens
+	maxAddedText = 1 << 22 // bytes of their contents
+	maxMember    = 1 << 20 // bytes of a normalizer, pre_tokenizer, post_processor or decoder
+	maxPatterns  = 1 << 16 // bytes of the patterns of one of them; published ones have a few thousand
+	maxSteps     = 256     // in a Sequence
+	maxPieces    = 1024    // in a template, and ids in it
+	maxSequences = 16      // "Sequence A" in a template: the text's ids so many times
+)
+
+// Lists that are counted while they are read.
+type (
+	addedTokenList []addedToken
+	componentList  []component
+	pieceList      []templatePiece
+)
+
+func (l *addedTokenList) UnmarshalJSON(data []byte) (err error) {
+	*l, err = readList[addedToken](data, maxAdded)
+	return err
+}
+
+func (l *componentList) UnmarshalJSON(data []byte) (err error) {
+	*l, err = readList[component](data, maxSteps)
+	return err
+}
+
+func (l *pieceList) UnmarshalJSON(data []byte) (err error) {
+	*l, err = readList[templatePiece](data, maxPieces)
+	return err
+}
+
+// readList reads an array of at most limit elements; null is an empty one.
+func readList[T any](data []byte, limit int) ([]T, error) {
+	if string(data) == "null" {
+		return nil, nil
+	}
+	if data[0] != '[' {
+		return nil, fmt.Errorf("%s, want an array", clip(data))
+	}
+	var out []T
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	for dec.More() {
+		if len(out) == limit {
+			return nil, fmt.Errorf("an array of more than %d elements is not supported", limit)
+		}
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// readComponent reads a member of the document, nil if it is absent or null.
+func readComponent(member string, data json.RawMessage) (*component, error) {
+	if len(data) > maxMember {
+		return nil, fmt.Errorf("%s: %d bytes, want at most %d", member, len(data), maxMember)
+	}
+	if len(data) == 0 || string(data) == "null" {
+		return nil, nil
+	}
+	c := new(component)
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, fmt.Errorf("%s: %w", member, err)
+	}
+	if n := c.patternBytes(); n > maxPatterns {
+		return nil, fmt.Errorf("%s: patterns of %d bytes, want at most %d", member, n, maxPatterns)
+	}
+	return c, nil
+}
+
+// patternBytes is the length of the patterns of c and its steps.
+func (c *component) patternBytes() int {
+	n := 0
+	if c.Pattern != nil && c.Pattern.Regex != nil {
+		n = len(*c.Pattern.Regex)
+	}
+	for _, l := range []componentList{c.Normalizers, c.Pretokenizers, c.Decoders} {
+		for i := range l {
+			n += l[i].patternBytes()
+		}
+	}
+	return n
 }
 
 // component is a normalizer, pre-tokenizer, post-processor or decoder: Type
@@ -27,10 +120,10 @@ type document struct {
 type component struct {
 	Type string `json:"type"`
 
-	Normalizers   []component `json:"normalizers"` // Sequence, by kind
-	Pretokenizers []component `json:"pretokenizers"`
-	Processors    []component `json:"processors"`
-	Decoders      []component `json:"decoders"`
+	Normalizers   componentList `json:"normalizers"` // Sequence, by kind
+	Pretokenizers componentList `json:"pretokenizers"`
+	Processors    componentList `json:"processors"`
+	Decoders      componentList `json:"decoders"`
 
 	Pattern          *pattern `json:"pattern"` // Split, Replace
 	Behavior         string   `json:"behavior"`
@@ -48,7 +141,7 @@ type component struct {
 	Split            *bool    `json:"split"`
 	IndividualDigits bool     `json:"individual_digits"`
 
-	Single        []templatePiece `json:"single"` // TemplateProcessing
+	Single        pieceList `json:"single"` // TemplateProcessing
 	SpecialTokens map[string]struct {
 		IDs []int64 `json:"ids"`
 	} `json:"special_tokens"`
@@ -78,23 +171,11 @@ func Parse(data []byte) (*Tokenizer, error) {
 		return nil, fmt.Errorf("not a tokenizer.json: %w", err)
 	}
 	if doc.Version != nil && *doc.Version != "1.0" {
-		return nil, fmt.Errorf("version %q, want \"1.0\"", *doc.Version)
+		return nil, fmt.Errorf("version %.60q, want \"1.0\"", *doc.Version)
 	}
 	t := &Tokenizer{}
-	var err error
-	if t.norm, err = doc.Normalizer.normalizer(); err != nil {
+	if err := t.readComponents(&doc); err != nil {
 		return nil, err
-	}
-	if t.stages, err = doc.PreTokenizer.stages(nil); err != nil {
-		return nil, err
-	}
-	if t.post, err = doc.PostProcessor.template(); err != nil {
-		return nil, err
-	}
-	if doc.Decoder != nil {
-		if t.dec, err = doc.Decoder.decoder(); err != nil {
-			return nil, err
-		}
 	}
 	if err := t.readModel(doc.Model); err != nil {
 		return nil, err
@@ -105,21 +186,50 @@ func Parse(data []byte) (*Tokenizer, error) {
 	return t, nil
 }
 
+func (t *Tokenizer) readComponents(doc *document) error {
+	c, err := readComponent("normalizer", doc.Normalizer)
+	if err == nil {
+		t.norm, err = c.normalizer()
+	}
+	if err != nil {
+		return err
+	}
+	if c, err = readComponent("pre_tokenizer", doc.PreTokenizer); err == nil {
+		t.stages, err = c.stages(nil)
+	}
+	if err != nil {
+		return err
+	}
+	if c, err = readComponent("post_processor", doc.PostProcessor); err == nil {
+		t.post, err = c.template()
+	}
+	if err != nil {
+		return err
+	}
+	if c, err = readComponent("decoder", doc.Decoder); err == nil {
+		t.dec, err = c.decoder()
+	}
+	return err
+}
+
 // add enters the added tokens. One that the vocabulary has keeps that id; the
 // others are numbered on from the vocabulary's size, whatever id they state.
 func (t *Tokenizer) add(tokens []addedToken) error {
 	a := &t.added
 	a.byID = make(map[int32]int, len(tokens))
 	a.special = make(map[string]bool)
-	next := int64(len(t.ids))
+	next, bytes := int64(len(t.ids)), 0
 	for _, tok := range tokens {
 		if tok.Content == "" {
 			continue
 		}
+		if bytes += len(tok.Content); bytes > maxAddedText {
+			return fmt.Errorf("added tokens of more than %d bytes are not supported", maxAddedText)
+		}
 		id, ok := t.ids[tok.Content]
 		if !ok {
 			if next > math.MaxInt32 {
-				return fmt.Errorf("added token %q: id %d, want at most %d", tok.Content, next, math.MaxInt32)
+				return fmt.Errorf("added token %.60q: id %d, want at most %d", tok.Content, next, math.MaxInt32)
 			}
 			id = int32(next)
 			next++
@@ -147,7 +257,7 @@ func (t *Tokenizer) add(tokens []addedToken) error {
 			b := newBudget(len(tok.Content))
 			content, err := t.norm(&b, tok.Content, true)
 			if err != nil {
-				return fmt.Errorf("added token %q: %w", tok.Content, err)
+				return fmt.Errorf("added token %.60q: %w", tok.Content, err)
 			}
 			t.tokens[id] = content
 		}
@@ -178,15 +288,15 @@ func (j *modelJSON) check() error {
 	case j.Type == nil && j.Merges == nil:
 		return fmt.Errorf("model without a type; supported: BPE")
 	case j.Type != nil && *j.Type != "BPE":
-		return fmt.Errorf("model type %q is not supported; supported: BPE", *j.Type)
+		return fmt.Errorf("model type %.60q is not supported; supported: BPE", *j.Type)
 	case j.Dropout != nil && *j.Dropout != 0:
 		return fmt.Errorf("model: dropout %g is not supported; want null or 0", *j.Dropout)
 	case j.ContinuingSubwordPrefix != nil && *j.ContinuingSubwordPrefix != "":
-		return fmt.Errorf("model: continuing_subword_prefix %q is not supported", *j.ContinuingSubwordPrefix)
+		return fmt.Errorf("model: continuing_subword_prefix %.60q is not supported", *j.ContinuingSubwordPrefix)
 	case j.EndOfWordSuffix != nil && *j.EndOfWordSuffix != "":
-		return fmt.Errorf("model: end_of_word_suffix %q is not supported", *j.EndOfWordSuffix)
+		return fmt.Errorf("model: end_of_word_suffix %.60q is not supported", *j.EndOfWordSuffix)
 	case j.Vocab == nil || j.Merges == nil:
-		return fmt.Errorf("model: no vocab or no merges")
+		return fmt.Errorf("model: want vocab and merges")
 	}
 	return nil
 }
@@ -238,7 +348,7 @@ func (t *Tokenizer) readModel(raw json.RawMessage) error {
 	if j.UnkToken != nil {
 		id, ok := vocab[*j.UnkToken]
 		if !ok && !m.knowsAll() {
-			return fmt.Errorf("model: unk_token %q is not in the vocabulary", *j.UnkToken)
+			return fmt.Errorf("model: unk_token %.60q is not in the vocabulary", *j.UnkToken)
 		}
 		if ok {
 			m.unk = id
@@ -257,16 +367,16 @@ func (m *bpe) setMerges(merges [][2]string, vocab map[string]int32) error {
 	for i, p := range merges {
 		left, ok := vocab[p[0]]
 		if !ok {
-			return fmt.Errorf("merge %d (%q %q): %q is not in the vocabulary", i, p[0], p[1], p[0])
+			return fmt.Errorf("merge %d (%.60q %.60q): %.60q is not in the vocabulary", i, p[0], p[1], p[0])
 		}
 		right, ok := vocab[p[1]]
 		if !ok {
-			return fmt.Errorf("merge %d (%q %q): %q is not in the vocabulary", i, p[0], p[1], p[1])
+			return fmt.Errorf("merge %d (%.60q %.60q): %.60q is not in the vocabulary", i, p[0], p[1], p[1])
 		}
 		buf = append(append(buf[:0], p[0]...), p[1]...)
 		id, ok := vocab[string(buf)]
 		if !ok {
-			return fmt.Errorf("merge %d (%q %q): %q is not in the vocabulary", i, p[0], p[1], buf)
+			return fmt.Errorf("merge %d (%.60q %.60q): %.60q is not in the vocabulary", i, p[0], p[1], buf)
 		}
 		m.merges.set(left, right, uint32(i), id)
 	}

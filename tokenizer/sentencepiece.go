@@ -141,15 +141,15 @@ func readPiece(msg []byte) (piece, error) {
 	case err != nil:
 		return p, err
 	case !utf8.ValidString(p.text):
-		return p, fmt.Errorf("%q is not UTF-8", p.text)
+		return p, fmt.Errorf("%.60q is not UTF-8", p.text)
 	case p.text == "":
 		return p, fmt.Errorf("empty piece")
 	case p.kind < normalPiece || p.kind > bytePiece:
-		return p, fmt.Errorf("%q: type %d, want 1 to 6", p.text, p.kind)
+		return p, fmt.Errorf("%.60q: type %d, want 1 to 6", p.text, p.kind)
 	case p.kind == unusedPiece:
-		return p, fmt.Errorf("%q: unused pieces are not supported", p.text)
+		return p, fmt.Errorf("%.60q: unused pieces are not supported", p.text)
 	case p.score != p.score:
-		return p, fmt.Errorf("%q: score is not a number", p.text)
+		return p, fmt.Errorf("%.60q: score is not a number", p.text)
 	}
 	return p, nil
 }
@@ -199,20 +199,20 @@ func (m *pieceModel) check() error {
 		if !ok {
 			name = fmt.Sprint(m.modelType)
 		}
-		return fmt.Errorf("model type %q is not supported; supported: bpe", name)
+		return fmt.Errorf("model type %.60q is not supported; supported: bpe", name)
 	case m.charsmap > 0:
-		return fmt.Errorf("normalization %q is not supported; supported: identity", m.ruleName)
+		return fmt.Errorf("normalization %.60q is not supported; supported: identity", m.ruleName)
 	case m.spaceSuffix || !m.escapeSpaces || m.denormalizes:
 		return fmt.Errorf("treat_whitespace_as_suffix, escape_whitespaces false and denormalization are not supported")
 	case m.unkID < 0 || int(m.unkID) >= len(m.pieces) || m.pieces[m.unkID].kind != unknownPiece:
 		return fmt.Errorf("unk_id %d is not an unknown piece", m.unkID)
 	case int(m.bosID) >= len(m.pieces) || int(m.eosID) >= len(m.pieces):
-		return fmt.Errorf("bos_id %d, eos_id %d, want less than %d", m.bosID, m.eosID, len(m.pieces))
+		return fmt.Errorf("bos_id %d, eos_id %d, want less than %d, the number of pieces", m.bosID, m.eosID, len(m.pieces))
 	}
 	seen := make(map[string]bool, len(m.pieces))
 	for i, p := range m.pieces {
 		if seen[p.text] {
-			return fmt.Errorf("piece %d: %q is there twice", i, p.text)
+			return fmt.Errorf("piece %d: %.60q appears twice", i, p.text)
 		}
 		seen[p.text] = true
 	}
@@ -269,7 +269,7 @@ func (m *pieceModel) bpe() (*bpe, error) {
 	if m.byteFallback {
 		b.fallback = byteFallback(all)
 		if slices.Contains(b.fallback[:], -1) {
-			return nil, fmt.Errorf("byte_fallback without all of <0x00> to <0xFF>")
+			return nil, fmt.Errorf("byte_fallback: want all pieces from <0x00> to <0xFF>")
 		}
 	}
 	b.setSymbols(b.words)

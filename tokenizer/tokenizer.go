@@ -78,7 +78,7 @@ func LoadWith(readFile ReadFile, dir string) (*Tokenizer, error) {
 
 // maxFile is the largest tokenizer file that is read. The largest published
 // ones (256k tokens, merges as pairs) are about 35 MB.
-const maxFile = 512 << 20 // bytes
+const maxFile = 128 << 20 // bytes
 
 // VocabSize returns the number of tokens, added ones included. A model may have
 // more embedding rows than that.
@@ -128,10 +128,15 @@ func (t *Tokenizer) Encode(text string, special bool) ([]int32, error) {
 	if t.post == nil {
 		e.text(text)
 	}
+	var once []int32 // the text's ids, after the first Sequence
 	for _, part := range t.post {
-		if part.sequence {
+		switch start := len(e.ids); {
+		case part.sequence && once == nil:
 			e.text(text)
-		} else if special {
+			once = e.ids[start:]
+		case part.sequence:
+			e.ids = append(e.ids, once...)
+		case special:
 			e.ids = append(e.ids, part.ids...)
 		}
 	}
@@ -166,8 +171,12 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) (string, error) {
 	return strings.Join(parts, ""), nil
 }
 
-// maxIdle is the number of encoders kept for later calls.
-const maxIdle = 64
+// Encoders kept for later calls: so many, with merge memory for words of so
+// many symbols at most.
+const (
+	maxIdle     = 64
+	maxIdleHeap = 1 << 16
+)
 
 func (t *Tokenizer) encoder() *encoder {
 	t.mu.Lock()
@@ -182,6 +191,9 @@ func (t *Tokenizer) encoder() *encoder {
 
 func (t *Tokenizer) release(e *encoder) {
 	e.ids = nil
+	if cap(e.merge.heap) > maxIdleHeap {
+		e.merge.heap = nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.idle) < maxIdle {

@@ -103,7 +103,7 @@ func TestParseErrors(t *testing.T) {
 		{model(`{"type": "WordPiece", "vocab": {}}`), `model type "WordPiece" is not supported`},
 		{model(`null`), "no model"},
 		{model(`{"vocab": {}}`), "model without a type"},
-		{model(`{"type": "BPE", "vocab": {"a": 0}}`), "no vocab or no merges"},
+		{model(`{"type": "BPE", "vocab": {"a": 0}}`), "want vocab and merges"},
 		{model(`{"type": "BPE", "vocab": {"a": -1}, "merges": []}`), `token "a": id -1, want a number from 0 to 2147483647`},
 		{model(`{"type": "BPE", "vocab": {"a": 4294967296}, "merges": []}`), `id 4294967296`},
 		{model(`{"type": "BPE", "vocab": {"a": "b"}, "merges": []}`), `token "a": id "b"`},
@@ -130,7 +130,7 @@ func TestParseErrors(t *testing.T) {
 		{`{"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "last"}}`, `prepend_scheme "last"`},
 		{`{"post_processor": {"type": "BertProcessing"}}`, `post_processor type "BertProcessing" is not supported`},
 		{`{"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "S"}}]}}`, `special token "S" is not among special_tokens`},
-		{`{"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B"}}]}}`, "want SpecialToken or Sequence A"},
+		{`{"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B"}}]}}`, "want pieces that are SpecialToken or Sequence A"},
 		{`{"decoder": {"type": "WordPiece"}}`, `decoder type "WordPiece" is not supported`},
 		{`{"decoder": {"type": "Strip", "content": ""}}`, "want one character"},
 	} {

@@ -61,7 +61,7 @@ func (r *reader) string() (string, error) {
 			return s, err
 		}
 	}
-	return "", fmt.Errorf("offset %d: string without end", start)
+	return "", fmt.Errorf("offset %d: a string that does not end", start)
 }
 
 // maxHint limits what is allocated ahead by counting separators, which may stand
@@ -90,7 +90,10 @@ func vocabulary(raw []byte) (map[string]int32, error) {
 		id := bytes.TrimSpace(raw[start:r.pos])
 		n, err := strconv.ParseUint(string(id), 10, 64)
 		if err != nil || n > math.MaxInt32 {
-			return nil, fmt.Errorf("token %q: id %s, want a number from 0 to %d", tok, clip(id), math.MaxInt32)
+			return nil, fmt.Errorf("token %.60q: id %s, want a number from 0 to %d", tok, clip(id), math.MaxInt32)
+		}
+		if len(vocab) == maxVocab {
+			return nil, fmt.Errorf("more than %d tokens are not supported", maxVocab)
 		}
 		vocab[tok] = int32(n)
 	}
@@ -116,7 +119,7 @@ func mergeList(raw []byte) ([][2]string, error) {
 			}
 			a, b, ok := strings.Cut(line, " ")
 			if !ok || strings.Contains(b, " ") {
-				return nil, fmt.Errorf("entry %d: %q, want two tokens with one space between", i, line)
+				return nil, fmt.Errorf("entry %d: %.60q, want two tokens with one space between", i, line)
 			}
 			merges = append(merges, [2]string{a, b})
 			continue

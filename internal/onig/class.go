@@ -100,7 +100,8 @@ const (
 // brackets is a bracket expression in the making.
 type brackets struct {
 	p      *parser
-	set    set // since the last &&
+	set    set // since the last &&, in no order
+	limit  int // spans in set at which they are put in order
 	and    set // before it
 	hasAnd bool
 	state  classState
@@ -132,10 +133,7 @@ func (p *parser) bracket() (s set, not bool) {
 		b.token()
 	}
 	b.flush()
-	if b.hasAnd {
-		b.set = b.and.and(b.set)
-	}
-	return b.set, not
+	return b.total(), not
 }
 
 // token takes the current token in and reads the next.
@@ -143,7 +141,7 @@ func (b *brackets) token() {
 	p := b.p
 	switch t := p.tok; t.kind {
 	case tokEnd:
-		p.fail("a bracket expression without its end")
+		p.fail("a bracket expression without its closing bracket")
 	case tokChar, tokCode:
 		b.char(t.r)
 		p.nextInBrackets()
@@ -164,23 +162,38 @@ func (b *brackets) token() {
 		if not {
 			inner = inner.not()
 		}
-		b.set = b.set.or(inner)
+		b.add(inner...)
 		p.nextInBrackets()
 	case tokAnd:
 		b.flush()
 		b.state = atStart
-		if b.hasAnd {
-			b.set = b.and.and(b.set)
-		}
-		b.and, b.set, b.hasAnd = b.set, nil, true
+		b.and, b.set, b.hasAnd = b.total(), nil, true
 		p.nextInBrackets()
 	}
+}
+
+// add enters spans.
+func (b *brackets) add(spans ...span) {
+	b.set = append(b.set, spans...)
+	if len(b.set) > b.limit { // properties repeated are one
+		b.set = b.set.normal()
+		b.limit = 2*len(b.set) + 1<<12
+	}
+}
+
+// total returns what the brackets hold so far.
+func (b *brackets) total() set {
+	s := b.set.normal()
+	if b.hasAnd {
+		return b.and.and(s)
+	}
+	return s
 }
 
 // flush enters a value that began no range.
 func (b *brackets) flush() {
 	if b.state == atValue && !b.isSet {
-		b.set = b.set.or(setOf(b.value))
+		b.add(span{b.value, b.value})
 	}
 }
 
@@ -196,7 +209,7 @@ func (b *brackets) char(r rune) {
 			b.p.fail("the range from %q to %q is empty", b.value, r)
 			return
 		}
-		b.set = b.set.or(set{{b.value, min(r, unicode.MaxRune)}})
+		b.add(span{b.value, min(r, unicode.MaxRune)})
 		b.state = atComplete
 	default:
 		b.flush()
@@ -212,7 +225,7 @@ func (b *brackets) include(s set) {
 		return
 	}
 	b.flush()
-	b.set = b.set.or(s)
+	b.add(s...)
 	b.state, b.isSet = atValue, true
 }
 

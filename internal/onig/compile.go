@@ -1,6 +1,7 @@
 package onig
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 )
@@ -90,7 +91,8 @@ func Compile(pattern string) (*Regexp, error) {
 // compiler turns a tree into a program.
 type compiler struct {
 	re       *Regexp
-	tables   map[string]*table // by the set's print: equal sets share one
+	tables   map[string]*table // by the set's bounds: equal sets share one
+	key      []byte            // of the last
 	referred map[int]int       // groups that a back-reference names → register
 	err      error
 }
@@ -109,11 +111,14 @@ func (c *compiler) register() int {
 }
 
 func (c *compiler) table(s set) *table {
-	key := fmt.Sprint(s)
-	t, ok := c.tables[key]
+	c.key = c.key[:0]
+	for _, x := range s {
+		c.key = binary.AppendUvarint(binary.AppendUvarint(c.key, uint64(x.lo)), uint64(x.hi-x.lo))
+	}
+	t, ok := c.tables[string(c.key)]
 	if !ok {
 		t = newTable(s)
-		c.tables[key] = t
+		c.tables[string(c.key)] = t
 	}
 	return t
 }
@@ -243,15 +248,15 @@ func oneCharacter(n node) (set, bool) {
 			return oneCharacter(n[0])
 		}
 	case alt:
-		var all set
+		var spans set
 		for _, part := range n {
 			s, ok := oneCharacter(part)
 			if !ok {
 				return nil, false
 			}
-			all = all.or(s)
+			spans = append(spans, s...)
 		}
-		return all, true
+		return spans.normal(), true
 	}
 	return nil, false
 }
@@ -399,7 +404,7 @@ func first(n node) (s set, mayBeEmpty bool) {
 		return n.set, false
 	case *text:
 		if n.fold {
-			return first(foldString(n.runes, false))
+			return first(foldString(n.runes[:min(3, len(n.runes))], false))
 		}
 		return setOf(n.runes[0]), false
 	case cat:

@@ -71,7 +71,7 @@ func TestErrors(t *testing.T) {
 		`[z-a]`:                          "at offset 3: the range from 'z' to 'a' is empty",
 		`[a-\d]`:                         "a range ends in a set",
 		`[\d-a]`:                         "a range begins with a set",
-		`[a`:                             "a bracket expression without its end",
+		`[a`:                             "a bracket expression without its closing bracket",
 		`[[:foo:]]`:                      "[:foo:]: no such POSIX bracket",
 		`\p{IsHan}`:                      `\p{IsHan}: no such property`,
 		`\2(a)`:                          "back-reference to group 2, but there are 1 groups",

@@ -272,7 +272,7 @@ func (p *parser) bytes(next func()) rune {
 	r, n := utf8.DecodeRune(b)
 	if r == utf8.RuneError && string(b) != "\uFFFD" || n < len(b) {
 		p.tok.at = at
-		p.unsupported(fmt.Sprintf("%x, which is not UTF-8,", b))
+		p.unsupported(fmt.Sprintf("the byte sequence %x, which is not UTF-8,", b))
 	}
 	return r
 }
@@ -372,7 +372,7 @@ func (p *parser) capture(name string) node {
 func (p *parser) name(end rune) string {
 	i := strings.IndexRune(p.rest(), end)
 	if i < 0 {
-		p.fail("a group name without its end")
+		p.fail("a group name that does not end")
 		return ""
 	}
 	name := p.rest()[:i]

@@ -44,9 +44,6 @@ func (s set) normal() set {
 }
 
 func (s set) or(t set) set {
-	if len(s) == 0 {
-		return t
-	}
 	return slices.Concat(s, t).normal()
 }
 
@@ -80,13 +77,16 @@ func (s set) has(r rune) bool {
 	return found
 }
 
-// table is a set as it is looked up while matching: a bit for each ASCII
-// character, and pages of 256 bits for the others unless they are all alike.
+// table is a set as it is looked up while matching: a flag for each ASCII
+// character and, unless all others are alike, pages of 256 bits, found by
+// blocks of 16 pages. Equal pages and equal blocks are shared, since a pattern
+// of a few bytes may have a set of all scripts.
 type table struct {
-	ascii [utf8.RuneSelf]bool
-	rest  bool // of all other code points, where pages is nil
-	pages []uint16
-	bits  [][4]uint64 // by page; equal pages are shared
+	ascii  [utf8.RuneSelf]bool
+	rest   bool // of all other code points, where blocks is nil
+	top    [(unicode.MaxRune + 1) >> 12]uint16
+	blocks [][16]uint16
+	pages  [][4]uint64
 }
 
 func newTable(s set) *table {
@@ -94,39 +94,54 @@ func newTable(s set) *table {
 	for r := range rune(utf8.RuneSelf) {
 		t.ascii[r] = s.has(r)
 	}
-	rest := s.and(ascii.not())
-	if len(rest) == 0 || slices.Equal(rest, ascii.not()) {
-		t.rest = len(rest) > 0
+	switch last := len(s) - 1; {
+	case last < 0 || s[last].hi < utf8.RuneSelf:
+		return t
+	case s[last].lo <= utf8.RuneSelf && s[last].hi == unicode.MaxRune:
+		t.rest = true
 		return t
 	}
-	t.pages = make([]uint16, (unicode.MaxRune+1)>>8)
-	known := map[[4]uint64]uint16{}
-	for p := range t.pages {
-		var page [4]uint64
-		lo := rune(p) << 8
-		i, _ := slices.BinarySearchFunc(s, lo, func(x span, r rune) int { return cmp.Compare(x.hi, r) })
-		for ; i < len(s) && s[i].lo <= lo+255; i++ {
-			for r := max(s[i].lo, lo) - lo; r <= min(s[i].hi, lo+255)-lo; r++ {
-				page[r>>6] |= 1 << (r & 63)
-			}
+	pages, blocks := map[[4]uint64]uint16{}, map[[16]uint16]uint16{}
+	for b := range t.top {
+		var block [16]uint16
+		for p := range block {
+			block[p] = indexOf(&t.pages, pages, s.page(rune(b)<<12|rune(p)<<8))
 		}
-		at, ok := known[page]
-		if !ok {
-			at = uint16(len(t.bits))
-			known[page] = at
-			t.bits = append(t.bits, page)
-		}
-		t.pages[p] = at
+		t.top[b] = indexOf(&t.blocks, blocks, block)
 	}
 	return t
+}
+
+// page returns the bits of the 256 code points from lo on.
+func (s set) page(lo rune) (bits [4]uint64) {
+	i, _ := slices.BinarySearchFunc(s, lo, func(x span, r rune) int { return cmp.Compare(x.hi, r) })
+	for ; i < len(s) && s[i].lo <= lo+255; i++ {
+		for r := max(s[i].lo-lo, 0); r <= min(s[i].hi-lo, 255); r++ {
+			bits[r>>6] |= 1 << (r & 63)
+		}
+	}
+	return bits
+}
+
+// indexOf returns the index of v in list, where known has it, and appends it if
+// it is not there.
+func indexOf[T comparable](list *[]T, known map[T]uint16, v T) uint16 {
+	i, ok := known[v]
+	if !ok {
+		i = uint16(len(*list))
+		known[v] = i
+		*list = append(*list, v)
+	}
+	return i
 }
 
 func (t *table) has(r rune) bool {
 	if r < utf8.RuneSelf {
 		return t.ascii[r]
 	}
-	if t.pages == nil {
+	if t.blocks == nil {
 		return t.rest
 	}
-	return t.bits[t.pages[r>>8]][r>>6&3]>>(r&63)&1 != 0
+	page := &t.pages[t.blocks[t.top[r>>12]][r>>8&15]]
+	return page[r>>6&3]>>(r&63)&1 != 0
 }
