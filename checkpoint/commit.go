@@ -120,7 +120,7 @@ func (w *Writer) Abort() error {
 		return nil // closed, or committed
 	}
 	if err := cmp.Or(w.closeFiles(), w.clear()); err != nil {
-		return err
+		return errors.Join(err, w.Close()) // and the lock with it
 	}
 	return w.unlock()
 }

@@ -118,9 +118,9 @@ func writable(output string) (string, error) {
 		}
 		dir = filepath.Dir(dir)
 	}
-	probe, err := os.MkdirTemp(dir, ".crepe-probe-*")
+	probe, err := fsys.MkdirTemp(dir, ".crepe-probe-")
 	if err != nil {
 		return "", fmt.Errorf("output folder %s: cannot be written: %w", output, err)
 	}
-	return dir, os.Remove(probe)
+	return dir, fsys.Remove(probe)
 }

@@ -19,7 +19,7 @@ import (
 
 // saveEvery is the least time between two copies of the hidden states: what a
 // kill can cost beside the block at work, against the cost of writing them.
-const saveEvery = 30 * time.Second
+var saveEvery = 30 * time.Second // tests shorten it
 
 // Copies of hidden states are named for the block that they enter, and for what
 // the blocks before it are.

@@ -2,6 +2,7 @@
 package archtest
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -18,6 +19,7 @@ const module = "github.com/crepe-llm/crepe/"
 var layers = map[string]int{
 	"internal/cpu":      0,
 	"internal/fsys":     0,
+	"internal/faults":   1,
 	"provenance":        0,
 	"internal/parallel": 0,
 	"internal/progress": 0,
@@ -99,6 +101,45 @@ func TestNoGlobalRandomness(t *testing.T) {
 			t.Errorf("%s imports %s", file, path)
 		}
 	})
+}
+
+// What a run writes goes through fsys, which follows no link and whose operations
+// tests make fail: one that went past it would not be among those.
+func TestRunsWriteByFsys(t *testing.T) {
+	writes := map[string]bool{
+		"Create": true, "CreateTemp": true, "OpenFile": true, "WriteFile": true, "CopyFS": true,
+		"Mkdir": true, "MkdirAll": true, "MkdirTemp": true, "Remove": true, "RemoveAll": true,
+		"Rename": true, "Truncate": true, "Chmod": true, "Link": true, "Symlink": true,
+	}
+	files := 0
+	for _, pkg := range []string{"checkpoint", "prune", "internal/hidden"} {
+		paths, err := filepath.Glob(filepath.Join("../..", pkg, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			files++
+			set := token.NewFileSet()
+			src, err := parser.ParseFile(set, path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(src, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok && writes[s.Sel.Name] {
+					if x, ok := s.X.(*ast.Ident); ok && x.Name == "os" {
+						t.Errorf("%v: os.%s, want that of fsys", set.Position(s.Pos()), s.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+	if files == 0 {
+		t.Fatal("no Go files found")
+	}
 }
 
 // eachImport calls f for each import of each file that is built into the product.

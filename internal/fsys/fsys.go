@@ -182,6 +182,15 @@ func MkdirAll(path string, perm fs.FileMode) error {
 	return do("mkdir", path, func() error { return os.MkdirAll(path, perm) })
 }
 
+// MkdirTemp makes a new folder in dir whose name begins with prefix.
+func MkdirTemp(dir, prefix string) (path string, err error) {
+	err = do("mkdir", dir, func() error {
+		path, err = os.MkdirTemp(dir, prefix+"*")
+		return err
+	})
+	return path, err
+}
+
 // Remove is os.Remove: of a link, the link.
 func Remove(path string) error {
 	return do("remove", path, func() error { return os.Remove(path) })

@@ -84,6 +84,7 @@ func TestInject(t *testing.T) {
 	}{
 		{"mkdir sub", func() error { return Mkdir(filepath.Join(dir, "sub"), 0o777) }},
 		{"mkdir deep", func() error { return MkdirAll(filepath.Join(dir, "sub", "deep"), 0o777) }},
+		{"mkdir sub", func() error { _, err := MkdirTemp(filepath.Join(dir, "sub"), "x-"); return err }},
 		{"create file", func() (err error) { f, err = CreateNew(path, 0o666); return err }},
 		{"allocate file", func() error { return f.Allocate(8) }},
 		{"write file", func() error { _, err := f.WriteAt([]byte("abcd"), 0); return err }},

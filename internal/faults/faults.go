@@ -1,0 +1,154 @@
+// Package faults makes every file operation of a run fail in turn, in every way,
+// for tests: what is on disk then must not look like a result unless it is one, and
+// going on must end as if nothing had happened.
+package faults
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/fsys"
+)
+
+// Run is work that writes files by package fsys.
+type Run struct {
+	Prepare func(t *testing.T, dir string) // makes what the work begins from, in an empty folder
+	Work    func(dir string) error
+	GoOn    func(dir string) error // after Work failed, and as often as it is called
+
+	// Check looks at what is there: whole says that Work or GoOn has succeeded.
+	Check func(t *testing.T, dir string, whole bool)
+}
+
+// All is the environment variable that, if it is not empty, makes every operation
+// fail in every way; otherwise every tenth or so does.
+const All = "CREPE_TEST_FAULTS"
+
+// sampled is how many faults there are to one that is tried by default. It divides
+// neither the number of kinds nor, but for chance, that of a step's operations.
+const sampled = 29
+
+// kind is a way to fail at operation number at.
+type kind struct {
+	name  string
+	fault func(op string, n, at int) fsys.Fault // of operation n
+}
+
+var errKilled = errors.New("killed")
+
+// writes says which operations need space on the disk.
+var writes = map[string]bool{"create": true, "write": true, "allocate": true, "mkdir": true}
+
+var kinds = []kind{
+	{"a full disk", func(op string, n, at int) (f fsys.Fault) {
+		if n >= at && writes[op] {
+			f.Err = syscall.ENOSPC
+		}
+		return f
+	}},
+	{"an error", func(_ string, n, at int) (f fsys.Fault) {
+		if n == at {
+			f.Err = syscall.EIO
+		}
+		return f
+	}},
+	{"a short write", func(op string, n, at int) (f fsys.Fault) {
+		if n == at && op == "write" {
+			f = fsys.Fault{Err: syscall.ENOSPC, Half: true}
+		}
+		return f
+	}},
+	{"a kill before", func(_ string, n, at int) (f fsys.Fault) {
+		if n >= at {
+			f.Err = errKilled
+		}
+		return f
+	}},
+	{"a kill within", func(op string, n, at int) (f fsys.Fault) {
+		if n >= at {
+			f = fsys.Fault{Err: errKilled, Half: n == at && op == "write"}
+		}
+		return f
+	}},
+	{"a kill after", func(_ string, n, at int) (f fsys.Fault) {
+		if n >= at {
+			f = fsys.Fault{Err: errKilled, Done: n == at}
+		}
+		return f
+	}},
+}
+
+// Each runs r undisturbed, and then with a fault at each of its operations.
+func (r Run) Each(t *testing.T) {
+	t.Helper()
+	var operations []string
+	r.once(t, func(op, path string, _ int) fsys.Fault {
+		operations = append(operations, op+" "+path)
+		return fsys.Fault{}
+	})
+	if len(operations) < 10 {
+		t.Fatalf("%d operations, want more to fail", len(operations))
+	}
+	stride, tried := sampled, 0
+	if os.Getenv(All) != "" {
+		stride = 1
+	}
+	for at := range operations {
+		for k, kind := range kinds {
+			if (at*len(kinds)+k)%stride != 0 {
+				continue
+			}
+			befell := false
+			r.once(t, func(op, _ string, n int) fsys.Fault {
+				f := kind.fault(op, n, at)
+				befell = befell || f.Err != nil
+				return f
+			})
+			if befell {
+				tried++
+			}
+			if t.Failed() {
+				t.Fatalf("with %s at operation %d of %d, %s", kind.name, at, len(operations), operations[at])
+			}
+		}
+	}
+	if tried == 0 {
+		t.Fatal("no fault befell any operation")
+	}
+	t.Logf("%d operations, %d faults", len(operations), tried)
+}
+
+// once does the work with faults, goes on if it fails, and checks what is there
+// after each.
+func (r Run) once(t *testing.T, fault func(op, path string, n int) fsys.Fault) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "crepe-faults-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	r.Prepare(t, dir)
+	var mu sync.Mutex
+	n := -1
+	restore := fsys.Inject(func(op, path string) fsys.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		n++
+		return fault(op, path, n)
+	})
+	err = r.Work(dir)
+	restore()
+	r.Check(t, dir, err == nil)
+	if err == nil || t.Failed() {
+		return
+	}
+	failed := err
+	if err := r.GoOn(dir); err != nil {
+		t.Errorf("%v\nafter %v", err, failed)
+		return
+	}
+	r.Check(t, dir, true)
+}
