@@ -124,6 +124,7 @@ func (m *InMemory) measure(ctx context.Context, plan *Plan) ([]allocate.Block, e
 // observe is the observer of Prune.
 func (m *InMemory) observe(ctx context.Context, p *pruner, b int, block *model.Block) (seen, error) {
 	if b == 0 && m.hasFirst(p.plan, block) {
+		p.phase(b, "calibrate")
 		p.bar.Add(int64(p.sequences()))
 		return seenOf(block, m.first), nil
 	}

@@ -102,8 +102,7 @@ func (r *runner) newReport() *Report {
 func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error) {
 	stop := timed(&r.report.Seconds.Load)
 	defer stop()
-	bar := r.opt.Progress.Start("hash the input", r.inv.WeightBytes(), "bytes")
-	hashes, err = r.inv.Hashes(func(done, total int64) { bar.Set(done) })
+	hashes, err = r.inv.Hashes(r.opt.Progress.Bytes("hash the input"))
 	if err == nil {
 		err = ctx.Err()
 	}

@@ -86,6 +86,7 @@ func (ref *Reference) record(ctx context.Context, p *pruner, b int, block *model
 	if b == 0 {
 		return ref.m.observe(ctx, p, b, block)
 	}
+	p.phase(b, "calibrate")
 	g := gather(p.m.Engine(), block, norms)
 	now, err := p.some(ctx, block, g, 0, len(ref.few))
 	if err != nil {

@@ -98,8 +98,11 @@ func (c *states) restore(ctx context.Context, s *stream, kind string, b int, m f
 	}
 	defer done()
 	again := &stream{m: through, seconds: s.seconds, store: s.store}
-	again.start(f, "take up the blocks that are done", 1, b-from)
-	return again.each(ctx, from, b, func(ctx context.Context, _ int, block *model.Block) error { return again.through(ctx, block) })
+	again.start(f, "resume", 1, b-from)
+	return again.each(ctx, from, b, func(ctx context.Context, b int, block *model.Block) error {
+		again.phase(b, "resume")
+		return again.through(ctx, block)
+	})
 }
 
 // read fills the stream from the copy of what enters block b; it is fs.ErrNotExist

@@ -19,7 +19,8 @@ type stream struct {
 	seconds *Seconds
 	store   *hidden.Store // of what enters the next block; nil: there are no sequences
 	bar     *progress.Bar // sequences, or blocks where there are none
-	phases  bool          // the progress says what is done with which block
+	name    string        // of the work, in its progress
+	phases  bool          // the progress says what is done with a block, in place of name
 
 	// written is a folder with the tensors of m, pruned as far as the blocks are
 	// done. Experts that are not in memory are read from there once they are pruned.
@@ -57,6 +58,7 @@ func (s *stream) sequences() int {
 // start begins the progress of so many passes of all sequences through so many
 // blocks.
 func (s *stream) start(f progress.Func, name string, passes, blocks int) {
+	s.name = name
 	if s.store == nil {
 		s.bar = f.Start(name, int64(blocks), "blocks")
 		return
@@ -64,12 +66,18 @@ func (s *stream) start(f progress.Func, name string, passes, blocks int) {
 	s.bar = f.Start(name, int64(passes*s.sequences()*blocks), "sequences")
 }
 
-// phase says what is done with block b.
+// phase begins a pass of all sequences through block b.
 func (s *stream) phase(b int, what string) {
-	if !s.phases {
+	block := fmt.Sprintf("block %d of %d", b+1, s.m.Blocks())
+	label := s.name + ": " + block
+	if s.phases {
+		label = block + ": " + what
+	}
+	if s.store == nil {
+		s.bar.Phase(label)
 		return
 	}
-	s.bar.Phase(fmt.Sprintf("block %d of %d: %s", b+1, s.m.Blocks(), what))
+	s.bar.Part(label, int64(s.sequences()))
 }
 
 // each calls visit with the blocks from, …, to−1. The block is visit's until it
@@ -140,8 +148,9 @@ func (s *stream) propagate(ctx context.Context, b int, block *model.Block) error
 	switch {
 	case s.store == nil:
 		return nil
-	case s.last(b):
-		s.bar.Add(int64(s.sequences())) // nothing reads what leaves it
+	case s.last(b): // nothing reads what leaves it
+		s.phase(b, "done")
+		s.bar.Add(int64(s.sequences()))
 		return nil
 	}
 	s.phase(b, "propagate")

@@ -40,6 +40,5 @@ func (r *runner) hashOutput() (map[string]string, error) {
 		return nil, err
 	}
 	defer inv.Close() // an open file would stop Commit on Windows
-	bar := r.opt.Progress.Start("hash the output", inv.WeightBytes(), "bytes")
-	return inv.Hashes(func(done, _ int64) { bar.Set(done) })
+	return inv.Hashes(r.opt.Progress.Bytes("hash the output"))
 }

@@ -160,8 +160,7 @@ func (v *verifier) checkFiles(ctx context.Context) error {
 }
 
 func (v *verifier) hashes(ctx context.Context, inv *checkpoint.Inventory, name string) (map[string]string, error) {
-	bar := v.Progress.Start(name, inv.WeightBytes(), "bytes")
-	hashes, err := inv.Hashes(func(done, _ int64) { bar.Set(done) })
+	hashes, err := inv.Hashes(v.Progress.Bytes(name))
 	if err == nil {
 		err = ctx.Err()
 	}

@@ -120,13 +120,7 @@ func (l *Loader) Evaluation(ctx context.Context, e recipe.Eval) (*Set, error) {
 
 func (l *Loader) parse(source string) (corpus.Source, error) {
 	src, err := corpus.Parse(source)
-	var bar *progress.Bar
-	src.Progress = func(done, total int64) {
-		if bar == nil {
-			bar = l.Progress.Start("read "+source, total, "bytes")
-		}
-		bar.Set(done)
-	}
+	src.Progress = l.Progress.Bytes("read " + source)
 	return src, err
 }
 

@@ -32,8 +32,7 @@ func (a *app) openResults(o *session.Session) (*task.Results, error) {
 	if err != nil {
 		return nil, err
 	}
-	bar := progress.Func(a.meter.update).Start("hash "+o.Name, o.Inventory.WeightBytes(), "bytes")
-	hashes, err := o.Inventory.Hashes(func(done, _ int64) { bar.Set(done) })
+	hashes, err := o.Inventory.Hashes(progress.Func(a.meter.update).Bytes("hash " + o.Name))
 	a.meter.finish()
 	if err != nil {
 		return nil, err

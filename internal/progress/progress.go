@@ -23,6 +23,18 @@ func (f Func) Start(phase string, total int64, unit string) *Bar {
 	return b
 }
 
+// Bytes returns a function that reports a step of bytes: how many are done, of the
+// total that its first call knows. The step begins with that call.
+func (f Func) Bytes(phase string) func(done, total int64) {
+	var b *Bar
+	return func(done, total int64) {
+		if b == nil {
+			b = f.Start(phase, total, "bytes")
+		}
+		b.Set(done)
+	}
+}
+
 // Bar is one step under way.
 type Bar struct {
 	f    Func

@@ -29,6 +29,17 @@ func TestParts(t *testing.T) {
 	}
 }
 
+func TestBytes(t *testing.T) {
+	var got []Update
+	report := Func(func(u Update) { got = append(got, u) }).Bytes("hash")
+	report(3, 8)
+	report(8, 8)
+	want := []Update{{"hash", 0, 8, "bytes", 0, 8}, {"hash", 3, 8, "bytes", 3, 8}, {"hash", 8, 8, "bytes", 8, 8}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
 // A step that nobody listens to.
 func TestNil(t *testing.T) {
 	b := Func(nil).Start("prune", 1, "blocks")
