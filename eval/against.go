@@ -3,6 +3,7 @@ package eval
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
@@ -123,12 +124,19 @@ func compare(all []engine.Divergence, windows, scored int) (Comparison, error) {
 			same++
 		}
 	}
-	result := func(sum float64) Result {
-		mean := sum / float64(len(all))
-		return Result{Perplexity: math.Exp(mean), NLL: mean, Windows: windows, Tokens: windows * (scored + 1), SeqLen: scored + 1}
-	}
+	of := func(sum float64) Result { return result(sum/float64(len(all)), windows, scored+1) }
 	return Comparison{
-		Model: result(nll), Dense: result(denseNLL),
+		Model: of(nll), Dense: of(denseNLL),
 		KL: spread(kl), SameTop: float64(same) / float64(len(all)), Positions: len(all),
 	}, nil
+}
+
+// NotFiniteError says that a window has no finite likelihood under the model.
+type NotFiniteError struct {
+	Window int     // from 0
+	NLL    float64 // its mean: NaN or an infinity
+}
+
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("comparison: window %d has a mean negative log-likelihood of %v, want a finite number", e.Window, e.NLL)
 }

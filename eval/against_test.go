@@ -65,7 +65,7 @@ func TestAgainstAnother(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !(math.Abs(w.got.NLL-want.NLL) <= 1e-9) || w.got.Tokens != want.Tokens {
+		if !(math.Abs(float64(w.got.NLL-want.NLL)) <= 1e-9) || w.got.Tokens != want.Tokens {
 			t.Errorf("got %+v, want Perplexity's %+v", w.got, want)
 		}
 	}

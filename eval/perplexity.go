@@ -16,11 +16,19 @@ import (
 // Result is a perplexity and what it was measured on: without the window and
 // the number of windows a perplexity says nothing.
 type Result struct {
-	Perplexity float64 `json:"perplexity"` // exp(NLL)
-	NLL        float64 `json:"nll"`        // nats per token: mean over the windows of each window's mean
-	Windows    int     `json:"windows"`
-	Tokens     int     `json:"tokens"` // Windows · SeqLen; each window scores SeqLen − 1
-	SeqLen     int     `json:"seqlen"`
+	Perplexity Number `json:"perplexity"` // exp(NLL)
+	NLL        Number `json:"nll"`        // nats per token: mean over the windows of each window's mean
+	Windows    int    `json:"windows"`
+	Tokens     int    `json:"tokens"` // Windows · SeqLen; each window scores SeqLen − 1
+	SeqLen     int    `json:"seqlen"`
+}
+
+// result is what so many windows of seqLen tokens have with that mean.
+func result(nll float64, windows, seqLen int) Result {
+	return Result{
+		Perplexity: finite(math.Exp(nll)), NLL: finite(nll),
+		Windows: windows, Tokens: windows * seqLen, SeqLen: seqLen,
+	}
 }
 
 // MaxNLL is above what any model measures: logits that are 10⁶ apart.
@@ -29,9 +37,9 @@ const MaxNLL = 1e6 // nats per token
 // Valid reports whether r can have been measured. A damaged file holds others.
 func (r Result) Valid() bool {
 	const rounding = 1e-9
-	want := math.Exp(r.NLL)
-	same := r.Perplexity == want || math.Abs(r.Perplexity-want) <= rounding*want && !math.IsInf(want, 0)
-	return r.Windows > 0 && r.SeqLen > 1 && r.Tokens == r.Windows*r.SeqLen && r.NLL > -1 && r.NLL <= MaxNLL && same
+	want := math.Exp(float64(r.NLL))
+	same := float64(r.Perplexity) == want || math.Abs(float64(r.Perplexity)-want) <= rounding*want && !math.IsInf(want, 0)
+	return r.Windows > 0 && r.SeqLen > 1 && r.Tokens == r.Windows*r.SeqLen && r.NLL > -1 && (r.NLL <= MaxNLL || r.NLL.Infinite()) && same
 }
 
 // Options say where the hidden states between blocks are kept.
@@ -47,7 +55,8 @@ type Options struct {
 //
 // Each window stands alone. All windows pass one block before the next is
 // loaded, so one block is in memory at a time. Log-probabilities are float32
-// logits less a log-sum accumulated in float64. A NaN is a typed error.
+// logits less a log-sum accumulated in float64. A window in which a NaN comes up has
+// no likelihood: the perplexity is infinite.
 func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Options) (Result, error) {
 	if len(windows) == 0 || len(windows[0]) < 2 {
 		return Result{}, errors.New("perplexity: no window of two tokens or more")
@@ -110,13 +119,11 @@ func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden
 		total += v
 	}
 	total /= float64(len(windows))
-	return Result{
-		Perplexity: math.Exp(total), NLL: total,
-		Windows: len(windows), Tokens: len(windows) * len(windows[0]), SeqLen: len(windows[0]),
-	}, nil
+	return result(total, len(windows), len(windows[0])), nil
 }
 
-// NLL returns each window's mean negative log-likelihood, nats per token, from
+// NLL returns each window's mean negative log-likelihood, nats per token, which is
+// NaN or infinite where the model gives no probability, from
 // what the last block of m put out for it. step is called with the number of
 // windows that are done since the last call.
 func NLL(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, step func(windows int)) ([]float64, error) {
@@ -153,22 +160,9 @@ func NLL(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.S
 				mean += v
 			}
 			mean /= float64(tokens - 1)
-			if math.IsNaN(mean) || math.IsInf(mean, 0) {
-				return nil, &NotFiniteError{Window: i, NLL: mean}
-			}
 			means = append(means, mean)
 		}
 		step(hi - lo)
 	}
 	return means, nil
-}
-
-// NotFiniteError says that a window has no finite likelihood under the model.
-type NotFiniteError struct {
-	Window int     // from 0
-	NLL    float64 // its mean: NaN or an infinity
-}
-
-func (e *NotFiniteError) Error() string {
-	return fmt.Sprintf("perplexity: window %d has a mean negative log-likelihood of %v, want a finite number", e.Window, e.NLL)
 }

@@ -89,7 +89,7 @@ func TestCheck(t *testing.T) {
 }
 
 func report() *Report {
-	p := func(v float64) *eval.Result { return &eval.Result{Perplexity: v, Windows: 64} }
+	p := func(v float64) *eval.Result { return &eval.Result{Perplexity: eval.Number(v), Windows: 64} }
 	e := 0.01
 	rte := func(acc float64) []task.Result {
 		return []task.Result{{Task: "rte", Documents: 277, Acc: acc, AccStderr: &e, AccNorm: acc}}

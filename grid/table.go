@@ -51,7 +51,7 @@ func (r *Report) csv(w io.Writer) error {
 				line("perplexity", "", "", "")
 				continue
 			}
-			line("perplexity", number(c.Perplexity.Perplexity), "", strconv.Itoa(c.Perplexity.Windows))
+			line("perplexity", number(float64(c.Perplexity.Perplexity)), "", strconv.Itoa(c.Perplexity.Windows))
 			for _, t := range c.Tasks {
 				n := strconv.Itoa(t.Documents)
 				line(t.Task+" acc", number(t.Acc), optional(t.AccStderr), n)
@@ -132,10 +132,10 @@ func perplexity(c Cell) string {
 	switch {
 	case c.Perplexity == nil:
 		return "–"
-	case c.Perplexity.Perplexity >= 1e5:
+	case c.Perplexity.Perplexity >= 1e5 && !c.Perplexity.Perplexity.Infinite():
 		return fmt.Sprintf("%.3g", c.Perplexity.Perplexity)
 	}
-	return fmt.Sprintf("%.2f", c.Perplexity.Perplexity)
+	return c.Perplexity.Perplexity.Text(2)
 }
 
 // accuracies are the tables method × task of every pattern.

@@ -64,6 +64,19 @@ func (m *Model) FitBlocks(room int64) (expertBytes, block int64) {
 	return expertBytes, block
 }
 
+// ScratchBytes returns about what a pass of so many tokens through a block takes
+// beside weights: up to six activations as wide as the hidden states live at once,
+// and a chunk of tokens of the widest product.
+func (m *Model) ScratchBytes(tokens int) int64 {
+	widest := 0
+	for i := range m.Blocks() {
+		for _, l := range m.Linears(i) {
+			widest = max(widest, l.Rows, l.Cols)
+		}
+	}
+	return 4 * int64(tokens) * int64(6*m.Width()+2*widest)
+}
+
 // bytes returns the sizes of b's experts, of the largest of them, and of the
 // other prunable Linears.
 func (b *Block) bytes() (experts, largest, others int64) {

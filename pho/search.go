@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/provenance"
@@ -154,17 +155,17 @@ func (o *Options) at(x []float64) Coefficients {
 // Candidate is what is known of one.
 type Candidate struct {
 	Coefficients
-	Gini       float64    `json:"gini"`
-	Perplexity float64    `json:"perplexity,omitempty"` // of the model pruned in full, all windows; 0: not known
-	Screened   *Screening `json:"screened,omitempty"`   // nil if it was not
-	GivenUp    bool       `json:"given_up,omitempty"`   // it cannot win with Confidence: not pruned in full
+	Gini       float64     `json:"gini"`
+	Perplexity eval.Number `json:"perplexity,omitempty"` // of the model pruned in full, all windows; 0: not known
+	Screened   *Screening  `json:"screened,omitempty"`   // nil if it was not
+	GivenUp    bool        `json:"given_up,omitempty"`   // it cannot win with Confidence: not pruned in full
 }
 
 // Screening is what is known of a candidate before it is pruned in full.
 type Screening struct {
-	Windows    int     `json:"windows"`          // that it was screened on
-	Perplexity float64 `json:"perplexity"`       // of these; compares with nothing
-	Chance     float64 `json:"chance,omitempty"` // of being the best, in full
+	Windows    int         `json:"windows"`          // that it was screened on
+	Perplexity eval.Number `json:"perplexity"`       // of these; compares with nothing
+	Chance     float64     `json:"chance,omitempty"` // of being the best, in full
 }
 
 // Result is a finished search.
@@ -259,7 +260,7 @@ func (s *searcher) rate(ctx context.Context) error {
 		}
 		value := s.rated[n].Gini
 		if s.opt.Sampler == ClimbSampler {
-			value = math.Log(s.rated[n].Perplexity)
+			value = min(math.Log(float64(s.rated[n].Perplexity)), eval.MaxNLL)
 		}
 		if err := search.AddTrial(context.WithoutCancel(ctx), s.study, search.Trial{Number: n, X: x, Value: value}); err != nil {
 			return err
@@ -284,7 +285,7 @@ func (s *searcher) rateAt(ctx context.Context, x []float64) error {
 		if _, err := s.measure(ctx, &e, c.Coefficients); err != nil {
 			return err
 		}
-		c.Perplexity = math.Exp(mean(e.full))
+		c.Perplexity = eval.Number(math.Exp(mean(e.full)))
 	}
 	s.rated = append(s.rated, c)
 	return nil
@@ -309,7 +310,7 @@ func sortCandidates(c []Candidate) {
 		if c.Perplexity == 0 {
 			return math.Inf(1)
 		}
-		return c.Perplexity
+		return float64(c.Perplexity)
 	}
 	slices.SortStableFunc(c, func(a, b Candidate) int {
 		return cmp.Or(cmp.Compare(key(a), key(b)), cmp.Compare(a.Gini, b.Gini))

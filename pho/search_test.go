@@ -14,6 +14,7 @@ import (
 	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
@@ -138,13 +139,13 @@ func TestSearchFindsTheWinnerOfAll(t *testing.T) {
 			t.Errorf("%s: %d verified of %d, want 7 of 20", pattern, len(res.Verified), res.Trials)
 		}
 		v := newVerifier(m, opt)
-		givenUp, lowest := 0, math.Inf(1)
+		givenUp, lowest := 0, eval.Number(math.Inf(1))
 		for _, c := range res.Verified {
 			nll, _, err := v.measure(t.Context(), "x", opt.RecipeOf(c.Coefficients))
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := math.Exp(mean(nll))
+			got := eval.Number(math.Exp(mean(nll)))
 			lowest = min(lowest, got)
 			if c.GivenUp {
 				givenUp++

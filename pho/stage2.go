@@ -156,10 +156,10 @@ func describe(list []Candidate, r *race) {
 	chances := r.chances()
 	for i, e := range r.entrants {
 		if e.full != nil {
-			list[i].Perplexity = math.Exp(mean(e.full))
+			list[i].Perplexity = eval.Number(math.Exp(mean(e.full)))
 		}
 		if len(e.screened) > 0 {
-			list[i].Screened = &Screening{Windows: len(e.screened), Perplexity: math.Exp(mean(e.screened))}
+			list[i].Screened = &Screening{Windows: len(e.screened), Perplexity: eval.Number(math.Exp(mean(e.screened)))}
 			if chances != nil {
 				list[i].Screened.Chance = chances[i]
 			}

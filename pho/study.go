@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/search"
 )
@@ -22,8 +23,8 @@ const LeastConfigs = 3
 type Config struct {
 	Coefficients
 	Proxies
-	NLL        float64 `json:"nll"` // nats per token
-	Perplexity float64 `json:"perplexity"`
+	NLL        float64     `json:"nll"` // nats per token
+	Perplexity eval.Number `json:"perplexity"`
 }
 
 // StudyResult is a finished study of proxies.
@@ -95,7 +96,7 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 				return nil, fmt.Errorf("%s: %w", c, err)
 			}
 			c.NLL = mean(nll)
-			c.Perplexity = math.Exp(c.NLL)
+			c.Perplexity = eval.Number(math.Exp(c.NLL))
 			text, err := json.Marshal(c)
 			if err != nil {
 				return nil, err
@@ -130,7 +131,7 @@ func recallConfig(c *Config, n int, r search.Record) error {
 	if err := checkNLL([]float64{was.NLL}, 1); err != nil {
 		return fmt.Errorf("configuration %d: %w", n, err)
 	}
-	if want := math.Exp(was.NLL); !(math.Abs(was.Perplexity-want) <= 1e-9*want) {
+	if want := eval.Number(math.Exp(was.NLL)); was.Perplexity != want && !(math.Abs(float64(was.Perplexity-want)) <= 1e-9*float64(want)) {
 		return fmt.Errorf("configuration %d: perplexity %v, but %v nats per token: the study is damaged; name another file, or remove it", n, was.Perplexity, was.NLL)
 	}
 	*c = was

@@ -79,6 +79,11 @@ func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) 
 		return nil, nil, err
 	}
 	nll, err := eval.NLL(ctx, v.m, windows, store, func(int) {})
+	for i, x := range nll {
+		if !(x <= eval.MaxNLL) { // a NaN too: who gives no probability loses
+			nll[i] = eval.MaxNLL
+		}
+	}
 	return nll, masks, err
 }
 

@@ -42,8 +42,8 @@ func TestBF16CostsNoQuality(t *testing.T) {
 	}
 	f32, bf16 := reports[0], reports[1]
 	for name, p := range map[string][2]float64{
-		"dense":  {f32.Dense.Perplexity, bf16.Dense.Perplexity},
-		"pruned": {f32.Pruned.Perplexity, bf16.Pruned.Perplexity},
+		"dense":  {float64(f32.Dense.Perplexity), float64(bf16.Dense.Perplexity)},
+		"pruned": {float64(f32.Pruned.Perplexity), float64(bf16.Pruned.Perplexity)},
 	} {
 		if !(math.Abs(p[1]/p[0]-1) <= perplexity) {
 			t.Errorf("%s perplexity %v in bf16, want %v within %v of itself", name, p[1], p[0], perplexity)

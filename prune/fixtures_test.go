@@ -221,7 +221,7 @@ func checkPerplexity(t *testing.T, name string, rep *prune.Report) {
 	t.Helper()
 	g := golden.Read(t, filepath.Join(fixturesDir, name, "golden.safetensors"))
 	want := golden.NLL(g["input_ids"], g["logits"])
-	if got := rep.Dense.NLL; !(math.Abs(got-want) <= 4e-4) {
+	if got := float64(rep.Dense.NLL); !(math.Abs(got-want) <= 4e-4) {
 		t.Errorf("dense: %v nats a token, want %v", got, want)
 	}
 	if got := rep.Pruned.Perplexity; !(got > 1 && got < 1e12) || got == rep.Dense.Perplexity {

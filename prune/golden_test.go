@@ -289,10 +289,10 @@ func TestRunPerplexityEqualsPyTorch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !(math.Abs(rep.Dense.Perplexity-want.Dense) <= 1e-5*want.Dense) {
+			if !(math.Abs(float64(rep.Dense.Perplexity)-want.Dense) <= 1e-5*want.Dense) {
 				t.Errorf("dense perplexity %v, want %v", rep.Dense.Perplexity, want.Dense)
 			}
-			if !(math.Abs(rep.Pruned.Perplexity-want.PrunedPPL) <= 3e-4*want.PrunedPPL) {
+			if !(math.Abs(float64(rep.Pruned.Perplexity)-want.PrunedPPL) <= 3e-4*want.PrunedPPL) {
 				t.Errorf("pruned perplexity %v, want %v", rep.Pruned.Perplexity, want.PrunedPPL)
 			}
 		})

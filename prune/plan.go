@@ -151,17 +151,13 @@ func matrices(r recipe.Resolved, parts []model.Part, rows int) []model.Part {
 func (p *Plan) count(m *model.Model, opt Options) {
 	width := m.Width()
 	weights := 0.0 // that a token meets in all Linears
-	widest := 0
 	for _, l := range p.Linears {
 		weights += l.share * float64(l.Rows) * float64(l.Cols)
-		widest = max(widest, l.Rows, l.Cols)
 	}
 	head := float64(width) * float64(m.Config.Vocab)
 	use := func(sequences, tokens int, flopPerToken float64) {
 		p.Memory.Hidden = max(p.Memory.Hidden, hidden.Bytes(sequences, tokens, width))
-		// Up to six activations as wide as the hidden states live at once, and a
-		// chunk of tokens of the widest product.
-		p.Memory.Scratch = max(p.Memory.Scratch, 4*int64(tokens)*int64(6*width+2*widest))
+		p.Memory.Scratch = max(p.Memory.Scratch, m.ScratchBytes(tokens))
 		p.FLOP += float64(sequences) * float64(tokens) * flopPerToken
 	}
 	if c := opt.Calibration; c != nil && p.resolved.Method.NeedsData {

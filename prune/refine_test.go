@@ -311,7 +311,7 @@ func TestRefinedPerplexityEqualsNumPy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := rep.Pruned.Perplexity; !(math.Abs(got-c.want) <= 2e-3*c.want) {
+			if got := float64(rep.Pruned.Perplexity); !(math.Abs(got-c.want) <= 2e-3*c.want) {
 				t.Errorf("perplexity %v, want %v", got, c.want)
 			}
 		})

@@ -48,7 +48,7 @@ func TestUpdatesLowerPerplexity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return rep.Pruned.Perplexity
+		return float64(rep.Pruned.Perplexity)
 	}
 	crepe := perplexity(recipe.Recipe{Method: "crepe"})
 	sparsegpt, admm := perplexity(updates["crepe+sparsegpt"]), perplexity(updates["crepe+admm"])

@@ -234,7 +234,7 @@ func TestSparseGPTPerplexityEqualsPyTorch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := rep.Pruned.Perplexity; !(math.Abs(got-want.PrunedPPL) <= 5e-3*want.PrunedPPL) {
+			if got := float64(rep.Pruned.Perplexity); !(math.Abs(got-want.PrunedPPL) <= 5e-3*want.PrunedPPL) {
 				t.Errorf("perplexity %v, want %v", got, want.PrunedPPL)
 			}
 			if got := rep.Sparsity.Measured; !(math.Abs(got-rep.Sparsity.Target) <= 1e-4) {

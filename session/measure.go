@@ -1,13 +1,16 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"
 )
@@ -25,7 +28,10 @@ func (s *Session) Perplexity(ctx context.Context, e recipe.Eval) (Measurement, e
 	if err != nil {
 		return Measurement{}, err
 	}
-	m, opt := s.measuring(set)
+	m, opt, err := s.measuring(set)
+	if err != nil {
+		return Measurement{}, err
+	}
 	r, err := eval.Perplexity(ctx, m, set.Tokens, opt)
 	return Measurement{set.Source, r, set.BOS}, err
 }
@@ -45,8 +51,15 @@ func (s *Session) Against(ctx context.Context, dense *Session, e recipe.Eval) (M
 	if set.SHA256() != theirs.SHA256() {
 		return Measurement{}, eval.Comparison{}, fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", s.Name, dense.Name, set.Source)
 	}
-	m, opt := s.measuring(set)
-	other, _ := dense.Bounded()
+	m, opt, err := s.measuring(set)
+	if err != nil {
+		return Measurement{}, eval.Comparison{}, err
+	}
+	other, denseOpt, err := dense.measuring(set)
+	if err != nil {
+		return Measurement{}, eval.Comparison{}, err
+	}
+	opt.SpillDir = cmp.Or(opt.SpillDir, denseOpt.SpillDir)
 	other = other.With(model.Options{Engine: m.Engine(), ExpertBytes: other.ExpertBytes()})
 	c, err := eval.Against(ctx, m, other, set.Tokens, opt)
 	return Measurement{set.Source, c.Model, set.BOS}, c, err
@@ -59,12 +72,37 @@ func (s *Session) withSource(e recipe.Eval) recipe.Eval {
 	return e
 }
 
-// measuring returns the model and the options to measure it with on set.
-func (s *Session) measuring(set *windows.Set) (*model.Model, eval.Options) {
+// measuring returns the model and the options to measure it with on set, if the
+// budget has room for a block and TMPDIR for what the memory has not.
+func (s *Session) measuring(set *windows.Set) (*model.Model, eval.Options, error) {
 	m, half := s.Bounded()
 	opt := eval.Options{Progress: s.opt.Progress}
-	if half > 0 && hidden.Bytes(len(set.Tokens), set.SeqLen, m.Width()) > half {
-		opt.SpillDir = os.TempDir()
+	if err := s.Fits(2*half, set.SeqLen); err != nil {
+		return m, opt, err
 	}
-	return m, opt
+	size := hidden.Bytes(len(set.Tokens), set.SeqLen, m.Width())
+	if half == 0 || size <= half {
+		return m, opt, nil
+	}
+	opt.SpillDir = os.TempDir()
+	if free, err := sysinfo.FreeBytes(opt.SpillDir); err == nil && free < size {
+		return m, opt, fmt.Errorf("%s: hidden states of %d MiB do not fit in %s, where %d MiB are free: set TMPDIR to a folder on a larger disk, or measure fewer windows",
+			s.Name, size>>20, opt.SpillDir, free>>20)
+	}
+	return m, opt, nil
+}
+
+// Fits refuses a model of which the largest block, with the activations of so many
+// tokens, does not fit a budget in bytes; 0 is none.
+func (s *Session) Fits(budget int64, tokens int) error {
+	if budget <= 0 {
+		return nil
+	}
+	_, block := s.Model.FitBlocks(budget / 2)
+	scratch := s.Model.ScratchBytes(tokens)
+	if least := block + scratch; least > budget {
+		return fmt.Errorf("%s: %w: %d MiB, want at least %d MiB (block %d, activations of %d tokens %d)",
+			s.Name, prune.ErrMemory, budget>>20, (least+1<<20-1)>>20, block>>20, tokens, scratch>>20)
+	}
+	return nil
 }

@@ -155,7 +155,7 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 	searches := slices.ContainsFunc(opt.Rows, func(r grid.Row) bool { return r.Budget != nil })
 	for _, flag := range []string{"trials", "top", "verify"} {
 		if given(flag) && !searches {
-			return opt, fmt.Errorf("--%s: without effect: no method of the grid is %s", flag, grid.PHOName)
+			return opt, fmt.Errorf("--%s has no effect: no method of the grid is %s", flag, grid.PHOName)
 		}
 	}
 	if opt.Patterns, err = grid.ParsePatterns(strings.Split(f.patterns, ",")); err != nil {
@@ -270,7 +270,7 @@ func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
 			a.note("%s, %s at %s: –, %s", model, c.Method, c.Pattern, c.Refused)
 			return
 		}
-		a.note("%s, %s at %s: perplexity %.4f (%s)", model, c.Method, c.Pattern, c.Perplexity.Perplexity, took)
+		a.note("%s, %s at %s: perplexity %s (%s)", model, c.Method, c.Pattern, c.Perplexity.Perplexity.Text(4), took)
 	}
 }
 

@@ -60,7 +60,7 @@ func TestConfigs(t *testing.T) {
 			t.Errorf("%s: %s\n\twant %v nats a token", name, refused, c.NLL)
 		case c.Missing > 0:
 			t.Errorf("%s: %v nats a token, but %d tensors are missing", name, rep.NLL, c.Missing)
-		case !(math.Abs(rep.NLL-c.NLL) <= 4e-4): // as in TestFixtures
+		case !(math.Abs(float64(rep.NLL)-c.NLL) <= 4e-4): // as in TestFixtures
 			t.Errorf("%s: %v nats a token, want %v", name, rep.NLL, c.NLL)
 		default:
 			computed++

@@ -172,8 +172,8 @@ func evalText(ctx context.Context, o, dense *session.Session, f evalFlags, rep *
 func (a *app) showEval(rep evalReport) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	if t := rep.Measurement; t != nil {
-		fmt.Fprintf(w, "perplexity\t%.4f\t(%s, %d windows of %d tokens, %s, %s)\n",
-			t.Perplexity, t.Data, t.Windows, t.SeqLen, bosText(t.BOS), rep.Compute)
+		fmt.Fprintf(w, "perplexity\t%s\t(%s, %d windows of %d tokens, %s, %s)\n",
+			perplexityText(t.Result, 4), t.Data, t.Windows, t.SeqLen, bosText(t.BOS), rep.Compute)
 	}
 	if rep.Against != nil {
 		showAgainst(w, rep.Against)

@@ -31,7 +31,7 @@ func TestFixtures(t *testing.T) {
 			command(t, &dense, "eval", dir, "--data", ids, "--compute", "f32", "--json")
 			// Logits agree within 2e-4 (package model's TestGolden), so what is
 			// computed from them does within twice that.
-			if want := golden.NLL(g["input_ids"], g["logits"]); !(math.Abs(dense.NLL-want) <= 4e-4) {
+			if want := golden.NLL(g["input_ids"], g["logits"]); !(math.Abs(float64(dense.NLL)-want) <= 4e-4) {
 				t.Errorf("eval: %v nats a token, want %v", dense.NLL, want)
 			}
 

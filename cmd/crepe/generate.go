@@ -221,6 +221,9 @@ func (a *app) continueText(ctx context.Context, o *session.Session, prompt strin
 	if budget == 0 {
 		budget = sysinfo.Budget()
 	}
+	if err := o.Fits(max(budget, sysinfo.Budget()), len(ids)); err != nil { // a smaller budget is for what stays in memory
+		return c, err
+	}
 	g, err := generate.New(o.Model, budget, a.meter.update)
 	if err != nil {
 		return c, err

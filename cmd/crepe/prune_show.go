@@ -165,4 +165,14 @@ func formatShares(a *prune.Allocation) string {
 	return strings.Join(shares, " ") + " %"
 }
 
-func formatPerplexity(r *eval.Result) string { return fmt.Sprintf("%.2f", r.Perplexity) }
+func formatPerplexity(r *eval.Result) string { return perplexityText(*r, 2) }
+
+// perplexityText is a perplexity with so many decimals; of one beyond all numbers,
+// what it is the exponential of.
+func perplexityText(r eval.Result, decimals int) string {
+	text := r.Perplexity.Text(decimals)
+	if r.Perplexity.Infinite() && !r.NLL.Infinite() {
+		text += fmt.Sprintf(" (%.6g nats per token)", float64(r.NLL))
+	}
+	return text
+}

@@ -64,8 +64,8 @@ func (a *app) showSearch(rep searchReport) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "\nbest        %.4f, RIA %.4f  (%s, %d windows, %s)\ntime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
-		rep.Best.Perplexity, rep.RIA.Perplexity, rep.Verification, rep.Windows, rep.Compute, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
+	_, err := fmt.Fprintf(a.stdout, "\nbest        %s, RIA %s  (%s, %d windows, %s)\ntime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
+		rep.Best.Perplexity.Text(4), rep.RIA.Perplexity.Text(4), rep.Verification, rep.Windows, rep.Compute, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
 	if err == nil && rep.Output != "" {
 		_, err = fmt.Fprintf(a.stdout, "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
 	}
@@ -82,7 +82,7 @@ func candidateRow(c pho.Candidate) string {
 	perplexity, note := "–", ""
 	switch {
 	case c.Perplexity > 0:
-		perplexity = fmt.Sprintf("%.4f", c.Perplexity)
+		perplexity = c.Perplexity.Text(4)
 	case c.GivenUp:
 		note = fmt.Sprintf("given up after %d windows, chance %.1g", c.Screened.Windows, c.Screened.Chance)
 	case c.Screened != nil:
@@ -128,7 +128,7 @@ func (a *app) startBoard(m *meter) *board {
 func (b *board) leaders(stage int, c []pho.Candidate) {
 	if !b.meter.live {
 		if stage == 2 {
-			fmt.Fprintf(b.w, "verified %d, %d in full; best: perplexity %.4f at %s\n", len(c), inFull(c), c[0].Perplexity, c[0].Coefficients.Normalized())
+			fmt.Fprintf(b.w, "verified %d, %d in full; best: perplexity %s at %s\n", len(c), inFull(c), c[0].Perplexity.Text(4), c[0].Coefficients.Normalized())
 		}
 		return
 	}

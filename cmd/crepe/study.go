@@ -115,7 +115,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	defer c.Close()
 	rep.StudyResult, err = pho.Study(ctx, c.Model, c.opt, f.configs, func(n int, cfg pho.Config) {
 		if !meter.live {
-			fmt.Fprintf(a.stderr, "configuration %d: perplexity %.4f, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity, cfg.GiniPruned, cfg.Coefficients)
+			fmt.Fprintf(a.stderr, "configuration %d: perplexity %s, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity.Text(4), cfg.GiniPruned, cfg.Coefficients)
 		}
 	})
 	if err != nil {
@@ -138,7 +138,7 @@ func writeScatter(path string, configs []pho.Config) error {
 	lines := [][]string{append(append([]string{"alpha", "beta", "gamma", "kernel"}, pho.ProxyNames...), "perplexity")}
 	for _, c := range configs {
 		line := []string{number(c.Alpha), number(c.Beta), number(c.Gamma), strconv.Itoa(c.Kernel)}
-		for _, v := range append(c.Proxies.List(), c.Perplexity) {
+		for _, v := range append(c.Proxies.List(), float64(c.Perplexity)) {
 			line = append(line, number(v))
 		}
 		lines = append(lines, line)
@@ -169,7 +169,7 @@ func (a *app) showStudy(rep studyReport) error {
 	for _, c := range rep.Configs {
 		low, high = min(low, c.Perplexity), max(high, c.Perplexity)
 	}
-	_, err := fmt.Fprintf(a.stdout, "\nperplexity  %.4f to %.4f over %d configurations  (%s, %d windows of %d tokens, %s)\nproxies at  %s\ntime        %.1f s\nscatter     %s\n",
-		low, high, len(rep.Configs), rep.Verification, rep.Windows, rep.SeqLen, rep.Compute, rep.Linear, rep.Seconds, rep.CSV)
+	_, err := fmt.Fprintf(a.stdout, "\nperplexity  %s to %s over %d configurations  (%s, %d windows of %d tokens, %s)\nproxies at  %s\ntime        %.1f s\nscatter     %s\n",
+		low.Text(4), high.Text(4), len(rep.Configs), rep.Verification, rep.Windows, rep.SeqLen, rep.Compute, rep.Linear, rep.Seconds, rep.CSV)
 	return err
 }

@@ -65,7 +65,7 @@ func TestPreTokenizerPatterns(t *testing.T) {
 		dir := demoWith(t, func(doc map[string]any) { doc["pre_tokenizer"] = c.pre })
 		var rep evalReport
 		command(t, &rep, "eval", dir, "--data", "testdata/wikitext.txt", "--seqlen", "128", "--compute", "f32", "--json")
-		if !(math.Abs(rep.NLL-c.nll) <= 1e-4) || rep.Windows != 10 {
+		if !(math.Abs(float64(rep.NLL)-c.nll) <= 1e-4) || rep.Windows != 10 {
 			t.Errorf("%s: %v nats a token over %d windows, want %v over 10", name, rep.NLL, rep.Windows, c.nll)
 		}
 	}

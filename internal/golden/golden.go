@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 )
 
@@ -94,10 +95,11 @@ func NLL(ids, logits Tensor) float64 {
 			continue // nothing predicts a sequence's first token
 		}
 		row, total := logits.F32[(i-1)*vocab:i*vocab], 0.0
+		top := float64(slices.Max(row))
 		for _, v := range row {
-			total += math.Exp(float64(v))
+			total += math.Exp(float64(v) - top)
 		}
-		sum += math.Log(total) - float64(row[id])
+		sum += math.Log(total) + top - float64(row[id])
 		n++
 	}
 	return sum / float64(n)
