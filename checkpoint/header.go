@@ -98,7 +98,7 @@ func parseHeader(text []byte) (*header, error) {
 	seen := map[string]bool{}
 	err := s.object("the header", func(name string) error {
 		if seen[name] {
-			return s.errorf("tensor %q is there twice", name)
+			return s.errorf("tensor %.200q is there twice", name)
 		}
 		seen[name] = true
 		if name == "__metadata__" {
@@ -106,7 +106,7 @@ func parseHeader(text []byte) (*header, error) {
 		}
 		t, err := parseTensor(s, name)
 		if err != nil {
-			return fmt.Errorf("tensor %q: %w", name, err)
+			return fmt.Errorf("tensor %.200q: %w", name, err)
 		}
 		h.tensors = append(h.tensors, t)
 		return nil
@@ -126,7 +126,7 @@ func (h *header) parseMetadata(s *scanner) error {
 	seen := map[string]bool{}
 	return s.object("__metadata__", func(key string) error {
 		if seen[key] {
-			return s.errorf("__metadata__: key %q is there twice", key)
+			return s.errorf("__metadata__: key %.200q is there twice", key)
 		}
 		seen[key] = true
 		value, err := s.str("__metadata__")
@@ -146,7 +146,7 @@ func parseTensor(s *scanner, name string) (Tensor, error) {
 	seen := map[string]bool{}
 	err := s.object("a tensor", func(key string) (err error) {
 		if seen[key] {
-			return s.errorf("key %q is there twice", key)
+			return s.errorf("key %.200q is there twice", key)
 		}
 		seen[key] = true
 		switch key {
@@ -160,7 +160,7 @@ func parseTensor(s *scanner, name string) (Tensor, error) {
 		case "data_offsets":
 			begin, end, err = parseOffsets(s)
 		default:
-			err = s.errorf("unknown key %q", key)
+			err = s.errorf("unknown key %.200q", key)
 		}
 		return err
 	})
@@ -248,14 +248,14 @@ func (h *header) place(data, size int64) error {
 	for i := range h.tensors {
 		t := &h.tensors[i]
 		if t.Offset < at {
-			return fmt.Errorf("tensor %q: data from byte %d overlaps that of %q, which ends at %d", t.Name, t.Offset, h.tensors[i-1].Name, at)
+			return fmt.Errorf("tensor %.200q: data from byte %d overlaps that of %.200q, which ends at %d", t.Name, t.Offset, h.tensors[i-1].Name, at)
 		}
 		if t.Offset > at {
-			return fmt.Errorf("tensor %q: data from byte %d leaves a hole after byte %d", t.Name, t.Offset, at)
+			return fmt.Errorf("tensor %.200q: data from byte %d leaves a hole after byte %d", t.Name, t.Offset, at)
 		}
 		at += t.Size
 		if at < 0 || at > size-data {
-			return fmt.Errorf("tensor %q: data to byte %d, file has %d: truncated", t.Name, t.Offset+t.Size, size-data)
+			return fmt.Errorf("tensor %.200q: data to byte %d, file has %d: truncated", t.Name, t.Offset+t.Size, size-data)
 		}
 		t.Offset += data
 	}

@@ -36,7 +36,7 @@ func parseIndex(text []byte) (*index, error) {
 	seen := map[string]bool{}
 	err := s.object("the index", func(key string) error {
 		if seen[key] {
-			return s.errorf("key %q is there twice", key)
+			return s.errorf("key %.200q is there twice", key)
 		}
 		seen[key] = true
 		switch key {
@@ -64,14 +64,14 @@ func (x *index) parseMap(s *scanner) error {
 	x.file = map[string]string{}
 	return s.object("weight_map", func(name string) error {
 		if _, twice := x.file[name]; twice {
-			return s.errorf("tensor %q is there twice", name)
+			return s.errorf("tensor %.200q is there twice", name)
 		}
 		file, err := s.str("weight_map")
 		if err != nil {
 			return err
 		}
 		if !plainName(file) {
-			return s.errorf("tensor %q: file %q: want the name of a file in the same folder", name, file)
+			return s.errorf("tensor %.200q: file %.200q: want the name of a file in the same folder", name, file)
 		}
 		x.names = append(x.names, name)
 		x.file[name] = file
@@ -87,7 +87,7 @@ func (x *index) parseMetadata(s *scanner) error {
 	return s.object("metadata", func(key string) error {
 		value, err := s.raw("metadata")
 		if err == nil && !json.Valid(value) {
-			err = s.errorf("metadata: %q is not JSON", value)
+			err = s.errorf("metadata: %.100q is not JSON", value)
 		}
 		x.metadata = append(x.metadata, member{key, value})
 		return err

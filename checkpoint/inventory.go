@@ -30,6 +30,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
@@ -181,9 +182,15 @@ func (inv *Inventory) warn(format string, args ...any) {
 // Warnings returns what about the folder may surprise its user: a line each.
 func (inv *Inventory) Warnings() []string { return slices.Clone(inv.warnings) }
 
-// Absent says, of a tensor that no file has, what the index has to say of it: ""
-// if nothing.
+// Absent says, of a tensor that no file has, what is there in its place, or what
+// the index has to say of it: "" if nothing.
 func (inv *Inventory) Absent(name string) string {
+	base := strings.TrimSuffix(name, ".weight")
+	for _, packed := range []string{".qweight", ".weight_packed", ".scales", ".weight_scale"} {
+		if _, ok := inv.byName[base+packed]; ok {
+			return fmt.Sprintf("there is %s%s: the weights are quantized; prune the model that they were made from", base, packed)
+		}
+	}
 	switch file := inv.listed[name]; {
 	case file == "":
 		return ""

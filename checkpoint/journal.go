@@ -48,6 +48,10 @@ type journal struct {
 	f *fsys.File
 }
 
+// maxJournal bounds a journal: that of a model with 20,000 Linears, each with its
+// order of columns, has some hundred MB.
+const maxJournal = 1 << 30 // bytes
+
 // readJournal returns the lines of the journal at path up to the first that is torn
 // or damaged, and where each ends, in bytes; none if there is no journal or not even
 // its begin. damaged says what is wrong if it is not just the last line torn.
@@ -60,7 +64,10 @@ func readJournal(path string) (lines []line, ends []int64, damaged string, err e
 		return nil, nil, "", err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(f)
+	text, err := io.ReadAll(io.LimitReader(f, maxJournal+1))
+	if err == nil && len(text) > maxJournal {
+		err = fmt.Errorf("%s: more than %d bytes", path, maxJournal)
+	}
 	if err != nil {
 		return nil, nil, "", err
 	}

@@ -188,6 +188,7 @@ func TestConfigRefuses(t *testing.T) {
 		{llama, changes{"model_type": `"gemma3"`}, `model_type: "gemma3", want one of`},
 		{llama, changes{"model_type": "1"}, "model_type: 1, want a string"},
 		{llama, changes{"quantization_config": `{"quant_method": "gptq"}`}, `quantization_config.quant_method: "gptq", want none: weights quantized by gptq`},
+		{llama, changes{"quantization": `{"bits": 4, "group_size": 64}`}, "quantization.bits: 4, want none: weights quantized by MLX"},
 		{llama, changes{"quantization_config": `{"bits": 4, "group_size": 64}`}, "quantization_config.bits: 4, want none: weights quantized by MLX"},
 		{llama, changes{"quantization_config": `{"quant_method": "compressed-tensors", "format": "pack-quantized"}`}, `quantization_config.format: "pack-quantized", want dense: load it with`},
 		{llama, changes{"quantization_config": `{"quant_method": "compressed-tensors", "config_groups": {"group_0": {}}}`}, "quantization_config.config_groups: {"},

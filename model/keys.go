@@ -206,6 +206,9 @@ func (k *keys) refuseEncoded() {
 	if q := k.object("quantization_config"); q != nil {
 		q.refuseQuantized()
 	}
+	if q := k.object("quantization"); q != nil && q.set("bits") { // MLX's own name for it
+		q.refuseQuantized()
+	}
 	if c := k.object("compression_config"); c != nil {
 		c.refuseCompressed()
 	}

@@ -128,6 +128,10 @@ func TestOpenRefuses(t *testing.T) {
 			[]string{"lm_head.weight", "missing", "[320 64]"}},
 		{"missing embedding", func(_ map[string]any, ts tensors) { delete(ts, "model.embed_tokens.weight") },
 			[]string{"model.embed_tokens.weight", "missing"}},
+		{"quantized", func(_ map[string]any, ts tensors) {
+			delete(ts, q)
+			ts["model.layers.1.self_attn.q_proj.qweight"] = ts["model.norm.weight"]
+		}, []string{q, "missing", "q_proj.qweight: the weights are quantized"}},
 		{"wrong shape", func(_ map[string]any, ts tensors) { ts[q].Shape = []int{32, 128} },
 			[]string{"model.safetensors", q, "[32 128]", "[64 64]"}},
 		{"wrong rank", func(_ map[string]any, ts tensors) { ts[q].Shape = []int{64 * 64} },

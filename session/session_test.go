@@ -145,7 +145,7 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !(math.Abs(got.NLL-want.NLL) <= 1e-4) || got.Windows != 2 {
+	if !(math.Abs(float64(got.NLL-want.NLL)) <= 1e-4) || got.Windows != 2 {
 		t.Errorf("%v, and with the reference %v", got, want)
 	}
 	if c.KL.Max != 0 || c.SameTop != 1 {

@@ -46,7 +46,7 @@ func ParseDType(name string) (DType, error) {
 			return DType(d), nil
 		}
 	}
-	return Invalid, fmt.Errorf("unknown dtype %q", name)
+	return Invalid, fmt.Errorf("unknown dtype %.40q", name)
 }
 
 // String returns the safetensors name, "BF16".

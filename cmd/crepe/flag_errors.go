@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,27 +91,33 @@ func within(flag string, v, least, most int) error {
 	return nil
 }
 
-// unusedFlags refuses flags of a text that nothing reads, which would let one think
-// that it made a difference.
-func unusedFlags(r recipe.Recipe, resolved recipe.Resolved, given func(flag string) bool) error {
-	unused := func(why string, flags ...string) error {
-		if i := slices.IndexFunc(flags, given); i >= 0 {
-			return usageError{fmt.Errorf("--%s: without effect: %s", flags[i], why)}
+// checkUsed refuses flags of a run that have no effect, or warns of those of a
+// calibration text where the method reads none: scripts that try several methods
+// give them to all.
+func (a *app) checkUsed(r recipe.Recipe, given func(flag string) bool) error {
+	resolved, err := r.Resolve()
+	if err != nil {
+		return err
+	}
+	warn := func(why string, flags ...string) {
+		for _, flag := range flags {
+			if given(flag) {
+				a.warn("--%s has no effect: %s", flag, why)
+			}
 		}
-		return nil
 	}
-	noEval, noData := r.Eval.Source == "none", !resolved.Method.NeedsData
-	var err error
-	if noData {
-		err = unused("method "+r.Method+" reads no calibration text", "calibration", "samples", "seed")
-	} else if src, perr := corpus.Parse(r.Calibration.Source); perr == nil && src.Tokens() {
-		err = unused("the windows of "+src.String()+" are taken in their order", "seed")
+	none := r.Eval.Source == "none"
+	if none && given("windows") {
+		return usageError{errors.New("--windows has no effect: --eval is none")}
 	}
-	if noEval {
-		err = cmp.Or(err, unused("--eval is none", "windows"))
+	if !resolved.Method.NeedsData {
+		why := "method " + r.Method + " reads no calibration text"
+		warn(why, "calibration", "samples", "seed")
+		if none {
+			warn(why+", and --eval is none", "seqlen")
+		}
+	} else if src, err := corpus.Parse(r.Calibration.Source); err == nil && src.Tokens() {
+		warn("the windows of "+src.String()+" are taken in their order", "seed")
 	}
-	if noData && noEval {
-		err = cmp.Or(err, unused("no text is read", "seqlen"))
-	}
-	return err
+	return nil
 }

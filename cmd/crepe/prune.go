@@ -174,11 +174,10 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 	if given("windows") { // also 0, which is all
 		r.Eval.Windows = f.windows
 	}
-	resolved, err := r.Resolve()
-	if err != nil {
+	if _, err := r.Resolve(); err != nil {
 		return r, usageError{err}
 	}
-	return r, unusedFlags(r, resolved, given)
+	return r, nil
 }
 
 // prune runs the subcommand.
@@ -188,6 +187,9 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	}
 	r, err := f.merge(name, fl)
 	if err != nil {
+		return err
+	}
+	if err := a.checkUsed(r, fl.Changed); err != nil {
 		return err
 	}
 	meter := a.startMeter()
