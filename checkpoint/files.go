@@ -71,7 +71,11 @@ func asPrivate(perm fs.FileMode, st fs.FileInfo) fs.FileMode {
 
 // dirPerm returns the mode of a folder with what is in inv's.
 func (inv *Inventory) dirPerm() (fs.FileMode, error) {
-	st, err := os.Stat(inv.dir)
+	dir := inv.dir
+	if inv.source != nil { // that is its file
+		dir = filepath.Dir(dir)
+	}
+	st, err := os.Stat(dir)
 	if err != nil {
 		return 0, err
 	}

@@ -1,10 +1,13 @@
 package checkpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,6 +71,17 @@ func (inv *Inventory) ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, len(data), limit)
 	}
 	return data, nil
+}
+
+// OpenFile opens one of the folder's files that do not hold weights, as ReadFile
+// reads them.
+func (inv *Inventory) OpenFile(name string) (io.ReadCloser, error) {
+	if inv.source == nil {
+		f, _, err := regular.Open(filepath.Join(inv.dir, filepath.FromSlash(name)))
+		return f, err
+	}
+	data, err := inv.ReadFile(name, math.MaxInt64)
+	return io.NopCloser(bytes.NewReader(data)), err
 }
 
 // path returns the path of a weight file.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/crepe-llm/crepe/checkpoint"
@@ -81,7 +79,7 @@ func (v *verifier) compareTensor(got, want checkpoint.Tensor) error {
 
 // compareFile compares a file that is carried over byte for byte.
 func (v *verifier) compareFile(path string) error {
-	a, err := os.Open(filepath.Join(v.dir, filepath.FromSlash(path)))
+	a, err := v.inv.OpenFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		v.found(path, "missing, the dense model's folder has it")
 		return nil
@@ -90,7 +88,7 @@ func (v *verifier) compareFile(path string) error {
 		return err
 	}
 	defer a.Close()
-	b, err := os.Open(filepath.Join(v.Dense.Dir(), filepath.FromSlash(path)))
+	b, err := v.Dense.OpenFile(path)
 	if err != nil {
 		return err
 	}
@@ -99,11 +97,11 @@ func (v *verifier) compareFile(path string) error {
 	for at := int64(0); ; {
 		n, err := readFull(a, x)
 		if err != nil {
-			return fmt.Errorf("%s: %w", a.Name(), err)
+			return fmt.Errorf("%s: %s: %w", v.dir, path, err)
 		}
 		m, err := readFull(b, y)
 		if err != nil {
-			return fmt.Errorf("%s: %w", b.Name(), err)
+			return fmt.Errorf("%s: %s: %w", v.Dense.Dir(), path, err)
 		}
 		if i := differing(x[:n], y[:m]); i >= 0 {
 			v.found(path, "differs from the dense model's file from byte %d on", at+int64(i))

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
@@ -136,6 +138,36 @@ func TestPrunedAgain(t *testing.T) {
 	}
 	if got := findings(t, dir, dense); len(got) > 0 {
 		t.Error(strings.Join(got, "\n"))
+	}
+}
+
+// A GGUF file as the dense model: the folder that it stands for is what the output
+// is compared with, and whose modes it takes.
+func TestFromGGUF(t *testing.T) {
+	dense, err := hf.OpenModel("../gguf/hf/testdata/llama.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dense.Close()
+	m, err := model.Open(dense, model.Options{Engine: cpu.New(engine.F32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "out")
+	r := recipe.Recipe{Method: "magnitude", Eval: recipe.Eval{Source: "none"}}
+	if _, err := prune.Run(t.Context(), dense, m, prune.Options{Recipe: r, Output: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if got := findings(t, dir, dense); len(got) > 0 {
+		t.Error(strings.Join(got, "\n"))
+	}
+	st, err := os.Stat(dir)
+	if err != nil || runtime.GOOS != "windows" && st.Mode().Perm()&0o700 != 0o700 {
+		t.Fatal(st.Mode(), err)
+	}
+	parent, err := os.Stat("../gguf/hf/testdata")
+	if err != nil || st.Mode().Perm()&^parent.Mode().Perm() != 0 || st.Mode().Perm()&0o070 == 0o040 {
+		t.Errorf("mode %v, want that of a folder, at most %v (%v)", st.Mode(), parent.Mode(), err)
 	}
 }
 
