@@ -108,6 +108,9 @@ func readPieceModel(data []byte) (*pieceModel, error) {
 			if err != nil {
 				return fmt.Errorf("piece %d: %w", len(m.pieces), err)
 			}
+			if len(m.pieces) == maxVocab {
+				return fmt.Errorf("more than %d pieces are not supported", maxVocab)
+			}
 			m.pieces = append(m.pieces, p)
 		case 2:
 			return fields(x.bytes, m.trainerField)
