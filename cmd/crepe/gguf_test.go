@@ -73,6 +73,7 @@ func TestGGUFPrune(t *testing.T) {
 			ids := filepath.Join(ggufData, name+".ids.safetensors")
 			crepe(t, "prune", source, "-o", out, "--method", "wanda", "--calibration", ids, "--samples", "2", "--seqlen", "24",
 				"--eval", "none", "--compute", "f32")
+			crepe(t, "verify", out, source)
 			was, err := hf.Open(source)
 			if err != nil {
 				t.Fatal(err)

@@ -15,21 +15,21 @@ import (
 	"github.com/crepe-llm/crepe/tokenizer"
 )
 
-// golden is what transformers reads of a file, tools/golden_gguf_models.py.
-type golden struct {
+// reference is what transformers reads of a file, tools/golden_gguf_models.py.
+type reference struct {
 	Tensors map[string]string // SHA-256 in bfloat16
 	NLL     float64
 	Texts   []string
 	IDs     [][]int32
 }
 
-func readGolden(t *testing.T) map[string]golden {
+func readGolden(t *testing.T) map[string]reference {
 	t.Helper()
 	text, err := os.ReadFile("testdata/golden.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]golden{}
+	all := map[string]reference{}
 	if err := json.Unmarshal(text, &all); err != nil {
 		t.Fatal(err)
 	}

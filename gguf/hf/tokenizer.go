@@ -63,6 +63,10 @@ var described = []string{
 
 const ggml = "tokenizer.ggml."
 
+// maxToken is above any real token: that merges are found by cutting a token
+// everywhere takes the square of its length.
+const maxToken = 1 << 12 // bytes
+
 // readTokenizer reads the tokenizer's keys.
 func readTokenizer(k *keys, a *architecture) *vocabulary {
 	v := &vocabulary{model: k.text(ggml + "model"), special: map[string]int{}}
@@ -124,6 +128,10 @@ func (v *vocabulary) readTokens(k *keys) {
 		}
 		if t == "" {
 			t = fmt.Sprintf("[EMPTY_%d]", i) // as llama.cpp calls it
+		}
+		if len(t) > maxToken {
+			k.fail(fmt.Errorf("key %stokens: token %d has %d bytes, want at most %d", ggml, i, len(t), maxToken))
+			return
 		}
 		if !utf8.ValidString(t) {
 			k.fail(fmt.Errorf("key %stokens: token %d, %q, is not UTF-8", ggml, i, t))
@@ -258,10 +266,13 @@ func (v *vocabulary) readTemplates(k *keys) {
 	}
 }
 
-// specialIDs sets the ids of the tokens that config.json names.
+// specialIDs sets the ids of the tokens that config.json names, null for those
+// that there are not, where a class may have an id as its default.
 func (k *keys) specialIDs(c config) {
 	for _, r := range roles {
-		if strings.HasPrefix(r.role, "bos") || strings.HasPrefix(r.role, "eos") || strings.HasPrefix(r.role, "pad") {
+		switch r.role {
+		case "bos_token", "eos_token", "pad_token":
+			c[r.role+"_id"] = nil
 			if key := ggml + r.key; k.has(key) {
 				c[r.role+"_id"] = k.whole(key, 0, maxVocab)
 			}
