@@ -9,8 +9,8 @@ import (
 
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/hidden"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // Comparison is a model beside the dense one that it was made from, on the

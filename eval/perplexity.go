@@ -9,8 +9,8 @@ import (
 	"math"
 
 	"github.com/crepe-llm/crepe/internal/hidden"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // Result is a perplexity and what it was measured on: without the window and

@@ -8,8 +8,8 @@ import (
 	"math"
 
 	"github.com/crepe-llm/crepe/engine"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/tensor"
 )
 

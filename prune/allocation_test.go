@@ -14,9 +14,9 @@ import (
 
 	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/internal/golden"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"

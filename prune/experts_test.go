@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/engine"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"

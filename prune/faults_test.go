@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/faults"
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 )

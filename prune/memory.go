@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/allocate"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/windows"

@@ -23,7 +23,7 @@ import (
 	"errors"
 	"path/filepath"
 
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/windows"
 )

@@ -13,8 +13,8 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/fsys"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // saveEvery is the least time between two copies of the hidden states: what a

@@ -17,9 +17,9 @@ import (
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/hub"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/calibration"
 	"github.com/crepe-llm/crepe/corpus"
 	"github.com/crepe-llm/crepe/hub"
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/tokenizer"
 )

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/crepe-llm/crepe/eval/task"
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/session"
 )

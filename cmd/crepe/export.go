@@ -11,7 +11,7 @@ import (
 
 	"github.com/crepe-llm/crepe/gguf"
 	"github.com/crepe-llm/crepe/gguf/hf"
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/session"
 )
 

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crepe-llm/crepe/generate"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/session"
 	"github.com/crepe-llm/crepe/tokenizer"

@@ -9,7 +9,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // meter shows progress on stderr: one live line on a terminal, otherwise a

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // 40 windows pass 30 blocks and the head: lines count windows, never windows ×

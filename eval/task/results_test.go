@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/tokenizer"
 )

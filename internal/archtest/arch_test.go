@@ -22,7 +22,7 @@ var layers = map[string]int{
 	"internal/faults":   1,
 	"provenance":        0,
 	"internal/parallel": 0,
-	"internal/progress": 0,
+	"progress":          0,
 	"internal/sysinfo":  0,
 	"internal/registry": 0,
 	"internal/pyjson":   0,

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/internal/cpu"
-	"github.com/crepe-llm/crepe/internal/progress"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // Options says what to measure.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/cpu"
-	"github.com/crepe-llm/crepe/internal/progress"
+	"github.com/crepe-llm/crepe/progress"
 )
 
 // No time is judged here, only that everything is measured and adds up.
