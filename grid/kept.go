@@ -67,21 +67,32 @@ func (g *runner) recall(ctx context.Context) error {
 			}
 		}
 	}
+	if len(g.opt.Tasks) == 0 {
+		return nil
+	}
+	return g.keyTasks()
+}
+
+// keyTasks fills in the keys of tasks: of their documents, and of the tokens that
+// this model's tokenizer makes of them.
+func (g *runner) keyTasks() error {
+	e, err := task.NewEncoder(g.M, g.Inv.Config(), g.Inv.ReadFile, g.Dir, g.opt.BOS)
+	if err != nil {
+		return err
+	}
+	g.bos = e.BOS()
 	for _, s := range g.opt.Tasks {
 		text, err := json.Marshal(s.Documents)
 		if err != nil {
 			return err
 		}
-		g.tasks = append(g.tasks, key(provenance.Record{
-			{Name: "task", Value: s.Task.Name}, {Name: "bos", Value: g.opt.BOS.String()}, {Name: "documents", Value: string(text)},
-		}))
-	}
-	if len(g.opt.Tasks) > 0 {
-		e, err := task.NewEncoder(g.M, g.Inv.Config(), g.Inv.ReadFile, g.Dir, g.opt.BOS)
+		tokens, err := e.Hash(g.M, s)
 		if err != nil {
 			return err
 		}
-		g.bos = e.BOS()
+		g.tasks = append(g.tasks, key(provenance.Record{
+			{Name: "task", Value: s.Task.Name}, {Name: "documents", Value: string(text)}, {Name: "tokens", Value: tokens},
+		}))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/provenance"
 )
 
@@ -224,6 +225,20 @@ func (r *Results) write(lines ...any) {
 		text = fmt.Appendf(text, "\n%08x %s", crc32.ChecksumIEEE(line), line)
 	}
 	_, r.err = r.file.Write(append(text, '\n'))
+}
+
+// Hash identifies the tokens that m is given and asked for by the documents of s.
+func (e *Encoder) Hash(m *model.Model, s Set) (string, error) {
+	all, err := e.all(m, s.Documents)
+	if err != nil {
+		return "", place(err, []Set{s})
+	}
+	h := sha256.New()
+	for _, doc := range all {
+		k := doc.key()
+		h.Write(k[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // key is the hash of what the model is given and asked for.
