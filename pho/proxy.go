@@ -22,8 +22,8 @@ import (
 // A candidate costs one pass over the weights, which scores and counts; where
 // the whole matrix competes, a second one gathers the few scores that share the
 // threshold's bin. The relative error against a full sort in float64 is below
-// tolerance. It holds 4 bytes a weight for each kernel, and 4 more where the
-// whole matrix competes. One goroutine uses it at a time.
+// tolerance. It holds 4 bytes a weight for each width of the neighbourhood, and 4
+// more where the whole matrix competes. One goroutine uses it at a time.
 type Proxy struct {
 	rows, cols int
 	pattern    pattern.Pattern

@@ -12,9 +12,9 @@ import (
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// What crepe's score costs over ria's, for each kernel: the two in turn, and
-// the median of the rounds' ratios. ria-ms is the median of all runs of ria.
-// With -cpu 1 seconds are processor time.
+// What crepe's score costs over ria's, for each width of the neighbourhood: the two
+// in turn, and the median of the rounds' ratios. ria-ms is the median of all runs of
+// ria. With -cpu 1 seconds are processor time.
 func BenchmarkCost(b *testing.B) {
 	for _, dtype := range []tensor.DType{tensor.BF16, tensor.F32} {
 		const rows, cols = 4096, 11008

@@ -49,7 +49,7 @@ func someTerm(p param.Values) error {
 //	S_ij = |W_ij|·(α/R_i + β/C_j + γ/N_ij + δ)·‖X_j‖^p
 //	N_ij = |W_ij| + Σ_{1≤|a|≤r} Σ_{1≤|b|≤r} |W_{i+a,j+b}|,   r = (kernel−1)/2
 //
-// with zeros outside the matrix: a k × k kernel has (k−1)² + 1 elements. N is
+// with zeros outside the matrix: a k × k square has (k−1)² + 1 elements. N is
 // float32, a tree of additions of numbers that are not negative, at most 9
 // deep, so its relative error is at most 9·2⁻²⁴ (kernel.CrossImportance), and
 // that of S at most 16·2⁻²⁴; all else is as in scoreRIA. The paper has no δ. With
@@ -85,8 +85,8 @@ func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values)
 
 // A task scores crossStrip rows of a panel of crossCols columns, or of
 // crossColsF32, and reads r more rows and kernel.Halo more columns on each side.
-// The rings of the widest kernel then fill the first-level cache and leave room
-// for what streams through, of which float32 is more.
+// The rings of the widest neighbourhood then fill the first-level cache and leave
+// room for what streams through, of which float32 is more.
 const (
 	crossStrip   = 256
 	crossCols    = 576

@@ -11,13 +11,13 @@ import (
 )
 
 // Terms holds what the CRePE scores of one Linear have in common whatever the
-// coefficients, for scoring it many times: sums, norms, and for each kernel
-// the shares |W_ij|/N_ij, which take 4 bytes a weight.
+// coefficients, for scoring it many times: sums, norms, and for each width of
+// the neighbourhood the shares |W_ij|/N_ij, which take 4 bytes a weight.
 type Terms struct {
 	w        *tensor.Weight
 	row, col []float64
 	norm     []float32
-	shares   map[int][]float32 // by kernel
+	shares   map[int][]float32 // by width of the neighbourhood
 }
 
 // NewTerms returns the terms of w with statistic s and exponent power. w must

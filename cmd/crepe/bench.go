@@ -61,7 +61,7 @@ func (a *app) bench(ctx context.Context, o bench.Options, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(a.stdout).Encode(r)
 	}
-	fmt.Fprintf(a.stdout, "kernels     %s, %s\n", kernelNames(r), threadsText(r.Threads))
+	fmt.Fprintf(a.stdout, "kernels     %s, %s\n", levelText(r), threadsText(r.Threads))
 	fmt.Fprintf(a.stdout, "took        %.1f s, %s at the peak\n\n", r.Seconds, formatBytes(r.PeakRSS))
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "what\tcase\tms\trate\tof peak")
@@ -75,12 +75,12 @@ func (a *app) bench(ctx context.Context, o bench.Options, asJSON bool) error {
 	return w.Flush()
 }
 
-// kernelNames is "avx512 with bf16".
-func kernelNames(r *bench.Report) string {
+// levelText is "avx512 with bf16".
+func levelText(r *bench.Report) string {
 	if r.BF16 {
-		return r.Kernels + " with bf16"
+		return r.Level + " with bf16"
 	}
-	return r.Kernels
+	return r.Level
 }
 
 func threadsText(n int) string {

@@ -47,9 +47,9 @@ perplexities, and of zero-shot accuracies with --tasks.
 
 "pho" is crepe with the coefficients that crepe search finds, without steps, for the
 model and the pattern. --trials and --top are the search's budget; lists of both
-make a row for each pair. --kernels makes a row for each kernel of every method that
-has one. --recipe FILE adds a row: the file sets method, steps and parameters, the
-grid sets pattern, texts and --compute.
+make a row for each pair. --kernels makes a row for each width of the neighbourhood,
+for every method that has one. --recipe FILE adds a row: the file sets method, steps
+and parameters, the grid sets pattern, texts and --compute.
 
 A method that fits none of the patterns is refused before work begins. One that fits
 some of them has "–" for the others, and the reason below the table.

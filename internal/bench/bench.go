@@ -28,7 +28,7 @@ type Options struct {
 
 // Report is what was measured.
 type Report struct {
-	Kernels string  `json:"kernels"` // cpu.Current: avx512, avx2, generic
+	Level   string  `json:"kernels"` // instruction level, cpu.Current: avx512, avx2, generic
 	BF16    bool    `json:"bf16"`    // the processor multiplies bfloat16
 	Threads int     `json:"threads"`
 	Quick   bool    `json:"quick"`
@@ -61,7 +61,7 @@ const (
 func Run(ctx context.Context, o Options) (*Report, error) {
 	start := time.Now()
 	r := &runner{ctx: ctx, quick: o.Quick}
-	r.Report = Report{Kernels: cpu.Current().String(), BF16: cpu.AVX512BF16, Threads: runtime.GOMAXPROCS(0), Quick: o.Quick}
+	r.Report = Report{Level: cpu.Current().String(), BF16: cpu.AVX512BF16, Threads: runtime.GOMAXPROCS(0), Quick: o.Quick}
 	// The peaks a second time: what disturbed them once would flatter all else.
 	steps := []func(*runner) error{measurePeaks, products, vectors, attention, scores, solves, tokenizers, measurePeaks}
 	bar := o.Progress.Start("bench", int64(len(steps)), "groups")

@@ -22,7 +22,7 @@ func TestQuickRunMeasuresEveryGroup(t *testing.T) {
 	if cpu.AVX512BF16 {
 		peaks = 3
 	}
-	if len(r.Peaks) != peaks || r.BF16 != cpu.AVX512BF16 || r.Kernels != cpu.Current().String() || !r.Quick || updates == 0 {
+	if len(r.Peaks) != peaks || r.BF16 != cpu.AVX512BF16 || r.Level != cpu.Current().String() || !r.Quick || updates == 0 {
 		t.Errorf("report %+v after %d updates, want %d peaks", r, updates, peaks)
 	}
 	rates := map[string]float64{}
