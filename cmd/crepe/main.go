@@ -126,8 +126,8 @@ SOURCE is "demo", "wikitext2", "c4", "-" for a text on standard input, or a file
 input_ids [samples, seqlen].
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT,
-HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE have their usual meaning; CREPE_CPU=avx512|avx2|generic limits the processor features
-that crepe uses.
+HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE have their usual meaning;
+CREPE_CPU=avx512|avx2|generic limits the processor features that crepe uses.
 
 Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 		Example: `  crepe prune demo                                  # see it work, in seconds

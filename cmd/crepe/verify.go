@@ -25,10 +25,11 @@ func newVerify(a *app) *cobra.Command {
 		Use:   "verify DIR [DENSE] [flags]",
 		Short: "Check a pruned folder against its crepe.json and its dense model",
 		Long: `Check DIR, a folder that crepe prune wrote, against its crepe.json: the SHA-256 of
-config and weights, and the zeros of every Linear. Pruned Linears must have exactly
-as many zeros as the recipe asks for: in each group of N:M (in the recorded order of
-the columns), in each row or in the whole matrix, for each part if fused matrices
-were split, and for each block if the sparsity was allocated.
+config and weights, and the zeros of every Linear. Every Linear must have as many
+zeros as crepe.json says, and pruned ones at least as many as the recipe asks for: in
+each group of N:M (in the recorded order of the columns), in each row or in the whole
+matrix, for each part if fused matrices were split, and for each block if the sparsity
+was allocated.
 
 With DENSE, the MODEL that was pruned, also check that its files have the hashes of
 crepe.json; that tensors have its names, types and shapes; that everything that is
