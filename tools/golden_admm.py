@@ -8,9 +8,10 @@
 Written from Boža 2024, algorithm 1, in float64: the two variables U and Z, the
 inverse of the scaled Gram matrix and ρ = 1, the schedule of 20 iterations of
 which 15 select. The weights that stay are then those that solve the normal
-equations of each row. Gram matrices and model are sparsegpt.py's; every Linear
-is pruned with all before it dense. As crepe decides: H + 0.01·mean(diag H)
-before the scaling; of the final number the iterations prune what rounds up.
+equations of each row. Model and Gram matrices are those of oracle_prune.py and
+oracle_sparsegpt.py; every Linear is pruned with all before it dense. As crepe
+decides: H + 0.01·mean(diag H) before the scaling; of the final number the
+iterations prune what rounds up.
 
 Made with torch 2.15.0, transformers 5.23.0, safetensors 0.8.0.
 """
