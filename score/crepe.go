@@ -52,9 +52,9 @@ func someTerm(p param.Values) error {
 // with zeros outside the matrix: a k × k square has (k−1)² + 1 elements. N is
 // float32, a tree of additions of numbers that are not negative, at most 9
 // deep, so its relative error is at most 9·2⁻²⁴ (kernel.CrossImportance), and
-// that of S at most 16·2⁻²⁴; all else is as in scoreRIA. The paper has no δ. With
-// it other methods are points of one family: with the coefficients that are not
-// named 0, the scores have the bits of
+// that of S at most 15·2⁻²⁴: six roundings follow on N's way to S, and fewer on δ's.
+// All else is as in scoreRIA. The paper has no δ. With it other methods are points of
+// one family: with the coefficients that are not named 0, the scores have the bits of
 //
 //	ria        α = β = 1
 //	wanda      δ = 1, p = 1 (compared within rows)
