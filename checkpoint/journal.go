@@ -84,7 +84,7 @@ func readJournal(path string) (lines []line, ends []int64, damaged string, err e
 			break
 		}
 		if first := len(lines) == 0; first != (l.Begin != nil) {
-			return nil, nil, "", fmt.Errorf("%s: line %d: want the begin, and only there", path, len(lines)+1)
+			return nil, nil, "", fmt.Errorf("%s: line %d: want \"begin\" in the first line, and in no other", path, len(lines)+1)
 		}
 		at += n
 		lines, ends = append(lines, l), append(ends, int64(at))
@@ -167,7 +167,7 @@ func (b *begin) check(now begin) error {
 	case !maps.Equal(b.Aux, now.Aux):
 		return fmt.Errorf("%s changed since it began: write to a different output folder", strings.Join(changed(b.Aux, now.Aux), ", "))
 	case b.Plan != now.Plan:
-		return fmt.Errorf("its layout is another\nthen: %s\nnow:  %s", b.Plan, now.Plan)
+		return fmt.Errorf("its layout differs\nthen: %s\nnow:  %s", b.Plan, now.Plan)
 	}
 	return nil
 }
