@@ -2,8 +2,8 @@ package engine
 
 import "fmt"
 
-// Compute says in which type the inputs of matrix products are. Sums are
-// float32 or better in both.
+// Compute is the type of the inputs of matrix products. Sums are float32 or
+// better in both.
 type Compute uint8
 
 const (

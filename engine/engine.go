@@ -24,7 +24,7 @@ type Engine interface {
 	// "cpu/avx512+bf16". It is part of the provenance of every number.
 	ID() string
 
-	Compute() Compute // in which type the inputs of products are
+	Compute() Compute // type of the inputs of products
 
 	// Rounds reports whether products with weights of that type round the
 	// activations that enter them to bfloat16.
@@ -35,11 +35,11 @@ type Engine interface {
 	Upload(dst Mat, src tensor.Matrix)
 	Download(dst tensor.Matrix, src Mat)
 
-	// Load makes w what products read. The Op may keep w's memory (Op.Weight);
-	// then a change of w is one of the Op.
+	// Load returns w as products read it. The Op may keep w's memory (Op.Weight);
+	// then a change of w changes the Op.
 	Load(w *tensor.Weight) (Op, error)
 
-	// NewVec takes in a vector of parameters: a bias or the weights of a norm.
+	// NewVec returns a vector of parameters: a bias or the weights of a norm.
 	NewVec(v []float32) Vec
 
 	// NewStats returns an empty statistic of an input of that width, and
@@ -242,7 +242,7 @@ func (d *DeltaNet) ValueWidth() int { return d.ValueHeads * d.ValueDim }
 // Cache is what a layer keeps of a sequence's tokens.
 type Cache interface {
 	Len() int     // tokens
-	Bytes() int64 // of memory, but for what it shares
+	Bytes() int64 // of its own memory, without what it shares
 	Reset()       // forgets all tokens and keeps the memory
 
 	// Fork returns another that holds the same, in old's memory if that is of the

@@ -7,7 +7,7 @@ import (
 )
 
 // LogSum is ln Σ exp of the logits of one token, which come in parts. The zero
-// value is that of none.
+// value is the sum over no logits.
 type LogSum struct {
 	Target float64 // the target's logit
 

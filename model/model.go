@@ -1,14 +1,14 @@
-// Package model is decoders, block by block: embedding, blocks, head.
+// Package model runs decoder models block by block: embedding, blocks, head.
 //
-// Nothing but the block at work is in memory. A sequence's hidden states are a
+// Only one block is in memory at a time. A sequence's hidden states are a
 // tokens × width engine.Mat that the blocks change in place; the caller keeps it
-// between blocks. Weights are out × in, in the type they are stored in. What
-// computes is an engine.Engine; this package says what.
+// between blocks. Weights are out × in, in the type they are stored in. This
+// package says what is computed; an engine.Engine computes it.
 //
-// An architecture is one file that registers a class: which config keys it
-// reads, how it binds the tensors of a block, and the block's forward pass
-// (llama.go is the model for it). So the package has more files than most. What
-// the classes share lies in attention.go, mlp.go, moe.go, deltanet.go, rope.go.
+// An architecture is one file that registers a class: which config keys it reads,
+// how it binds the tensors of a block, and the block's forward pass (llama.go is
+// the one to read first). So the package has more files than most. What the classes
+// share lies in attention.go, mlp.go, moe.go, deltanet.go, rope.go.
 package model
 
 import (

@@ -1,4 +1,4 @@
-// Package session is the path that crepe's commands take, for programs: it opens a
+// Package session gives programs the path that crepe's commands take: it opens a
 // model by name, chooses the engine, loads texts, prunes and measures.
 //
 // The packages below do the work, and can be used without a Session. They know
@@ -27,8 +27,8 @@ import (
 // Demo names the model and the texts inside the program.
 const Demo = "demo"
 
-// Auto is the Compute that is bf16 if the processor multiplies it and the
-// checkpoint is stored in it, for speed, otherwise f32.
+// Auto asks for bf16, for speed, if the processor multiplies it and the checkpoint
+// is stored in it, and for f32 otherwise.
 const Auto = "auto"
 
 // Options of a Session. The zero value is what the commands do by default.
@@ -37,7 +37,7 @@ type Options struct {
 	// Auto, the default.
 	Compute string
 
-	// Engine, if not nil, computes instead of the processor.
+	// Engine, if not nil, computes in place of engine/cpu.
 	Engine engine.Engine
 
 	// Memory is the budget in bytes. 0: 3/4 of the free memory.

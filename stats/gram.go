@@ -20,8 +20,8 @@ type Gram struct {
 	panel [][]float64 // of GramPanel columns: all rows down to its last; nil: all zeros
 }
 
-// GramPanel is the columns of a panel: 1/43 of the products of 11008 columns is
-// spent on the lower half.
+// GramPanel is the number of columns of a panel: with 256, 1/43 of the products of
+// 11008 columns is spent on the lower half.
 const GramPanel = 256
 
 // NewGram returns the matrix whose elements are scale times those of panels. A

@@ -1,5 +1,5 @@
-// Package stats holds what a Linear saw of the calibration text. Engines gather
-// it (engine.Stats).
+// Package stats defines the statistics of a Linear's input over the calibration
+// text. Engines gather them (engine.Stats).
 //
 // Linears that share an input (q, k and v; gate and up) share one statistic,
 // gathered once.

@@ -1,8 +1,8 @@
-// Package verify holds a folder that crepe wrote to its manifest, and to the dense
-// model that it was made from.
+// Package verify checks a folder that crepe wrote against its manifest, and against
+// the dense model that it was made from.
 //
-// What has to be zero is worked out here once more, from the recipe and the model's
-// shapes: a check that asked the driver would repeat its mistakes.
+// It derives which weights must be zero from the recipe and the model's shapes, not
+// from the driver: a check that asked the driver would repeat its mistakes.
 package verify
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/crepe-llm/crepe/recipe"
 )
 
-// Finding is something that is not as it has to be.
+// Finding is one difference from what the manifest or the dense model says.
 type Finding struct {
 	Where string `json:"where"` // a file, a tensor or a field of crepe.json
 	What  string `json:"what"`
@@ -32,7 +32,7 @@ type Finding struct {
 // String is the finding in a line.
 func (f Finding) String() string { return f.Where + ": " + f.What }
 
-// Result is what was looked at, and what was found.
+// Result says what was checked, and what was found.
 type Result struct {
 	Findings []Finding `json:"findings"` // none: everything is as the manifest says
 
@@ -45,7 +45,7 @@ type Result struct {
 	Compared bool `json:"compared"` // with the dense model
 }
 
-// Options say what else a folder is held to.
+// Options say what a folder is checked against besides its manifest.
 type Options struct {
 	Dense    *checkpoint.Inventory // the model that was pruned; nil: not compared
 	Progress progress.Func
