@@ -78,7 +78,7 @@ func (p *Plan) inputs(linears []model.LinearSpec) [][]model.LinearSpec {
 
 // gramBytes returns what the Gram matrices of a block and what is made of them take
 // at most. All of them are gathered in one pass. Then the inputs are at work one
-// after the other, and each lets go of its own.
+// after the other, and each releases its own.
 func (p *Plan) gramBytes(inputs [][]model.LinearSpec) int64 {
 	later, most, scratch := int64(0), int64(0), int64(0)
 	for i := len(inputs) - 1; i >= 0; i-- {

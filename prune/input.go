@@ -8,7 +8,7 @@ import (
 	"github.com/crepe-llm/crepe/stats"
 )
 
-// seen is what the inputs of a block saw; nil where nothing reads it.
+// seen is the statistic of each input of a block; nil where nothing reads it.
 type seen map[*model.Input]*stats.Input
 
 // gatherers gather what the inputs of a block see.
@@ -60,9 +60,9 @@ func seenOf(block *model.Block, list []*stats.Input) seen {
 	return all
 }
 
-// input is what the Linears of an input saw, while they are at work. It owns the
-// Gram matrix, the largest thing beside the block, and what steps made of it: each
-// goes as soon as no matrix reads it any more, since the next takes as much.
+// input is the statistic of an input while its Linears are pruned. It owns the Gram
+// matrix, the largest thing beside the block, and what steps made of it: each is
+// released as soon as no matrix reads it any more, since the next takes as much.
 type input struct {
 	*stats.Input // nil: nothing was gathered
 	name         string
@@ -97,7 +97,7 @@ func (in *input) done(i int) {
 	in.release()
 }
 
-// release lets go of the Gram matrix unless a step is still to read it.
+// release gives up the Gram matrix unless a step still has to read it.
 func (in *input) release() {
 	if in.Input == nil {
 		return
@@ -110,7 +110,7 @@ func (in *input) release() {
 	in.Gram = nil
 }
 
-// close lets go of everything.
+// close gives up everything.
 func (in *input) close() {
 	clear(in.left)
 	clear(in.shared)

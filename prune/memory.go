@@ -38,14 +38,14 @@ func NewInMemory(m *model.Model, text *windows.Set) *InMemory {
 	return &InMemory{m: m, text: text, measured: map[string][]allocate.Block{}}
 }
 
-// Prune prunes by rec and calls each with every block once it is pruned; the
-// block is each's until it returns. name is that of the step.
+// Prune prunes by rec and calls each with every block once it is pruned; the block
+// is valid until each returns. name labels the progress.
 func (m *InMemory) Prune(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (Masks, error) {
 	return m.prune(ctx, name, rec, m.text.Tokens, m.observe, each)
 }
 
-// observer returns what the inputs of block b, which is dense, see of the
-// sequences that p prunes by.
+// observer returns the statistics of the inputs of block b, which is still dense,
+// over the sequences that p prunes by.
 type observer func(ctx context.Context, p *pruner, b int, block *model.Block) (seen, error)
 
 // prune is Prune on sequences, by what observe makes of them.

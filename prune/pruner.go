@@ -24,7 +24,7 @@ type pruner struct {
 	warn   func(format string, args ...any)
 	sink   sink
 
-	// observe returns what the inputs of block b, which is dense, see.
+	// observe returns the statistics of the inputs of block b, which is still dense.
 	observe func(ctx context.Context, b int, block *model.Block) (seen, error)
 
 	steps, withoutData []step

@@ -16,15 +16,16 @@ const (
 	minScreen   = 4
 )
 
-// Reference is a recipe that was carried out, with what it saw of the calibration
-// text: other recipes are screened by it.
+// Reference holds a pruning by one recipe with its calibration statistics, by which
+// other recipes are screened.
 type Reference struct {
 	m        *InMemory
 	few      [][]int32        // the sequences that screen
 	all, now [][]*stats.Input // by block after the first, and input: of all sequences, and of few
 }
 
-// Reference is Prune by rec, which must need no more of an input than its norms.
+// Reference is Prune by rec, and keeps the statistics of every input. rec must need
+// no more of an input than its norms.
 func (m *InMemory) Reference(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (*Reference, Masks, error) {
 	n := min(max(len(m.text.Tokens)/screenShare, minScreen), len(m.text.Tokens))
 	ref := &Reference{
@@ -60,8 +61,8 @@ func ReferenceBytes(m *model.Model) int64 {
 //
 // where ref is the reference's on all sequences, few is rec's and ref,few is the
 // reference's on those few: a ratio estimate (Cochran, Sampling Techniques, chapter
-// 6). A sequence is much alike after two pruned prefixes, so that the ratio varies
-// far less between sequences than the norms. What enters block 0 is the
+// 6). A sequence's activations after two pruned prefixes are similar, so the ratio
+// varies far less between sequences than the norms. What enters block 0 is the
 // reference's, exactly. An expert's input of fewer than MinTokens tokens is the
 // reference's too, since routing decides which those are.
 func (ref *Reference) Screen(ctx context.Context, name string, rec recipe.Recipe, each func(block *model.Block) error) (Masks, error) {

@@ -12,8 +12,8 @@ import (
 )
 
 // stream takes the calibration sequences through the blocks of a model, one block
-// after the other: all that goes over blocks goes by each. Without sequences, where
-// nothing reads what they would show, the blocks are visited alone.
+// after the other: each is the only loop over blocks. Where no step needs data there
+// are no sequences, and the blocks are visited alone.
 type stream struct {
 	m       *model.Model
 	seconds *Seconds
@@ -39,7 +39,7 @@ func (s *stream) open(sequences [][]int32, seqLen int, spillDir string) error {
 	return nil
 }
 
-// close gives the store back.
+// close closes the store.
 func (s *stream) close() {
 	if s.store != nil {
 		s.store.Close()
@@ -112,8 +112,8 @@ func (s *stream) load(b int) (*model.Block, error) {
 	return s.m.LoadBlock(b)
 }
 
-// watch returns what the inputs of block b, which is dense, see of the sequences.
-// These stay before it.
+// watch returns the statistics of the inputs of block b, which is still dense, over
+// all sequences. Their hidden states stay those that enter b.
 func (s *stream) watch(ctx context.Context, b int, block *model.Block, needs func(in *model.Input) stats.Needs) (seen, error) {
 	s.phase(b, "calibrate")
 	defer timed(&s.seconds.Calibrate)()
