@@ -122,10 +122,10 @@ func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden
 	return result(total, len(windows), len(windows[0])), nil
 }
 
-// NLL returns each window's mean negative log-likelihood, nats per token, which is
-// NaN or infinite where the model gives no probability, from
-// what the last block of m put out for it. step is called with the number of
-// windows that are done since the last call.
+// NLL returns each window's mean negative log-likelihood, nats per token, from what
+// the last block of m put out for it; NaN or infinite where the model gives no
+// probability. step is called with the number of windows that are done since the
+// last call.
 func NLL(ctx context.Context, m *model.Model, windows [][]int32, store *hidden.Store, step func(windows int)) ([]float64, error) {
 	head, err := m.LoadHead()
 	if err != nil {

@@ -142,7 +142,7 @@ func damaged[R record](v R) error {
 	return nil
 }
 
-// put keeps v, whoever has lost patience meanwhile.
+// put keeps v, also when ctx has ended.
 func (g *runner) put(ctx context.Context, kind, key string, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {

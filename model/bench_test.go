@@ -213,12 +213,12 @@ func BenchmarkForward(b *testing.B) {
 				for i := range x.Data {
 					x.Data[i] = float32(rng.NormFloat64())
 				}
-				entering, y := enginetest.Upload(m.Engine(), x), m.NewMat(tokens)
+				from, y := enginetest.Upload(m.Engine(), x), m.NewMat(tokens)
 				st := m.NewState()
 				alone := newProducts(block, m, tokens)
 				fastest, whole, part := math.Inf(1), math.Inf(1), math.Inf(1) // seconds
 				for b.Loop() {
-					st.stream.Copy(y, entering)
+					st.stream.Copy(y, from)
 					start, cpu := time.Now(), cpuSeconds()
 					if err := block.Run(st, y, Mode{}); err != nil {
 						b.Fatal(err)

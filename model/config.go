@@ -195,8 +195,8 @@ func (c *Config) setWindows(window int, slides func(block int) bool) {
 	}
 }
 
-// setWindowsByType is setWindows for a class that reads layer_types: where these
-// stand there, the blocks that they call sliding have the window.
+// setWindowsByType is setWindows for a class that reads layer_types: if the config
+// has them, the blocks that they call sliding have the window.
 func (c *Config) setWindowsByType(k *keys, window int, slides func(block int) bool) {
 	types := k.texts("layer_types")
 	if types == nil {

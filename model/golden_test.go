@@ -171,13 +171,13 @@ func TestGolden(t *testing.T) {
 		st := atOnce(m)
 		seen := map[string]*stats.Input{}
 		for i := range m.Blocks() {
-			entering := append([]float32(nil), join(xs)...)
-			golden.Compare(t, fmt.Sprintf("hidden.%d", i), entering, want[fmt.Sprintf("hidden.%d", i)].F32, hiddenTol)
+			before := append([]float32(nil), join(xs)...)
+			golden.Compare(t, fmt.Sprintf("hidden.%d", i), before, want[fmt.Sprintf("hidden.%d", i)].F32, hiddenTol)
 			b := load(t, m, i)
 			for name, s := range statistics(t, b, st, xs) {
 				seen[name] = s
 			}
-			golden.Compare(t, "x after Observe", join(xs), entering, golden.Tolerance{})
+			golden.Compare(t, "hidden states that a Run keeps", join(xs), before, golden.Tolerance{})
 			for _, x := range xs {
 				forward(t, b, st, x)
 			}

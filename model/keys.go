@@ -80,10 +80,10 @@ func excerpt(s string) string {
 	return s
 }
 
-// present reports whether the key stands there, be it with null.
+// present reports whether the key is there, even if its value is null.
 func (k *keys) present(name string) bool { _, ok := k.raw[name]; return ok }
 
-// set reports whether the key stands there with a value other than null.
+// set reports whether the key is there with a value other than null.
 func (k *keys) set(name string) bool {
 	raw, ok := k.raw[name]
 	return ok && !bytes.Equal(bytes.TrimSpace(raw), []byte("null"))

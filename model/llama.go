@@ -34,7 +34,7 @@ func llamaLayer(c *Config, b *binder, i int) layer {
 	return newLlamaBlock(c, b, newAttention(c, b, i), newMLP(c, b))
 }
 
-// sublayer is attention or a feed-forward network, or what stands in its place.
+// sublayer is attention or a feed-forward network, or what replaces it.
 type sublayer interface {
 	inputs() []*Input
 

@@ -38,8 +38,8 @@ type rope struct {
 
 var ropeKinds = []string{"default", "linear", "llama3", "longrope", "yarn", "dynamic"}
 
-// readRope reads rope_scaling, which wins, or rope_parameters. Inside either,
-// rope_theta and the type (rope_type or, older, type) may stand.
+// readRope reads rope_scaling, which wins, or rope_parameters. Either may hold
+// rope_theta and the type (rope_type or, older, type).
 func readRope(k *keys, c *Config) *rope {
 	in := k.object("rope_scaling")
 	if in == nil {

@@ -116,7 +116,7 @@ func (o *Options) Provenance(m *model.Model) (provenance.Record, error) {
 }
 
 // openStudy finds or makes the study in the store. If the one of its name was made
-// by another program or engine, this one's stands beside it: neither goes on with
+// by another program or engine, this one's is kept beside it: neither continues with
 // numbers that it would not compute itself, and neither is lost.
 func (o *Options) openStudy(ctx context.Context, m *model.Model) (search.Study, error) {
 	rec, err := o.Provenance(m)

@@ -71,7 +71,7 @@ func (s *searcher) once(ctx context.Context, kind, key string, windows int, meas
 	if err != nil {
 		return nil, err
 	}
-	ctx = context.WithoutCancel(ctx) // what is finished is kept, whoever has lost patience meanwhile
+	ctx = context.WithoutCancel(ctx) // what is finished is kept, also after an interrupt
 	if err := s.study.Add(ctx, kind, search.Record{Key: key, Value: string(text)}); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type Field struct {
 // Record is all that a result depends on: who computes (the program and the
 // engine, which New fills in), and what is asked for: hashes of the weights and
 // of the token windows, and every value of the recipe, defaults included. No
-// name stands in it twice. Results of equal Records are equal to the bit.
+// two fields have the same name. Results of equal Records are equal to the bit.
 //
 // Its JSON, a list in the Record's order, is its canonical form.
 type Record []Field

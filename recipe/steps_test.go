@@ -59,6 +59,6 @@ func TestStepsHaveNamesOfTheirOwn(t *testing.T) {
 	names := append(StepNames(), "pho")
 	slices.Sort(names)
 	if len(slices.Compact(slices.Clone(names))) != len(names) {
-		t.Errorf("a name stands twice: %v", names)
+		t.Errorf("a name is listed twice: %v", names)
 	}
 }
