@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 )
@@ -114,6 +115,7 @@ func (s *Session) LoadTexts(ctx context.Context, opt *prune.Options, optional bo
 	if err != nil {
 		return err
 	}
+	go provenance.This() // the run asks for it next; it hashes the program meanwhile
 	l := s.Loader()
 	if opt.Calibration == nil && resolved.Method.NeedsData {
 		if opt.Calibration, err = l.Calibration(ctx, opt.Recipe.Calibration); err != nil {
