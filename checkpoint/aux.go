@@ -90,25 +90,22 @@ func belongs(path, root string) bool {
 func (inv *Inventory) sortAux(rel, root string, e fs.DirEntry) error {
 	name := filepath.Join(root, filepath.FromSlash(rel))
 	leave := func(reason string) { inv.leftOut = append(inv.leftOut, LeftOut{rel, reason}) }
-	if strings.HasPrefix(e.Name(), ".") {
-		if e.IsDir() {
-			rel += "/"
-			leave(reasonHidden)
-			return fs.SkipDir
-		}
-		leave(reasonHidden)
-		return nil
+	whole := "" // why it is left out with all that is in it
+	switch {
+	case strings.HasPrefix(e.Name(), "."):
+		whole = reasonHidden
+	case rel == ManifestName:
+		whole = reasonManifest
 	}
-	if rel == ManifestName {
-		if e.IsDir() {
-			rel += "/"
-			leave(reasonManifest)
-			return fs.SkipDir
-		}
-		leave(reasonManifest)
+	switch {
+	case whole != "" && e.IsDir():
+		rel += "/"
+		leave(whole)
+		return fs.SkipDir
+	case whole != "":
+		leave(whole)
 		return nil
-	}
-	if e.IsDir() {
+	case e.IsDir():
 		return nil
 	}
 	if isWeightCopy(e.Name()) {

@@ -40,8 +40,7 @@ func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]strin
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	config := sha256.Sum256(inv.config)
-	sums := map[string]string{configName: hex.EncodeToString(config[:])}
+	sums := map[string]string{configName: hashOf(inv.config)}
 	for i, f := range inv.files {
 		sums[f.name] = hashes[i]
 	}

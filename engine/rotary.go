@@ -17,9 +17,6 @@ type Rotary struct {
 	cos, sin []float32 // positions × len(Inv), of the first positions
 }
 
-// Dim returns how many elements of a head are turned.
-func (r *Rotary) Dim() int { return 2 * len(r.Inv) }
-
 // Grow makes At know at least n positions.
 func (r *Rotary) Grow(n int) {
 	half := len(r.Inv)

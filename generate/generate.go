@@ -22,6 +22,7 @@ type Generator struct {
 	head     *model.Head
 	state    *model.State
 	cache    *model.Cache // nil before a text
+	logits   engine.Mat   // of the last token
 	fed      int          // tokens that it has seen
 }
 
@@ -35,7 +36,7 @@ func New(m *model.Model, bytes int64, report progress.Func) (*Generator, error) 
 			keep = int(min(int64(keep), bytes/2/max(1, block)))
 		}
 	}
-	g := &Generator{m: m, state: m.NewState()}
+	g := &Generator{m: m, state: m.NewState(), logits: m.Engine().NewMat(1, m.Config.Vocab)}
 	var bar *progress.Bar
 	for i := range keep {
 		if bar == nil {
@@ -146,11 +147,10 @@ func (g *Generator) forward(ctx context.Context, ids []int32, total int, logits 
 		}
 	}
 	g.fed = len(ids)
-	y := g.m.Engine().NewMat(1, logits.Cols)
-	if err := g.head.Logits(y, x.Slice(x.Rows-1, x.Rows)); err != nil {
+	if err := g.head.Logits(g.logits, x.Slice(x.Rows-1, x.Rows)); err != nil {
 		return err
 	}
-	g.m.Engine().Download(logits, y)
+	g.m.Engine().Download(logits, g.logits)
 	return nil
 }
 

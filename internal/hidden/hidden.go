@@ -57,7 +57,7 @@ func (s *Store) Get(i int) (engine.Mat, error) {
 	if s.file == nil {
 		return s.all.Slice(i*s.tokens, (i+1)*s.tokens), nil
 	}
-	if err := s.readAt(s.file, i); err != nil {
+	if _, err := s.file.ReadAt(bytes(s.buffer().Data), s.offset(i)); err != nil {
 		return engine.Mat{}, err
 	}
 	s.engine.Upload(s.all, s.host)
@@ -119,12 +119,6 @@ func (s *Store) buffer() tensor.Matrix {
 }
 
 func (s *Store) offset(i int) int64 { return int64(i) * Bytes(1, s.tokens, s.width) }
-
-// readAt reads sequence i into host.
-func (s *Store) readAt(r io.ReaderAt, i int) error {
-	_, err := r.ReadAt(bytes(s.buffer().Data), s.offset(i))
-	return err
-}
 
 // Close gives the memory or the file back.
 func (s *Store) Close() error {
