@@ -14,6 +14,9 @@ import (
 // ManifestName is the file in an output folder that says how it was made.
 const ManifestName = "crepe.json"
 
+// MeasuresName is the file beside it with what the run measured of each Linear.
+const MeasuresName = "crepe-measures.json"
+
 // MaxManifest is what it may have: that of a model with 20,000 Linears, each with
 // its order of columns, has some hundred MB.
 const MaxManifest = 1 << 30 // bytes

@@ -28,6 +28,10 @@ func newMask(rows, cols int) *Mask {
 	return &Mask{Rows: rows, Cols: cols, stride: stride, bits: make([]uint64, rows*stride)}
 }
 
+// Words returns row i in m's own memory, to be read: bit j%64 of word j/64 is set if
+// weight (i, j) is kept.
+func (m *Mask) Words(i int) []uint64 { return m.row(i) }
+
 func (m *Mask) row(i int) []uint64 { return m.bits[i*m.stride : (i+1)*m.stride] }
 
 // Kept reports whether weight (i, j) is kept.

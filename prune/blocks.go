@@ -22,14 +22,16 @@ func (r *runner) prune(ctx context.Context) error {
 	}
 	s := r.stream()
 	defer s.close()
+	g := r.newGauge()
 	p := &pruner{
-		stream: s, plan: r.plan, target: r.target, warn: r.opt.warn, sink: &outputSink{r, s}, steps: steps, withoutData: withoutData(r.plan.resolved),
+		stream: s, plan: r.plan, target: r.target, warn: r.opt.warn, sink: &outputSink{r, s, g}, steps: steps, withoutData: withoutData(r.plan.resolved), gauge: g,
 		observe: func(context.Context, int, *model.Block) (seen, error) { return nil, nil },
 	}
 	if r.plan.resolved.Observes && r.opt.Masks == nil {
 		if err := r.open(ctx, s, statesPruned, done); err != nil {
 			return err
 		}
+		s.also = g.tap
 		p.observe = func(ctx context.Context, b int, block *model.Block) (seen, error) {
 			return s.watch(ctx, b, block, r.plan.needs)
 		}
@@ -77,6 +79,22 @@ func (r *runner) target(b int) pattern.Target {
 type outputSink struct {
 	*runner
 	s *stream
+	g *gauge
+}
+
+// blockDone is what the journal has of a block.
+type blockDone struct {
+	Linears  []LinearReport  `json:"linears"`
+	Measures []LinearMeasure `json:"measures,omitempty"`
+}
+
+// newGauge returns a gauge for what the run prunes.
+func (r *runner) newGauge() *gauge {
+	tokens := 0
+	if c := r.opt.Calibration; c != nil {
+		tokens = len(c.Tokens) * c.SeqLen
+	}
+	return newGauge(r.m.Engine(), tokens, &r.report.Seconds.Measure)
 }
 
 func (o *outputSink) linear(l *model.Linear, w *tensor.Weight, matrices []*job) error {
@@ -92,7 +110,7 @@ func (o *outputSink) block(b int, _ *model.Block, linears []LinearReport) error 
 		return err
 	}
 	defer timed(&o.report.Seconds.Write)()
-	return o.w.Mark(stepBlock(b), linears)
+	return o.w.Mark(stepBlock(b), blockDone{linears, o.g.take()})
 }
 
 // warnOfFewTokens says what a Gram matrix of too few tokens is worth.

@@ -65,7 +65,7 @@ func seenOf(block *model.Block, list []*stats.Input) seen {
 // released as soon as no matrix reads it any more, since the next takes as much.
 type input struct {
 	*stats.Input // nil: nothing was gathered
-	name         string
+	of           *model.Input
 	warn         func(format string, args ...any)
 
 	steps  []step

@@ -97,11 +97,15 @@ func (r *runner) commit(hashes map[string]string) error {
 	if err != nil {
 		return err
 	}
+	measures, err := json.Marshal(Measures{Version: MeasuresVersion, Provenance: manifest.Provenance, Linears: r.measures})
+	if err != nil {
+		return err
+	}
 	if err := writeRecipe(rep.Recipe, used); err != nil {
 		return err
 	}
 	r.trim() // an open file among what Commit removes would stop it on Windows
-	return r.w.Commit(map[string][]byte{ManifestName: append(text, '\n')})
+	return r.w.Commit(map[string][]byte{ManifestName: append(text, '\n'), MeasuresName: append(measures, '\n')})
 }
 
 // asked returns the recipe with its defaults, and without what has no part in
@@ -180,11 +184,12 @@ func (r *runner) recall() error {
 func (r *runner) collect() error {
 	rep := r.report
 	for b := range r.m.Blocks() {
-		var linears []LinearReport
-		if err := r.w.Info(stepBlock(b), &linears); err != nil {
+		var done blockDone
+		if err := r.w.Info(stepBlock(b), &done); err != nil {
 			return err
 		}
-		rep.Linears = append(rep.Linears, linears...)
+		rep.Linears = append(rep.Linears, done.Linears...)
+		r.measures = append(r.measures, done.Measures...)
 	}
 	rep.Sparsity.Measured = measured(rep.Linears)
 	if a := r.plan.resolved.Allocate; a != nil {

@@ -47,6 +47,8 @@ type Memory struct {
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
 	Gram    int64 `json:"gram"`    // of a block's inputs, and what refinement and update of the largest hold; 0: nothing needs them
 	Refine  int64 `json:"refine"`  // what a refinement of the mask gathers of a block's inputs and works in
+	Samples int64 `json:"samples"` // tokens that enter a block's Linears, to measure their outputs' errors
+	Measure int64 `json:"measure"` // outputs of the widest Linear for these
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
 	Hidden  int64 `json:"hidden"`  // hidden states between blocks
 	Spill   bool  `json:"spill"`   // they are kept in a file beside the output
@@ -65,7 +67,7 @@ func (m Memory) Total() int64 {
 // fixed is what no budget can do without: scores and a sequence's activations
 // are not held at the same time.
 func (m Memory) fixed() int64 {
-	return m.Block + m.Gram + m.Refine + max(m.Scores, m.Scratch) + programBytes
+	return m.Block + m.Gram + m.Refine + m.Samples + max(m.Scores+m.Measure, m.Scratch) + programBytes
 }
 
 // programBytes is the program itself: code, packed panels, buffers of files.
@@ -173,6 +175,14 @@ func (p *Plan) count(m *model.Model, opt Options) {
 			p.FLOP32 += p.gramFLOP(p.inputs(m.Linears(b)), float64(len(c.Tokens)*c.SeqLen))
 		}
 	}
+	tokens := 0
+	if c := opt.Calibration; c != nil {
+		tokens = len(c.Tokens) * c.SeqLen
+	}
+	for b := range m.Blocks() {
+		samples, work := p.measureBytes(p.inputs(m.Linears(b)), tokens)
+		p.Memory.Samples, p.Memory.Measure = max(p.Memory.Samples, samples), max(p.Memory.Measure, work)
+	}
 	if e := opt.Evaluation; e != nil {
 		use(len(e.Tokens), e.SeqLen, 2*2*(weights+head))
 	}
@@ -199,8 +209,8 @@ var ErrMemory = errors.New("memory budget too small")
 
 func (m Memory) check() error {
 	if least := m.fixed(); m.Budget > 0 && least > m.Budget {
-		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, Gram matrices %d, refinement %d, scores %d, activations %d)",
-			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Gram>>20, m.Refine>>20, m.Scores>>20, m.Scratch>>20)
+		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, Gram matrices %d, refinement %d, scores %d, measures %d, activations %d)",
+			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Gram>>20, m.Refine>>20, m.Scores>>20, (m.Samples+m.Measure)>>20, m.Scratch>>20)
 	}
 	return nil
 }

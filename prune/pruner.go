@@ -28,6 +28,7 @@ type pruner struct {
 	observe func(ctx context.Context, b int, block *model.Block) (seen, error)
 
 	steps, withoutData []step
+	gauge              *gauge // nil: nothing is measured
 	memory             buffer
 	warned             string // the expert that was last warned of
 }
@@ -85,7 +86,7 @@ func (p *pruner) linears(ctx context.Context, b int, block *model.Block, s seen)
 
 // input returns in as the steps will read it.
 func (p *pruner) input(in *model.Input, s seen) *input {
-	at := &input{Input: s[in], name: in.Name, warn: p.warn, steps: p.steps}
+	at := &input{Input: s[in], of: in, warn: p.warn, steps: p.steps}
 	if tooFewTokens(in.Linears[0], at.Input) {
 		at.steps = p.withoutData
 	}
@@ -116,6 +117,9 @@ func (p *pruner) linear(ctx context.Context, l *model.Linear, in *input, t patte
 		if tooFewTokens(l, in.Input) {
 			p.warnOfFewTokens(l, in)
 		}
+		if err := p.gauge.begin(l, in.of, w); err != nil {
+			return out, err
+		}
 		for i, part := range matrices(p.plan.resolved, l.Parts, l.Rows) {
 			j := &job{linear: l, part: part, at: i, w: part.Take(w), input: in, target: t, report: &out, memory: &p.memory}
 			if err := p.matrix(ctx, j); err != nil {
@@ -128,6 +132,9 @@ func (p *pruner) linear(ctx context.Context, l *model.Linear, in *input, t patte
 		if err := l.Write(w); err != nil {
 			return out, err
 		}
+		if err := p.gauge.end(in.of, w); err != nil {
+			return out, err
+		}
 	}
 	out.Zeros = w.Zeros()
 	out.Sparsity = float64(out.Zeros) / float64(l.Rows*l.Cols)
@@ -136,9 +143,13 @@ func (p *pruner) linear(ctx context.Context, l *model.Linear, in *input, t patte
 
 // matrix takes a matrix through the steps.
 func (p *pruner) matrix(ctx context.Context, j *job) error {
+	last := len(j.input.steps) - 1 // works on every Linear
 	for i, s := range j.input.steps {
 		if !s.on(j.linear.Attention) {
 			continue
+		}
+		if i == last {
+			p.gauge.before(j)
 		}
 		if s.name != "" {
 			p.bar.Phase(s.name + " of " + j.linear.Name)
@@ -154,7 +165,9 @@ func (p *pruner) matrix(ctx context.Context, j *job) error {
 		}
 		j.shared = nil
 		j.input.done(i)
+		p.gauge.selected(j)
 	}
+	p.gauge.after(j)
 	return nil
 }
 

@@ -60,6 +60,7 @@ type Seconds struct {
 	Permute   float64 `json:"permute"`
 	Refine    float64 `json:"refine"`
 	Update    float64 `json:"update"`
+	Measure   float64 `json:"measure"` // what MeasuresName holds
 	Write     float64 `json:"write"`
 	Eval      float64 `json:"eval"`
 	Total     float64 `json:"total"`

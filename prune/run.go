@@ -35,9 +35,10 @@ type runner struct {
 
 	depends provenance.Record // what the output depends on
 
-	started time.Time
-	shares  shares
-	states  states
+	started  time.Time
+	shares   shares
+	states   states
+	measures []LinearMeasure // of all blocks, once they are done
 }
 
 // Run prunes the model m of inv as opt says, with as many experts in memory as the
@@ -77,6 +78,11 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	}
 	r.report.Seconds.Total = time.Since(started).Seconds()
 	r.report.PeakRSS = sysinfo.PeakRSS()
+	if !r.report.Finished {
+		if err := r.keepRecord(); err != nil { // the output is in its place, whatever becomes of this
+			opt.warn("time and memory of the run are not kept: %v", err)
+		}
+	}
 	return r.report, nil
 }
 

@@ -70,6 +70,8 @@ type job struct {
 	scores []float32  // row-major; nil before work
 	order  []int      // of the columns in N:M's groups; nil: as they are
 	kept   *mask.Mask // nil before one is selected, and where an update selects
+
+	threshold *Threshold // of the selection; nil if nothing measures, or none is known
 }
 
 // work returns memory for a value of each weight: the scores, until an update

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
@@ -21,6 +22,9 @@ type stream struct {
 	bar     *progress.Bar // sequences, or blocks where there are none
 	name    string        // of the work, in its progress
 	phases  bool          // the progress says what is done with a block, in place of name
+
+	// also, if not nil, is called with every input that is watched.
+	also model.Tap
 
 	// written is a folder with the tensors of m, pruned as far as the blocks are
 	// done. Experts that are not in memory are read from there once they are pruned.
@@ -124,6 +128,12 @@ func (s *stream) watch(ctx context.Context, b int, block *model.Block, needs fun
 // some adds sequences lo to hi-1 to g and returns what it has seen of the first hi.
 func (s *stream) some(ctx context.Context, block *model.Block, g gatherers, lo, hi int) (seen, error) {
 	mode := model.Mode{Tap: g.tap, Keep: true}
+	if s.also != nil {
+		mode.Tap = func(in *model.Input, x engine.Mat) {
+			g.tap(in, x)
+			s.also(in, x)
+		}
+	}
 	if err := s.store.RunSome(ctx, block, s.m.NewState(), mode, lo, hi, s.step); err != nil {
 		return nil, err
 	}

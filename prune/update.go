@@ -71,10 +71,10 @@ func updatingInOrder(m update.Method, p param.Values, to pattern.Pattern) step {
 func prepare(m update.Method, in *input, g *stats.Gram, to pattern.Pattern, p param.Values) (update.Prepared, error) {
 	prepared, err := m.Prepare(g, to, p)
 	if err != nil {
-		return nil, fmt.Errorf("input of %s: Gram %w", in.name, err)
+		return nil, fmt.Errorf("input of %s: Gram %w", in.of.Name, err)
 	}
 	if d := prepared.Damped(); d > update.Damping {
-		in.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.name, d)
+		in.warn("input of %s: Gram matrix was not positive definite; %v of its mean diagonal was added", in.of.Name, d)
 	}
 	return prepared, nil
 }

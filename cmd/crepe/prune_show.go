@@ -92,8 +92,8 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 		fmt.Fprintf(w, "allocation\t%s: above is the mean; each block's share is found by the run\n", opt.Recipe.Allocate)
 	}
 	m := p.Memory
-	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, Gram matrices %s, refinement %s, scores %s, activations %s, hidden states %s%s\n",
-		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores),
+	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, Gram matrices %s, refinement %s, scores %s, measures %s, activations %s, hidden states %s%s\n",
+		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores), formatBytes(m.Samples+m.Measure),
 		formatBytes(m.Scratch), formatBytes(m.Hidden), map[bool]string{true: " in a file"}[m.Spill])
 	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n",
 		formatBytes(p.Disk.Output), opt.Output, formatBytes(p.Disk.Extra), formatBytes(free))
@@ -143,8 +143,8 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	if s.Update > 0 {
 		optional += fmt.Sprintf(", update %.2f", s.Update)
 	}
-	fmt.Fprintf(w, "time\t%.1f s: load %.1f%s, calibrate %.1f, score %.2f, select %.2f%s, write %.1f, eval %.1f\n",
-		s.Total, s.Load, allocated, s.Calibrate, s.Score, s.Select, optional, s.Write, s.Eval)
+	fmt.Fprintf(w, "time\t%.1f s: load %.1f%s, calibrate %.1f, score %.2f, select %.2f%s, measure %.2f, write %.1f, eval %.1f\n",
+		s.Total, s.Load, allocated, s.Calibrate, s.Score, s.Select, optional, s.Measure, s.Write, s.Eval)
 	if rep.PeakRSS > 0 {
 		fmt.Fprintf(w, "memory\t%s at the peak\n", formatBytes(rep.PeakRSS))
 	}
