@@ -28,11 +28,14 @@ const applicationID = 0x63726570
 
 // schema: studies, what each depends on in order, and what is finished of it. A
 // record's id gives the order.
-const schema = `
-CREATE TABLE study (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE field (study INTEGER NOT NULL, ord INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (study, ord));
-CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (study, kind, key));
-`
+var schema = []string{
+	"CREATE TABLE study (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+	"CREATE TABLE field (study INTEGER NOT NULL, ord INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (study, ord))",
+	"CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (study, kind, key))",
+}
+
+// sequences is the table that AUTOINCREMENT makes.
+const sequences = "CREATE TABLE sqlite_sequence(name,seq)"
 
 // lockPatience is how many milliseconds to wait for another process.
 const lockPatience = 2000
@@ -89,30 +92,46 @@ func checkFile(path string) error {
 	return nil
 }
 
-// prepare makes the tables, or checks that they are ours.
+// prepare makes the tables, or checks that they are ours: a view, a trigger or a
+// computed column of another making could have rows and values without end.
 func (s *SQLite) prepare(ctx context.Context) error {
+	if err := s.limit(ctx); err != nil {
+		return err
+	}
 	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON", lockPatience)); err != nil {
 		return err
 	}
 	return s.change(ctx, func(tx *sql.Tx) error {
 		var id, version, tables, others int
-		row := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index'))")
+		row := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master WHERE sql NOT IN (?, ?, ?, ?))",
+			schema[0], schema[1], schema[2], sequences) // an index that SQLite makes itself has no sql
 		if err := row.Scan(&id, &version, &tables, &others); err != nil {
 			return err
 		}
 		switch {
 		case tables == 0:
-			_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
+			_, err := tx.ExecContext(ctx, strings.Join(schema, ";")+fmt.Sprintf("; PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
 			return err
 		case id != applicationID:
 			return errors.New("not a file of studies: a database of another program")
-		case others > 0: // a view of its own making can have rows without end
-			return errors.New("not a file of studies: it has views or triggers")
 		case version > schemaVersion:
 			return fmt.Errorf("schema %d, want at most %d: written by a newer crepe", version, schemaVersion)
+		case others > 0:
+			return errors.New("not a file of studies: it has other tables, views or triggers")
 		}
 		return nil
 	})
+}
+
+// limit holds each value to what all may have together, before SQLite takes memory
+// for it.
+func (s *SQLite) limit(ctx context.Context) error {
+	c, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = sqlite.Limit(c, sqlite3.SQLITE_LIMIT_LENGTH, maxRecordBytes)
+	return errors.Join(err, c.Close()) // to the pool, which has no other
 }
 
 // change runs f in a transaction that holds the write lock from its beginning.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/search"
 )
@@ -134,6 +135,10 @@ func TestWhatIsNoStudy(t *testing.T) {
 		WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, 1 AS study, 'trial' AS kind, id AS key, '{}' AS value FROM n`)
 	_, err = Open(t.Context(), endless)
 	wantError(t, err, endless, "views or triggers")
+	computed := exec("computed", `DROP TABLE record; CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, study INTEGER DEFAULT 1, kind TEXT DEFAULT 'trial', key TEXT, value TEXT AS (hex(zeroblob(1000))));
+		INSERT INTO record (key) VALUES ('0')`)
+	_, err = Open(t.Context(), computed)
+	wantError(t, err, computed, "other tables")
 
 	cut := exec("cut", "SELECT 1")
 	if err := os.Truncate(cut, 4000); err != nil {
@@ -182,4 +187,61 @@ func TestFullDiskKeepsWhatIsFinished(t *testing.T) {
 	if got, err := search.Trials(ctx, st); err != nil || len(got) != n-1 {
 		t.Errorf("%d trials (%v), want %d", len(got), err, n-1)
 	}
+}
+
+// A value that claims more than all may have is refused before it is read.
+func TestLongValue(t *testing.T) {
+	s, _ := open(t, filepath.Join(t.TempDir(), "s.db"))
+	n := 0
+	wantError(t, s.db.QueryRow("SELECT length(zeroblob(300000000))").Scan(&n), "too big")
+}
+
+// FuzzOpen reads any bytes as a file of studies, and writes to it.
+func FuzzOpen(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "s.db")
+	s, err := Open(f.Context(), path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	st, err := s.Study(f.Context(), "search", fields)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := errors.Join(search.AddTrial(f.Context(), st, search.Trial{X: []float64{0.5}, Value: 1}), s.Close()); err != nil {
+		f.Fatal(err)
+	}
+	made, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(made)
+	f.Add(made[:len(made)-4096])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ctx, path := t.Context(), filepath.Join(t.TempDir(), "s.db")
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		golden.Ceiling(t, uint64(1<<20+100*len(data)), func() {
+			s, err := Open(ctx, path)
+			if err != nil {
+				return
+			}
+			defer s.Close()
+			st, err := s.Study(ctx, "search", fields)
+			if err != nil {
+				return
+			}
+			trials, err := search.Trials(ctx, st)
+			if err == nil {
+				err = search.AddTrial(ctx, st, search.Trial{Number: len(trials)})
+			}
+			if err != nil {
+				return
+			}
+			if again, err := search.Trials(ctx, st); err == nil && len(again) != len(trials)+1 {
+				t.Errorf("%d trials, want %d and one", len(again), len(trials))
+			}
+		})
+	})
 }
