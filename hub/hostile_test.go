@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/crepe-llm/crepe/internal/golden"
 )
 
 // TestSecretsAreHidden: a server sends back, in all that crepe shows of an answer,
@@ -256,4 +258,46 @@ func TestIncompleteCache(t *testing.T) {
 	c.Offline = false
 	f.hub.Close()
 	wantMissing("no network", "model-00002-of-00002.safetensors")
+}
+
+// FuzzList reads any text as a hub's list of files: none leaves the folder, or does
+// anything to a terminal.
+func FuzzList(f *testing.F) {
+	f.Add([]byte(`{"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": [{"rfilename": "config.json", "size": 3}, {"rfilename": "a/b.safetensors"}]}`))
+	f.Add([]byte(`{"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": [{"rfilename": "a/../b", "size": -1}, {}, null]}`))
+	f.Add([]byte(`{"sha": null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var files map[string]int64
+		var err error
+		golden.Ceiling(t, uint64(64<<10+100*len(data)), func() { _, files, err = parseList(data) })
+		if err != nil {
+			return
+		}
+		for name, size := range files {
+			if !filepath.IsLocal(name) || strings.ContainsAny(name, "\\\x1b\n") || size < -1 {
+				t.Errorf("%q of %d bytes", name, size)
+			}
+		}
+	})
+}
+
+// FuzzParseRepo: what is taken stays one folder of the cache, and prints as it was.
+func FuzzParseRepo(f *testing.F) {
+	for _, s := range []string{"org/name", "org/name@refs/pr/1", "a/..", "a/b@../c", "a--b/c", "a/b@"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var r Repo
+		var err error
+		golden.Ceiling(t, uint64(64<<10+100*len(s)), func() { r, err = ParseRepo(s) })
+		if err != nil {
+			return
+		}
+		if folder := r.folder(); filepath.Base(folder) != folder || !filepath.IsLocal(filepath.FromSlash(r.revision())) {
+			t.Errorf("%q: folder %q, revision %q", s, folder, r.revision())
+		}
+		if again, err := ParseRepo(r.String()); err != nil || again != r {
+			t.Errorf("%q prints as %s, which is %v, %v", s, r, again, err)
+		}
+	})
 }

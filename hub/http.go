@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -250,13 +251,6 @@ func (c *Client) resolveURL(r Repo, revision, path string) string {
 // list returns the commit that r stands for and its files, with their sizes in
 // bytes, −1 where the hub does not say.
 func (c *Client) list(ctx context.Context, r Repo) (commit string, files map[string]int64, err error) {
-	var answer struct {
-		SHA      string `json:"sha"`
-		Siblings []struct {
-			Name string `json:"rfilename"`
-			Size *int64 `json:"size"`
-		} `json:"siblings"`
-	}
 	address := fmt.Sprintf("%s/api/%ss/%s/revision/%s?blobs=true", c.Endpoint, r.Kind, r.ID, url.PathEscape(r.revision()))
 	err = c.ask(ctx, r, "", func() error {
 		ctx, cancel := context.WithTimeout(ctx, stallTimeout)
@@ -273,16 +267,34 @@ func (c *Client) list(ctx context.Context, r Repo) (commit string, files map[str
 		if len(data) > maxListing {
 			return fmt.Errorf("list of files longer than %d bytes", maxListing)
 		}
-		if err := json.Unmarshal(data, &answer); err != nil {
-			return fmt.Errorf("%s: not the answer of a hub: %w", address, err)
+		if commit, files, err = parseList(data); err != nil {
+			err = fmt.Errorf("%s: %w", address, err)
 		}
-		return nil
+		return err
 	})
-	if err != nil {
-		return "", nil, err
+	return commit, files, err
+}
+
+// maxSiblings bounds the files in a list: two characters of text can be one.
+const maxSiblings = 1 << 20
+
+// parseList reads a hub's answer to list.
+func parseList(data []byte) (commit string, files map[string]int64, err error) {
+	if n := bytes.Count(data, []byte("{")); n > maxSiblings {
+		return "", nil, fmt.Errorf("list of %d objects, want at most %d", n, maxSiblings)
+	}
+	var answer struct {
+		SHA      string `json:"sha"`
+		Siblings []struct {
+			Name string `json:"rfilename"`
+			Size *int64 `json:"size"`
+		} `json:"siblings"`
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return "", nil, fmt.Errorf("not the answer of a hub: %w", err)
 	}
 	if !commitHash.MatchString(answer.SHA) {
-		return "", nil, fmt.Errorf("%s: not the answer of a hub: commit %.50q", address, answer.SHA)
+		return "", nil, fmt.Errorf("not the answer of a hub: commit %.50q", answer.SHA)
 	}
 	files = map[string]int64{}
 	for _, s := range answer.Siblings {

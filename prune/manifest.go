@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -155,11 +156,26 @@ func ReadManifest(dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m Manifest
-	if err := json.Unmarshal(text, &m); err != nil {
+	m, err := parseManifest(text)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &m, nil
+	return m, nil
+}
+
+// maxObjects bounds the objects of a manifest: two characters of text can be one, of
+// a hundred bytes of memory. A model with 60,000 Linears has three for each at most.
+const maxObjects = 1 << 20
+
+func parseManifest(text []byte) (*Manifest, error) {
+	if n := bytes.Count(text, []byte("{")); n > maxObjects {
+		return nil, fmt.Errorf("%d objects, want at most %d: not that of a run", n, maxObjects)
+	}
+	m := new(Manifest)
+	if err := json.Unmarshal(text, m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // finished reports whether the output is there already, by an equal run.
