@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/provenance"
 )
@@ -47,20 +49,19 @@ func OpenResults(dir string, p provenance.Record) (*Results, error) {
 	}
 	path := filepath.Join(dir, p.Key()[:32]+resultSuffix)
 	removeOld(dir, path)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file: remove it", path)
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	r := &Results{known: map[key][]float64{}, file: f}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, maxResult)
-	for lines.Scan() {
-		if k, log, ok := parseResult(lines.Bytes()); ok {
-			r.known[k] = log
-		}
+	r := &Results{file: f}
+	if st, err := f.Stat(); err == nil && st.Size() > maxResults {
+		f.Close()
+		return nil, fmt.Errorf("%s: %d bytes, want at most %d: remove it", path, st.Size(), maxResults)
 	}
-	// What follows a line that is too long is measured again.
-	if err := lines.Err(); err != nil && err != bufio.ErrTooLong {
+	if r.known, err = readResults(io.LimitReader(f, maxResults)); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -75,8 +76,26 @@ func OpenResults(dir string, p provenance.Record) (*Results, error) {
 
 const (
 	resultSuffix = ".results"
-	maxResult    = 1 << 20 // bytes of a line
+	maxResult    = 1 << 20  // bytes of a line
+	maxResults   = 64 << 20 // bytes of a file: all tasks of a model have below 10 MB
 )
+
+// readResults returns the results in the lines of r. What follows a line that is too
+// long is measured again.
+func readResults(r io.Reader) (map[key][]float64, error) {
+	known := map[key][]float64{}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxResult)
+	for lines.Scan() {
+		if k, log, ok := parseResult(lines.Bytes()); ok {
+			known[k] = log
+		}
+	}
+	if err := lines.Err(); err != nil && err != bufio.ErrTooLong {
+		return nil, err
+	}
+	return known, nil
+}
 
 // removeOld removes the files in dir but keep that have not been used for long.
 func removeOld(dir, keep string) {
@@ -132,7 +151,7 @@ func otherOrigin(dir, path string, p provenance.Record) provenance.Record {
 
 // readOrigin returns the origin of the file at path, nil if it does not say.
 func readOrigin(path string) provenance.Record {
-	f, err := os.Open(path)
+	f, _, err := regular.Open(path)
 	if err != nil {
 		return nil
 	}

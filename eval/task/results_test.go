@@ -1,9 +1,11 @@
 package task
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/tokenizer"
@@ -216,13 +219,39 @@ func TestOldResultsAreRemoved(t *testing.T) {
 	}
 }
 
-// FuzzResult reads any line: a result or none.
+// A file that holds more than results do, and what is no file, is refused.
+func TestResultsOfAnySize(t *testing.T) {
+	dir := t.TempDir()
+	r := openResults(t, dir, "x")
+	path := r.Path()
+	if err := errors.Join(r.Close(), os.Truncate(path, maxResults+1)); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused := func(want string) {
+		t.Helper()
+		if _, err := OpenResults(dir, by("x")); err == nil || !strings.Contains(err.Error(), path+": "+want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+	wantRefused("67108865 bytes, want at most 67108864: remove it")
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused("not a regular file: remove it")
+}
+
+// FuzzResult reads any text as results, and any JSON behind its checksum.
 func FuzzResult(f *testing.F) {
 	f.Add([]byte(`02ffc41a {"key":"a3e9da3452d4213d332f5adeb8e42695","log":[-14.9,-21]}`))
-	f.Add([]byte(`00000000 `))
-	f.Fuzz(func(t *testing.T, line []byte) {
-		if _, log, ok := parseResult(line); ok && log == nil && len(line) < 20 {
-			t.Errorf("%q is a result", line)
-		}
+	f.Add([]byte("00000000 \n\n{}"))
+	f.Add([]byte(`{"key":"a3e9da3452d4213d332f5adeb8e42695","log":[0,0,0,0,-1e300]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		whole := fmt.Appendf(bytes.Clone(text), "\n%08x %s\n", crc32.ChecksumIEEE(text), text)
+		golden.Ceiling(t, uint64(64<<10+100*len(whole)), func() {
+			known, err := readResults(bytes.NewReader(whole))
+			if err != nil || len(known) > bytes.Count(whole, []byte("\n")) {
+				t.Errorf("%q: %d results, %v", whole, len(known), err)
+			}
+		})
 	})
 }
