@@ -71,6 +71,11 @@ func readJournal(path string) (lines []line, ends []int64, damaged string, err e
 	if err != nil {
 		return nil, nil, "", err
 	}
+	return parseJournal(path, text)
+}
+
+// parseJournal is readJournal of the text of the one at path.
+func parseJournal(path string, text []byte) (lines []line, ends []int64, damaged string, err error) {
 	for at := 0; at < len(text); {
 		n := bytes.IndexByte(text[at:], '\n') + 1
 		l, ok := parseLine(text[at : at+n])

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/provenance"
 )
 
@@ -103,6 +106,47 @@ func TestResumeAnywhere(t *testing.T) {
 		goOn(t, target, p, inv, options)
 		t.Run(fmt.Sprint("before call ", i), func(t *testing.T) { sameTree(t, tree(t, target), want) })
 	}
+}
+
+// FuzzJournal reads any text as a journal, and lines that any text is the JSON of:
+// what is taken of it is what was written, and its tensors are the plan's.
+func FuzzJournal(f *testing.F) {
+	inv := open(f, folder(f, sharded(f)))
+	p := plan(f, inv, 300)
+	w, err := Create(filepath.Join(f.TempDir(), "pruned"), p, inv, options)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer w.Close()
+	if err := errors.Join(w.WriteTensor("0.q", make([]byte, 128)), w.Mark("block 0", []int{1})); err != nil {
+		f.Fatal(err)
+	}
+	made, err := os.ReadFile(filepath.Join(w.partial, journalName))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(made, []byte(`{"done": "a", "tensors": ["0.q"], "sums": [1], "info": null}`))
+	f.Add(made[:len(made)-1], []byte(`{"done": "a", "tensors": ["0.q", "x"], "sums": [4294967295, 0]}`))
+	f.Add([]byte(`{"begin": {"version": 1}}`+"\n"), []byte(`{"commit": true}`))
+	f.Add([]byte("\x00\n"), []byte(`{"begin": {"version": 2}, "done": ""}`))
+	f.Fuzz(func(t *testing.T, text, rest []byte) {
+		for _, text := range [][]byte{text, fmt.Appendf(bytes.Clone(made), "%08x %s\n", crc32.Checksum(rest, castagnoli), rest)} {
+			var lines []line
+			var ends []int64
+			golden.Ceiling(t, uint64(64<<10+100*len(text)), func() { lines, ends, _, err = parseJournal("journal", text) })
+			if err != nil || len(lines) == 0 {
+				continue
+			}
+			if len(ends) != len(lines) || !slices.IsSorted(ends) || ends[len(ends)-1] > int64(len(text)) {
+				t.Fatalf("%d lines end at %v of %d bytes", len(lines), ends, len(text))
+			}
+			again := newWriter(w.target, p, inv)
+			again.files = w.files
+			if whole, err := again.recheckTensors(lines[1:]); err == nil && whole > len(lines)-1 {
+				t.Fatalf("%d of %d steps are whole", whole, len(lines)-1)
+			}
+		}
+	})
 }
 
 func TestResumeTornJournal(t *testing.T) {

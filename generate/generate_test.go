@@ -335,3 +335,12 @@ func TestStopTokens(t *testing.T) {
 		}
 	}
 }
+
+// FuzzStopTokens reads any text as a config.
+func FuzzStopTokens(f *testing.F) {
+	f.Add([]byte(`{"eos_token_id": [2, 3], "x": NaN}`))
+	f.Add([]byte(`{"eos_token_id": null, "text_config": {"eos_token_id": 7}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		golden.Ceiling(t, uint64(64<<10+100*len(data)), func() { _, _ = stopTokens(data) })
+	})
+}

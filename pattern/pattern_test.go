@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/crepe-llm/crepe/internal/golden"
 )
 
 func TestParseSparsity(t *testing.T) {
@@ -195,7 +197,9 @@ func FuzzParseSparsity(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		s, err := ParseSparsity(in)
+		var s Sparsity
+		var err error
+		golden.Ceiling(t, uint64(64<<10+100*len(in)), func() { s, err = ParseSparsity(in) })
 		if err != nil {
 			return
 		}
@@ -218,7 +222,9 @@ func FuzzParsePattern(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		p, err := ParsePattern(in)
+		var p Pattern
+		var err error
+		golden.Ceiling(t, uint64(64<<10+100*len(in)), func() { p, err = ParsePattern(in) })
 		if err != nil {
 			return
 		}

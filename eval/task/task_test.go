@@ -255,3 +255,14 @@ func FuzzRow(f *testing.F) {
 		}
 	})
 }
+
+// FuzzNames reads any text as tokenizer_config.json and special_tokens_map.json.
+func FuzzNames(f *testing.F) {
+	f.Add([]byte(`{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}, "added_tokens_decoder": {"0": {}}}`))
+	f.Add([]byte(`{"bos_token": null, "eos_token": [], "model_max_length": 1e30}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		golden.Ceiling(t, uint64(64<<10+100*len(data)), func() {
+			_, _ = readNames(func(string, int64) ([]byte, error) { return data, nil }, "")
+		})
+	})
+}
