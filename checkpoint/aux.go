@@ -94,7 +94,7 @@ func (inv *Inventory) sortAux(rel, root string, e fs.DirEntry) error {
 	switch {
 	case strings.HasPrefix(e.Name(), "."):
 		whole = reasonHidden
-	case rel == ManifestName || rel == MeasuresName:
+	case rel == ManifestName || rel == MeasuresName || rel == PackRecordName:
 		whole = reasonManifest
 	}
 	switch {

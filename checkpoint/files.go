@@ -13,6 +13,9 @@ import (
 	"github.com/crepe-llm/crepe/internal/regular"
 )
 
+// WriteFile writes and syncs a small file of the output that is not in its plan.
+func (w *Writer) WriteFile(name string, data []byte) error { return w.writeFile(name, data) }
+
 // writeFile writes and syncs a small file of the output.
 func (w *Writer) writeFile(name string, data []byte) error {
 	if !plainName(name) {
@@ -29,8 +32,8 @@ func (w *Writer) writeFile(name string, data []byte) error {
 
 // copyAux copies and syncs an aux file, and returns its SHA-256.
 func (w *Writer) copyAux(a AuxFile) (string, error) {
-	if w.inv.source != nil {
-		return hashOf(w.inv.made[a.Path]), w.writeFile(a.Path, w.inv.made[a.Path])
+	if text, made := w.inv.madeFile(a.Path); made {
+		return hashOf(text), w.writeFile(a.Path, text)
 	}
 	from := filepath.Join(w.inv.dir, filepath.FromSlash(a.Path))
 	to := filepath.Join(w.Folder(), filepath.FromSlash(a.Path))

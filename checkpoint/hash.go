@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/crepe-llm/crepe/internal/parallel"
@@ -40,11 +41,44 @@ func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]strin
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	sums := map[string]string{configName: hashOf(inv.config)}
+	sums := map[string]string{configName: hashOf(inv.storedConfig)}
 	for i, f := range inv.files {
 		sums[f.name] = hashes[i]
 	}
 	return sums, nil
+}
+
+// Reproducible returns the Hashes of config.json and of those weight files that a Plan
+// of them would write byte for byte: with the same header, in the same order. Of a
+// Source there are none.
+func (inv *Inventory) Reproducible(progress func(done, total int64)) (map[string]string, error) {
+	if inv.source != nil {
+		return nil, nil
+	}
+	plan, err := PlanFiles(inv, inv.Layouts())
+	if err != nil {
+		return nil, err
+	}
+	hashes, err := inv.Hashes(progress)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range inv.files {
+		i := slices.IndexFunc(plan.Shards, func(s Shard) bool { return s.Name == f.name })
+		if i < 0 || plan.Shards[i].Size != f.size {
+			delete(hashes, f.name)
+			continue
+		}
+		want := plan.Shards[i].head
+		head := make([]byte, len(want))
+		if _, err := f.f.ReadAt(head, 0); err != nil {
+			return nil, fmt.Errorf("%s: %w", inv.path(f.name), shrunk(err))
+		}
+		if string(head) != string(want) {
+			delete(hashes, f.name)
+		}
+	}
+	return hashes, nil
 }
 
 func (f weightFile) hash(step func(n int64)) (string, error) {

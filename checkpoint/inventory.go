@@ -63,6 +63,9 @@ type Inventory struct {
 	metaKeys map[string]bool   // its keys
 	source   Source            // what is read in place of a folder, or nil
 	made     map[string][]byte // its small files
+
+	packed       map[string]*packedParts // by the plain tensor's name; nil where nothing is packed
+	storedConfig []byte                  // config.json as it is stored
 }
 
 // weightFile is an open safetensors file.
@@ -92,6 +95,7 @@ func Open(dir string) (_ *Inventory, err error) {
 	if inv.config, err = inv.readConfig(); err != nil {
 		return nil, err
 	}
+	inv.storedConfig = inv.config
 	names, x, err := weightFiles(dir)
 	if err != nil {
 		return nil, err
@@ -105,6 +109,9 @@ func Open(dir string) (_ *Inventory, err error) {
 		}
 	}
 	inv.sortTensors()
+	if err := inv.unpackView(); err != nil {
+		return nil, err
+	}
 	if len(inv.tensors) == 0 {
 		return nil, fmt.Errorf("%s: no tensor in it", filepath.Join(dir, names[0]))
 	}
@@ -204,7 +211,8 @@ func (inv *Inventory) Absent(name string) string {
 // Dir returns the folder as it was given to Open, or the path of the Source.
 func (inv *Inventory) Dir() string { return inv.dir }
 
-// Config returns the bytes of config.json.
+// Config returns the bytes of config.json; where weights are packed, without the
+// entry that says so.
 func (inv *Inventory) Config() []byte { return inv.config }
 
 // Tensors returns all tensors by file name, then offset. The slice is the
@@ -263,6 +271,9 @@ func (inv *Inventory) ReadAt(t Tensor, dst []byte, off int64) error {
 	}
 	if inv.source != nil {
 		return inv.source.ReadAt(t, dst, off)
+	}
+	if p, ok := inv.packed[t.Name]; ok {
+		return inv.readUnpacked(t, p, dst, off)
 	}
 	i := slices.IndexFunc(inv.files, func(f weightFile) bool { return f.name == t.File })
 	if i < 0 {

@@ -281,7 +281,7 @@ func (s *scanner) skip(where string, depth int) error {
 	start := s.pos
 	for s.pos < len(s.data) {
 		switch c := s.data[s.pos]; {
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c == 'E', c == '+', c == '-', c == '.':
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '+', c == '-', c == '.':
 			s.pos++
 			continue
 		}

@@ -54,18 +54,60 @@ func NewPlan(inv *Inventory, maxShard int64) (*Plan, error) {
 	case maxShard < 0:
 		return nil, fmt.Errorf("shards of at most %d bytes, want more than 0", maxShard)
 	}
+	return PlanFiles(inv, layouts(inv.tensors, maxShard))
+}
+
+// Layout says what one file of an output holds.
+type Layout struct {
+	Name    string
+	Tensors []Tensor // in the order of the file, if that leaves none misaligned
+}
+
+// Layouts returns the weight files of inv with their tensors; those that NewPlan would
+// write where inv is of a Source.
+func (inv *Inventory) Layouts() []Layout {
+	if inv.source != nil {
+		return layouts(inv.tensors, MaxShard)
+	}
+	var files []Layout
+	for _, t := range inv.tensors {
+		if n := len(files); n == 0 || files[n-1].Name != t.File {
+			files = append(files, Layout{Name: t.File})
+		}
+		last := &files[len(files)-1]
+		last.Tensors = append(last.Tensors, t)
+	}
+	return files
+}
+
+// layouts shares tensors out among files of at most maxShard bytes of tensors.
+func layouts(tensors []Tensor, maxShard int64) []Layout {
+	groups := group(tensors, maxShard)
+	files := make([]Layout, len(groups))
+	for i, tensors := range groups {
+		files[i] = Layout{singleName, tensors}
+		if len(groups) > 1 {
+			files[i].Name = fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(groups))
+		}
+	}
+	return files
+}
+
+// PlanFiles is NewPlan for an output of just these weight files. Several need names
+// that an index may have.
+func PlanFiles(inv *Inventory, files []Layout) (*Plan, error) {
 	metadata := slices.Clone(inv.metadata)
 	if !inv.metaKeys["format"] {
 		metadata = append(metadata, pair{"format", "pt"})
 	}
-	groups := group(inv.tensors, maxShard)
 	p := &Plan{LeftOut: slices.Clone(inv.leftOut), byName: map[string]place{}}
-	for i, tensors := range groups {
-		name := singleName
-		if len(groups) > 1 {
-			name = fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(groups))
+	names := map[string]bool{}
+	for i, f := range files {
+		if !plainName(f.Name) || !strings.HasSuffix(f.Name, ".safetensors") || names[f.Name] {
+			return nil, fmt.Errorf("weight file %.200q: want the names of different *.safetensors files in the folder", f.Name)
 		}
-		s, err := newShard(name, tensors, metadata)
+		names[f.Name] = true
+		s, err := newShard(f.Name, f.Tensors, metadata)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +116,7 @@ func NewPlan(inv *Inventory, maxShard int64) (*Plan, error) {
 			p.byName[t.Name] = place{i, j}
 		}
 	}
-	if len(groups) > 1 {
+	if len(files) > 1 {
 		p.index = encodeIndex(inv.index, p.Shards)
 	}
 	p.addAux(inv.aux)
@@ -128,6 +170,10 @@ func (p *Plan) addAux(aux []AuxFile) {
 		p.leaveOut(indexName, "the output's index has that name")
 	}
 }
+
+// Replace leaves the aux file called name out: another of that name is to be written by
+// Writer.WriteFile or Commit.
+func (p *Plan) Replace(name string) { p.leaveOut(name, "the output has another of that name") }
 
 // leaveOut leaves out the aux files called name, and those in a folder of that name.
 func (p *Plan) leaveOut(name, reason string) {

@@ -13,18 +13,13 @@ import (
 
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/parallel"
-	"github.com/crepe-llm/crepe/internal/regular"
 )
 
 // hashAux returns the SHA-256 of the plan's aux files as the input has them now.
 func (w *Writer) hashAux() (map[string]string, error) {
 	sums := map[string]string{}
 	for _, a := range w.plan.Aux {
-		if w.inv.source != nil {
-			sums[a.Path] = hashOf(w.inv.made[a.Path])
-			continue
-		}
-		f, _, err := regular.Open(filepath.Join(w.inv.dir, filepath.FromSlash(a.Path)))
+		f, err := w.inv.OpenFile(a.Path)
 		if err == nil {
 			sums[a.Path], err = hashAll(f)
 		}

@@ -21,8 +21,33 @@ const MeasuresName = "crepe-measures.json"
 // its order of columns, has some hundred MB.
 const MaxManifest = 1 << 30 // bytes
 
-// written returns an error unless dir has the manifest of a run.
+// PackRecordName is the file in a packed folder that says what was packed.
+const PackRecordName = "crepe-pack.json"
+
+// written returns an error unless dir has the manifest of a run, or the record of a
+// packing.
 func written(dir string) error {
+	err := writtenByRun(dir)
+	if err != nil && packedBy(dir) {
+		return nil
+	}
+	return err
+}
+
+// packedBy reports whether dir has the record of a packing.
+func packedBy(dir string) bool {
+	path := filepath.Join(dir, PackRecordName)
+	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
+		return false
+	}
+	var r struct {
+		Crepe, Format string
+	}
+	text, err := regular.Read(path, MaxManifest)
+	return err == nil && json.Unmarshal(text, &r) == nil && r.Crepe != "" && r.Format != ""
+}
+
+func writtenByRun(dir string) error {
 	path := filepath.Join(dir, ManifestName)
 	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
 		return fmt.Errorf("no %s in it", ManifestName)

@@ -40,6 +40,7 @@ func FromSource(s Source) (*Inventory, error) {
 	if inv.config == nil {
 		return nil, errors.Join(fmt.Errorf("%s: no %s can be made of it", inv.dir, configName), s.Close())
 	}
+	inv.storedConfig = inv.config
 	for _, f := range s.Stored() {
 		st, err := f.Stat()
 		if err != nil {
@@ -57,15 +58,27 @@ func FromSource(s Source) (*Inventory, error) {
 	return inv, nil
 }
 
+// madeFile returns the content of a file that is not the one on disk, if name is one:
+// what a Source makes, and the config of a folder whose weights are packed.
+func (inv *Inventory) madeFile(name string) ([]byte, bool) {
+	if inv.packed != nil && name == configName {
+		return inv.config, true
+	}
+	text, made := inv.made[name]
+	return text, made
+}
+
+// IsSource reports whether inv is of a Source, and no folder.
+func (inv *Inventory) IsSource() bool { return inv.source != nil }
+
 // ReadFile returns the content, at most limit bytes, of one of the folder's
 // files that do not hold weights: on disk, or as the Source makes it.
 func (inv *Inventory) ReadFile(name string, limit int64) ([]byte, error) {
-	if inv.source == nil {
-		return regular.Read(filepath.Join(inv.dir, name), limit)
-	}
-	data, ok := inv.made[name]
+	data, made := inv.madeFile(name)
 	switch path := filepath.Join(inv.dir, name); {
-	case !ok:
+	case !made && inv.source == nil:
+		return regular.Read(path, limit)
+	case !made:
 		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 	case int64(len(data)) > limit:
 		return nil, fmt.Errorf("%s: %d bytes, want at most %d", path, len(data), limit)
@@ -76,7 +89,7 @@ func (inv *Inventory) ReadFile(name string, limit int64) ([]byte, error) {
 // OpenFile opens one of the folder's files that do not hold weights, as ReadFile
 // reads them.
 func (inv *Inventory) OpenFile(name string) (io.ReadCloser, error) {
-	if inv.source == nil {
+	if _, made := inv.madeFile(name); !made && inv.source == nil {
 		f, _, err := regular.Open(filepath.Join(inv.dir, filepath.FromSlash(name)))
 		return f, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/pack"
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -59,14 +60,16 @@ type verifier struct {
 	resolved recipe.Resolved
 	inv      *checkpoint.Inventory
 	m        *model.Model
+	record   *pack.Record // of a packed folder, else nil
 	bar      *progress.Bar
 	result   Result
 }
 
 // Folder checks the output folder dir of a run:
 //
-//   - files: the SHA-256 of config and weights as the manifest has them, and no
-//     weights in another format beside them;
+//   - files: the SHA-256 of config and weights as the manifest has them (of a packed
+//     folder: as the record of the packing has them, and the manifest those of the plain
+//     folder that was packed), and no weights in another format beside them;
 //   - every Linear: as many zeros as the manifest says; pruned ones at least as many
 //     as the recipe asks for, in each group of N:M (in the recorded order of the
 //     columns), each row or the whole, part by part where fused matrices were split;
@@ -140,13 +143,20 @@ func (v *verifier) checkFiles(ctx context.Context) error {
 			v.found(l.Path, "%s: not written by crepe", l.Reason)
 		}
 	}
+	if err := v.readRecord(); err != nil {
+		return err
+	}
 	if len(v.manifest.Files) > 0 {
 		hashes, err := v.hashes(ctx, v.inv, "hash the output")
 		if err != nil {
 			return err
 		}
 		v.result.Files = len(hashes)
-		v.compareHashes("files", v.manifest.Files, hashes)
+		if v.record == nil {
+			v.compareHashes(prune.ManifestName+", files", v.manifest.Files, hashes)
+		} else {
+			v.compareHashes(checkpoint.PackRecordName+", files", v.record.Files, hashes)
+		}
 	}
 	if v.Dense == nil {
 		return nil
@@ -155,7 +165,26 @@ func (v *verifier) checkFiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.compareHashes("inputs", v.manifest.Inputs, hashes)
+	v.compareHashes(prune.ManifestName+", inputs", v.manifest.Inputs, hashes)
+	return nil
+}
+
+// readRecord reads what a packed folder says of the packing, and holds the plain
+// folder that it names to the manifest.
+func (v *verifier) readRecord() error {
+	r, err := pack.ReadRecord(v.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v.record = r
+	for _, name := range slices.Sorted(maps.Keys(r.Plain)) {
+		if want, listed := v.manifest.Files[name]; listed && want != r.Plain[name] {
+			v.found(checkpoint.PackRecordName+", plain", "%s had SHA-256 %s when it was packed, %s has %s", name, short(r.Plain[name]), prune.ManifestName, short(want))
+		}
+	}
 	return nil
 }
 
@@ -167,10 +196,11 @@ func (v *verifier) hashes(ctx context.Context, inv *checkpoint.Inventory, name s
 	return hashes, err
 }
 
-// compareHashes reports where files have other hashes than a field of the manifest.
+// compareHashes reports where files have other hashes than a field of crepe.json or of
+// the record of a packing.
 func (v *verifier) compareHashes(field string, want, got map[string]string) {
 	whose := ""
-	if field == "inputs" {
+	if field == prune.ManifestName+", inputs" {
 		whose = " of the dense model"
 	}
 	names := maps.Clone(want)
@@ -179,11 +209,11 @@ func (v *verifier) compareHashes(field string, want, got map[string]string) {
 		switch {
 		case want[name] == got[name]:
 		case got[name] == "":
-			v.foundInManifest(field, "%s%s is listed, and not there", name, whose)
+			v.found(field, "%s%s is listed, and not there", name, whose)
 		case want[name] == "":
-			v.foundInManifest(field, "%s%s is there, and not listed", name, whose)
+			v.found(field, "%s%s is there, and not listed", name, whose)
 		default:
-			v.foundInManifest(field, "%s%s has SHA-256 %s, want %s", name, whose, short(got[name]), short(want[name]))
+			v.found(field, "%s%s has SHA-256 %s, want %s", name, whose, short(got[name]), short(want[name]))
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/golden"
@@ -47,12 +48,67 @@ func TestFixtures(t *testing.T) {
 			if pruned.NLL != rep.Pruned.NLL {
 				t.Errorf("eval of the output: %v nats a token, want %v as prune reports", pruned.NLL, rep.Pruned.NLL)
 			}
+			checkPacked(t, out, ids)
 			var after inspection
 			command(t, &after, "inspect", out, "--json")
 			if after.Parameters != in.Parameters || after.Bytes != in.Bytes || after.Manifest == nil || after.Manifest.Recipe.Fused != "split" {
 				t.Errorf("inspect of the output: %+v, want the size of the input and its recipe", after)
 			}
 		})
+	}
+}
+
+// checkPacked packs the folder plain, measures it in both types of products as the plain
+// one is measured, and unpacks it again.
+func checkPacked(t *testing.T, plain, ids string) {
+	t.Helper()
+	packed, again := filepath.Join(t.TempDir(), "packed"), filepath.Join(t.TempDir(), "again")
+	var p packing
+	command(t, &p, "pack", plain, "-o", packed, "--json")
+	if p.Linears == 0 || p.All >= p.AllPlain {
+		t.Fatalf("pack: %+v, want Linears that are smaller", *p.Result)
+	}
+	for _, compute := range []string{"f32", "bf16"} {
+		var want, got evalReport
+		command(t, &want, "eval", plain, "--data", ids, "--compute", compute, "--json")
+		command(t, &got, "eval", packed, "--data", ids, "--compute", compute, "--json")
+		if got.NLL != want.NLL {
+			t.Errorf("eval of the packed folder, %s: %v nats a token, want the plain one's %v", compute, got.NLL, want.NLL)
+		}
+	}
+	command(t, &p, "unpack", packed, "-o", again, "--json")
+	sameFolder(t, again, plain)
+}
+
+// sameFolder fails unless two folders have the same files, byte for byte.
+func sameFolder(t *testing.T, got, want string) {
+	t.Helper()
+	names := func(dir string) []string {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, e := range entries {
+			all = append(all, e.Name())
+		}
+		return all
+	}
+	if a, b := names(got), names(want); !slices.Equal(a, b) {
+		t.Fatalf("files %v, want %v", a, b)
+	}
+	for _, name := range names(want) {
+		a, err := os.ReadFile(filepath.Join(got, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(want, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s: other bytes than in %s", name, want)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ type inspection struct {
 	Blocks        int              `json:"blocks"`
 	Parameters    int64            `json:"parameters"`     // elements of all tensors stored
 	Bytes         int64            `json:"bytes"`          // of all tensors stored
+	Packed        int              `json:"packed"`         // Linears in packed form, whose plain bytes are not in Bytes
 	DTypes        map[string]int64 `json:"dtypes"`         // elements by type
 	Sparsity      float64          `json:"sparsity"`       // over all prunable Linears
 	Patterns      map[string]bool  `json:"patterns"`       // does every Linear with zeros hold it
@@ -81,11 +82,15 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 	defer o.Close()
 	in := inspection{
 		Model: name, Architecture: o.Model.Config.Architecture, Blocks: o.Model.Blocks(),
-		Bytes: o.Inventory.WeightBytes(), DTypes: map[string]int64{}, Patterns: map[string]bool{},
+		DTypes: map[string]int64{}, Patterns: map[string]bool{},
 		permuted: map[string][]prune.Permutation{},
 	}
 	for _, t := range o.Inventory.Tensors() {
 		in.Parameters += t.Elements()
+		in.Bytes += o.Inventory.Stored(t)
+		if o.Inventory.Packed(t) {
+			in.Packed++
+		}
 		in.DTypes[t.DType.String()] += t.Elements()
 	}
 	if !hf.IsGGUF(o.Dir) {
@@ -209,6 +214,9 @@ func (a *app) showInspection(in inspection) error {
 	}
 	slices.Sort(types)
 	fmt.Fprintf(w, "parameters\t%.4g M (%s), %s\n", float64(in.Parameters)/1e6, strings.Join(types, ", "), formatBytes(in.Bytes))
+	if in.Packed > 0 {
+		fmt.Fprintf(w, "packed\t%d Linears: bitmap and kept weights\n", in.Packed)
+	}
 	if m := in.Manifest; m != nil {
 		fmt.Fprintf(w, "pruned by\tcrepe %s, %s %s\n", programOf(m), m.Recipe.Method, amount(m.Recipe))
 		fmt.Fprintf(w, "computed by\t%s\n", cmp.Or(m.Engine, m.Level+", "+m.Compute))

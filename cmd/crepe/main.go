@@ -153,7 +153,7 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newExport(app), newBench(app))
+	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newExport(app), newPack(app), newUnpack(app), newBench(app))
 	return root
 }
 

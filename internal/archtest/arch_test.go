@@ -59,6 +59,7 @@ var layers = map[string]int{
 	"engine/enginetest": 6,
 	"chat":              2,
 	"generate":          6,
+	"pack":              6,
 	"internal/hidden":   6,
 	"recipe":            6,
 	"eval":              7,

@@ -13,4 +13,6 @@ type Source struct {
 	F32  []float32
 	BF16 []uint16
 	F16  []uint16
+
+	Packed *Packed // Cols wide, without padding between rows
 }

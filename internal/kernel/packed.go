@@ -1,0 +1,159 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+)
+
+// Packed is a matrix of which only some elements are stored:
+//
+//	element (r, j) = the next of the row's values, if bit j%8 of Mask[r*MaskStride(Cols) + j/8] is set
+//	               = +0 otherwise
+//
+// The values of row r are elements First[r] to First[r+1]-1 of Values, in the order
+// of the columns. There are as many of them as bits of the row are set, and bits from
+// column Cols on are 0.
+type Packed struct {
+	Cols   int
+	Mask   []byte
+	First  []int64 // of each row, and of the end
+	Values Source  // with room for PackedSpare more elements in the capacity
+}
+
+// PackedSpare is how many elements kernels may read, and not use, behind the values.
+const PackedSpare = 32
+
+// MaskStride returns how many bytes of a mask a row of so many columns has.
+func MaskStride(cols int) int { return (cols + 7) / 8 }
+
+// Rows returns the number of rows.
+func (p *Packed) Rows() int { return len(p.First) - 1 }
+
+// Slice returns rows lo to hi-1; it aliases p.
+func (p *Packed) Slice(lo, hi int) *Packed {
+	stride := MaskStride(p.Cols)
+	return &Packed{
+		Cols: p.Cols, Mask: p.Mask[lo*stride : hi*stride : hi*stride],
+		First: p.First[lo : hi+1 : hi+1], Values: p.Values,
+	}
+}
+
+// check panics unless a product may read p.
+func (p *Packed) check(name string) {
+	spare := max(cap(p.Values.F32), cap(p.Values.BF16), cap(p.Values.F16)) - p.Values.len()
+	if len(p.Mask) != p.Rows()*MaskStride(p.Cols) || spare < PackedSpare || p.First[p.Rows()] > int64(p.Values.len()) {
+		panic(fmt.Sprintf("kernel: %s: a packed matrix of %d rows and %d columns with %d bytes of mask, %d values and room for %d more",
+			name, p.Rows(), p.Cols, len(p.Mask), p.Values.len(), spare))
+	}
+}
+
+// row returns the mask of row r.
+func (p *Packed) row(r int) []byte {
+	stride := MaskStride(p.Cols)
+	return p.Mask[r*stride : (r+1)*stride]
+}
+
+// expand writes columns j0 and on of a row into the field of dst that is set, of the
+// type of p's values: n elements, of which the first stored one is value at. It
+// returns the value that comes next. j0 is a multiple of 8.
+func (p *Packed) expand(dst Source, row, j0, n int, at int64) int64 {
+	mask := p.row(row)[j0/8:]
+	if p.Values.F32 != nil {
+		return at + int64(Expand32(dst.F32[:n], mask, p.Values.F32[at:]))
+	}
+	words, to := p.Values.BF16, dst.BF16
+	if words == nil {
+		words, to = p.Values.F16, dst.F16
+	}
+	return at + int64(Expand16(to[:n], mask, words[at:]))
+}
+
+// Expand16 is
+//
+//	for j < len(dst): if bit j%8 of mask[j/8] is set: dst[j], next = values[next], next+1
+//	                  else: dst[j] = 0
+//
+// and returns next, which begins at 0. values has as many elements as bits are set.
+func Expand16(dst []uint16, mask []byte, values []uint16) int {
+	checkExpand("Expand16", len(dst), mask)
+	return expand16(dst, mask, values)
+}
+
+// Expand32 is Expand16 for float32.
+func Expand32(dst []float32, mask []byte, values []float32) int {
+	checkExpand("Expand32", len(dst), mask)
+	return expandGeneric(dst, mask, values)
+}
+
+func checkExpand(name string, n int, mask []byte) {
+	if len(mask) < MaskStride(n) {
+		panic(fmt.Sprintf("kernel: %s: %d bytes of mask for %d elements, want %d", name, len(mask), n, MaskStride(n)))
+	}
+}
+
+// expandGeneric is Expand16 and Expand32.
+func expandGeneric[T uint16 | float32](dst []T, mask []byte, values []T) int {
+	next := 0
+	clear(dst)
+	for j := 0; j < len(dst); j += 64 {
+		for b := maskBits(mask[j/8:], len(dst)-j); b != 0; b &= b - 1 {
+			dst[j+bits.TrailingZeros64(b)] = values[next]
+			next++
+		}
+	}
+	return next
+}
+
+// maskBits returns the first n bits of a mask, at most 64.
+func maskBits(mask []byte, n int) uint64 {
+	var b uint64
+	if len(mask) >= 8 {
+		b = binary.LittleEndian.Uint64(mask)
+	} else {
+		for i, m := range mask {
+			b |= uint64(m) << (8 * i)
+		}
+	}
+	if n < 64 {
+		b &= 1<<n - 1
+	}
+	return b
+}
+
+// MaskCount returns how many bits of a mask are set.
+func MaskCount(mask []byte) int {
+	n := 0
+	for ; len(mask) >= 8; mask = mask[8:] {
+		n += bits.OnesCount64(binary.LittleEndian.Uint64(mask))
+	}
+	return n + bits.OnesCount64(maskBits(mask, 64))
+}
+
+// Compress16 is the inverse of Expand16: it writes the elements of src that have a
+// bit set into values, one after the other, and a bit for each into mask, whose last
+// byte is filled up with 0. It returns how many they are. Only +0 has no bit, so
+// that −0 comes back as it was. len(values) ≥ the number of bits, len(mask) ==
+// MaskStride(len(src)).
+func Compress16(values []uint16, mask []byte, src []uint16) int {
+	return compress(values, mask, src)
+}
+
+// Compress32 is Compress16 for float32, given by its bits.
+func Compress32(values []uint32, mask []byte, src []uint32) int {
+	return compress(values, mask, src)
+}
+
+func compress[T uint16 | uint32](values []T, mask []byte, src []T) int {
+	checkLen("Compress", "mask", len(mask), MaskStride(len(src)))
+	clear(mask)
+	n := 0
+	for j, v := range src {
+		if v != 0 {
+			mask[j/8] |= 1 << (j % 8)
+			values[n] = v
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,340 @@
+// Package pack writes a folder's pruned weights in packed form, a bitmap and the
+// elements that are kept, and writes the plain folder again.
+//
+// What a packed folder looks like is checkpoint's to say (checkpoint.PackedFormat),
+// which shows it to everyone as the plain one. docs/pack.md describes it for users.
+package pack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/regular"
+	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/progress"
+	"github.com/crepe-llm/crepe/provenance"
+	"github.com/crepe-llm/crepe/tensor"
+)
+
+// Options say where the folder goes.
+type Options struct {
+	Output    string
+	Overwrite bool // replace a folder that crepe wrote
+
+	Progress progress.Func
+}
+
+// Result says what was packed or unpacked.
+type Result struct {
+	Linears  int   `json:"linears"` // packed ones
+	Weights  int64 `json:"weights"` // of these
+	Kept     int64 `json:"kept"`    // of these, stored
+	Plain    int64 `json:"plain"`   // bytes of these, plain
+	Packed   int64 `json:"packed"`  // and packed
+	AllPlain int64 `json:"all_plain"`
+	All      int64 `json:"all_packed"` // bytes of all tensors
+}
+
+// Folder writes the model m, whose checkpoint is inv, to a folder in which every
+// Linear of a block that is smaller so is packed. Everything else is copied byte for
+// byte, crepe.json included; config.json gets an entry. One Linear is in memory at a
+// time. The folder appears complete or not at all.
+func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Options) (*Result, error) {
+	if err := checkTarget(inv, opt); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(inv.Tensors(), inv.Packed) {
+		return nil, fmt.Errorf("%s: packed already", inv.Dir())
+	}
+	p := &packer{inv: inv, opt: opt, kept: map[string]int{}}
+	if err := p.count(ctx, m); err != nil {
+		return nil, err
+	}
+	if len(p.kept) == 0 {
+		return nil, fmt.Errorf("%s: no Linear has zeros enough to be smaller in packed form: prune it first", inv.Dir())
+	}
+	plan, config, err := p.plan()
+	if err != nil {
+		return nil, err
+	}
+	record := Record{Crepe: provenance.Version, Format: checkpoint.PackedFormat, Order: order(inv.Layouts())}
+	if record.Plain, err = inv.Reproducible(opt.Progress.Bytes("hash the input")); err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	if err := carryRun(inv, files); err != nil {
+		return nil, err
+	}
+	write := func(w *checkpoint.Writer) error {
+		if err := w.WriteFile("config.json", config); err != nil {
+			return err
+		}
+		return p.write(ctx, w)
+	}
+	return &p.result, create(plan, inv, opt, write, func(hashes map[string]string) (map[string][]byte, error) {
+		record.Files = hashes
+		text, err := json.MarshalIndent(record, "", " ")
+		files[checkpoint.PackRecordName] = append(text, '\n')
+		return files, err
+	})
+}
+
+// packer is one packing at work.
+type packer struct {
+	inv    *checkpoint.Inventory
+	opt    Options
+	kept   map[string]int // stored elements, by the tensors that are packed
+	result Result
+}
+
+// count finds out which Linears are smaller in packed form.
+func (p *packer) count(ctx context.Context, m *model.Model) error {
+	bar := p.opt.Progress.Start("count", int64(m.Blocks()), "blocks")
+	p.result.AllPlain, p.result.All = p.inv.WeightBytes(), p.inv.WeightBytes()
+	for b := range m.Blocks() {
+		for _, l := range m.Linears(b) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			t, ok := p.inv.Tensor(l.Name + ".weight")
+			if !ok {
+				return fmt.Errorf("%s: no tensor %s.weight", p.inv.Dir(), l.Name)
+			}
+			w := tensor.NewWeight(l.DType, l.Rows, l.Cols)
+			if err := p.inv.Read(t, w.Bytes()); err != nil {
+				return err
+			}
+			p.take(t, w.Kept())
+		}
+		bar.Add(1)
+	}
+	return nil
+}
+
+// take notes that t is packed, if that makes it smaller.
+func (p *packer) take(t checkpoint.Tensor, kept int) {
+	size := int64(0)
+	for _, part := range checkpoint.PackedLayout(t, kept) {
+		size += part.Size
+	}
+	if size >= t.Size {
+		return
+	}
+	p.kept[t.Name] = kept
+	r := &p.result
+	r.Linears++
+	r.Weights, r.Kept = r.Weights+t.Elements(), r.Kept+int64(kept)
+	r.Plain, r.Packed = r.Plain+t.Size, r.Packed+size
+	r.All += size - t.Size
+}
+
+// plan returns the output's plan and its config.json.
+func (p *packer) plan() (*checkpoint.Plan, []byte, error) {
+	files := p.inv.Layouts()
+	var linears []string
+	for i, f := range files {
+		var tensors []checkpoint.Tensor
+		for _, t := range f.Tensors {
+			kept, packed := p.kept[t.Name]
+			if !packed {
+				tensors = append(tensors, t)
+				continue
+			}
+			linears = append(linears, t.Name[:len(t.Name)-len(".weight")])
+			tensors = append(tensors, checkpoint.PackedLayout(t, kept)...)
+		}
+		files[i].Tensors = tensors
+	}
+	config, err := checkpoint.PackedConfig(p.inv.Config(), linears, 1-float64(p.result.Kept)/float64(p.result.Weights))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", p.inv.Dir(), err)
+	}
+	plan, err := checkpoint.PlanFiles(p.inv, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan.Replace("config.json")
+	return plan, config, nil
+}
+
+// write writes every tensor.
+func (p *packer) write(ctx context.Context, w *checkpoint.Writer) error {
+	bar := p.opt.Progress.Start("pack", p.inv.WeightBytes(), "bytes")
+	for _, t := range p.inv.Tensors() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if kept, packed := p.kept[t.Name]; !packed {
+			if err := w.CopyTensor(t.Name); err != nil {
+				return err
+			}
+		} else if err := p.writePacked(w, t, kept); err != nil {
+			return err
+		}
+		bar.Add(t.Size)
+	}
+	return nil
+}
+
+func (p *packer) writePacked(w *checkpoint.Writer, t checkpoint.Tensor, kept int) error {
+	plain := tensor.NewWeight(t.DType, t.Shape[0], t.Shape[1])
+	if err := p.inv.Read(t, plain.Bytes()); err != nil {
+		return err
+	}
+	packed := tensor.Pack(plain)
+	if packed.Kept() != kept {
+		return fmt.Errorf("%s: tensor %s: changed since it was counted", p.inv.Dir(), t.Name)
+	}
+	parts, data := checkpoint.PackedTensors(t, packed)
+	for i, part := range parts {
+		if err := w.WriteTensor(part.Name, data[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkTarget refuses an output that cannot be written, before any work.
+func checkTarget(inv *checkpoint.Inventory, opt Options) error {
+	err := checkpoint.CheckTarget(opt.Output, inv, opt.Overwrite)
+	if errors.Is(err, checkpoint.ErrPartial) {
+		return fmt.Errorf("output folder %s: %w lies beside it: name another, or throw that away with --overwrite", opt.Output, checkpoint.ErrPartial)
+	}
+	return err
+}
+
+// create writes a folder: its tensors by write, and then the files that finish
+// returns, which is told the hashes of config and weight files.
+func create(plan *checkpoint.Plan, inv *checkpoint.Inventory, opt Options, write func(*checkpoint.Writer) error,
+	finish func(hashes map[string]string) (map[string][]byte, error)) error {
+	w, err := checkpoint.Create(opt.Output, plan, inv, checkpoint.Options{
+		Provenance: provenance.Record{{Name: "work", Value: "pack"}}, Overwrite: opt.Overwrite,
+	})
+	if err != nil {
+		return err
+	}
+	err = write(w)
+	var hashes map[string]string
+	if err == nil {
+		err = w.Sync()
+	}
+	if err == nil {
+		hashes, err = folderHashes(w.Folder(), opt.Progress)
+	}
+	var files map[string][]byte
+	if err == nil {
+		files, err = finish(hashes)
+	}
+	if err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	return w.Commit(files)
+}
+
+func folderHashes(dir string, report progress.Func) (map[string]string, error) {
+	inv, err := checkpoint.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer inv.Close() // an open file would stop Commit on Windows
+	return inv.Hashes(report.Bytes("hash the output"))
+}
+
+// carryRun adds what crepe prune has left in inv's folder, as it is.
+func carryRun(inv *checkpoint.Inventory, files map[string][]byte) error {
+	if inv.IsSource() {
+		return nil
+	}
+	for _, name := range []string{checkpoint.ManifestName, checkpoint.MeasuresName} {
+		text, err := regular.Read(filepath.Join(inv.Dir(), name), checkpoint.MaxManifest)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		default:
+			files[name] = text
+		}
+	}
+	return nil
+}
+
+func order(files []checkpoint.Layout) []File {
+	all := make([]File, len(files))
+	for i, f := range files {
+		all[i].Name = f.Name
+		for _, t := range f.Tensors {
+			all[i].Tensors = append(all[i].Tensors, t.Name)
+		}
+	}
+	return all
+}
+
+// Unpack writes the plain folder that the packed folder inv was made from. Where
+// crepe packed it, files of weights and config are held to the hashes that it
+// recorded: they come back byte for byte.
+func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Result, error) {
+	if err := checkTarget(inv, opt); err != nil {
+		return nil, err
+	}
+	var res Result
+	for _, t := range inv.Tensors() {
+		res.AllPlain, res.All = res.AllPlain+t.Size, res.All+inv.Stored(t)
+		if inv.Packed(t) {
+			res.Linears++
+			res.Weights, res.Kept = res.Weights+t.Elements(), res.Kept+inv.Kept(t)
+			res.Plain, res.Packed = res.Plain+t.Size, res.Packed+inv.Stored(t)
+		}
+	}
+	if res.Linears == 0 {
+		return nil, fmt.Errorf("%s: no weight in it is packed", inv.Dir())
+	}
+	files := inv.Layouts()
+	record, err := ReadRecord(inv.Dir())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		record = &Record{} // another program packed it
+	case err != nil:
+		return nil, err
+	default:
+		if files, err = record.layouts(inv); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := checkpoint.PlanFiles(inv, files)
+	if err != nil {
+		return nil, err
+	}
+	extra := map[string][]byte{}
+	if err := carryRun(inv, extra); err != nil {
+		return nil, err
+	}
+	write := func(w *checkpoint.Writer) error {
+		bar := opt.Progress.Start("unpack", inv.WeightBytes(), "bytes")
+		for _, t := range inv.Tensors() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := w.CopyTensor(t.Name); err != nil {
+				return err
+			}
+			bar.Add(t.Size)
+		}
+		return nil
+	}
+	return &res, create(plan, inv, opt, write, func(hashes map[string]string) (map[string][]byte, error) {
+		for _, name := range slices.Sorted(maps.Keys(record.Plain)) {
+			if want := record.Plain[name]; hashes[name] != want {
+				return nil, fmt.Errorf("%s: %s does not come back as it was packed (SHA-256 %s, %s has %s): the packed folder was changed",
+					inv.Dir(), name, hashes[name], checkpoint.PackRecordName, want)
+			}
+		}
+		return extra, nil
+	})
+}
