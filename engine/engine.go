@@ -245,9 +245,10 @@ type Cache interface {
 	Bytes() int64 // of its own memory, without what it shares
 	Reset()       // forgets all tokens and keeps the memory
 
-	// Fork returns another that holds the same, in old's memory if that is of the
-	// same kind. The two may share memory that neither writes again.
-	Fork(old Cache) Cache
+	// Fork returns another that holds the first n tokens, in old's memory if that is
+	// of the same kind. The two may share memory that neither writes again. A
+	// recurrence has its last state only: of it n is Len.
+	Fork(n int, old Cache) Cache
 }
 
 // Sequence is the next tokens of a sequence and what is known of those before.

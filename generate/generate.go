@@ -96,7 +96,7 @@ func (g *Generator) Run(ctx context.Context, prompt []int32, opt Options, yield 
 	if opt.MaxTokens > 0 && opt.MaxTokens <= most {
 		most, end = opt.MaxTokens, AtMaxTokens
 	}
-	sample := newSampler(opt.Sampling, g.m.Config.Vocab)
+	sample, ranking := NewSampler(opt.Sampling), new(Ranking)
 	ids := append([]int32(nil), prompt...)
 	logits := tensor.NewMatrix(1, g.m.Config.Vocab)
 	g.cache = nil
@@ -104,7 +104,7 @@ func (g *Generator) Run(ctx context.Context, prompt []int32, opt Options, yield 
 		if err := g.forward(ctx, ids, len(prompt)+most, logits); err != nil {
 			return "", err
 		}
-		id, err := sample.next(logits.Data)
+		id, err := sample.Next(logits.Data, ranking)
 		if err != nil {
 			return "", fmt.Errorf("token %d: %w", len(ids), err)
 		}
@@ -129,10 +129,7 @@ func (g *Generator) Run(ctx context.Context, prompt []int32, opt Options, yield 
 // start; that is what transformers does.
 func (g *Generator) forward(ctx context.Context, ids []int32, total int, logits tensor.Matrix) error {
 	if g.cache == nil || !g.m.SameRotation(g.fed, len(ids)) {
-		g.cache, g.fed = g.m.NewCache(total), 0
-		if !g.m.SameRotation(len(ids), total) {
-			g.cache = g.m.NewCache(g.longest(len(ids), total))
-		}
+		g.cache, g.fed = g.m.NewCache(g.m.LongestAlike(len(ids), total)), 0
 	}
 	x := g.m.NewMat(len(ids) - g.fed)
 	if err := g.m.Embed(x, ids[g.fed:]); err != nil {
@@ -152,18 +149,6 @@ func (g *Generator) forward(ctx context.Context, ids []int32, total int, logits 
 	}
 	g.m.Engine().Download(logits, g.logits)
 	return nil
-}
-
-// longest returns the largest length below total that turns as n does.
-func (g *Generator) longest(n, total int) int {
-	for total-n > 1 {
-		if mid := n + (total-n)/2; g.m.SameRotation(n, mid) {
-			n = mid
-		} else {
-			total = mid
-		}
-	}
-	return n
 }
 
 // block runs x through block i.

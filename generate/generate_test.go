@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
+	"github.com/crepe-llm/crepe/internal/splitmix"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/tokenizer"
 )
@@ -187,11 +189,13 @@ func TestDistribution(t *testing.T) {
 		t.Fatalf("%d cases, want 8", len(cases))
 	}
 	for _, c := range cases {
-		s := newSampler(Sampling{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP}, len(c.Logits))
-		ids, p := s.distribution(c.Logits)
+		s, r := NewSampler(Sampling{Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP}), new(Ranking)
+		r.Reset(c.Logits)
+		r.Top(1)
+		n, sum := s.choice(r)
 		got := make([]float64, len(c.Logits))
-		for i, id := range ids {
-			got[id] = p[i]
+		for _, id := range r.Top(n) {
+			got[id] = s.weight(r, id) / sum
 		}
 		golden.Compare(t, "probabilities", got, c.P, golden.Tolerance{Abs: 1e-6})
 	}
@@ -203,9 +207,9 @@ func TestSampling(t *testing.T) {
 	logits := []float32{float32(math.Log(1)), float32(math.Log(2)), float32(math.Log(5)), float32(math.Log(2)), -40}
 	const n = 20000
 	draw := func(seed uint64) (ids []int32, counts [5]int) {
-		s := newSampler(Sampling{Temperature: 1, Seed: seed}, len(logits))
+		s, r := NewSampler(Sampling{Temperature: 1, Seed: seed}), new(Ranking)
 		for range n {
-			id, err := s.next(logits)
+			id, err := s.Next(logits, r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,18 +230,50 @@ func TestSampling(t *testing.T) {
 	if other, _ := draw(2); slices.Equal(other, ids) {
 		t.Error("another seed drew the same tokens")
 	}
-	greedy := newSampler(Sampling{}, 3)
-	if id, err := greedy.next([]float32{1, 3, 3}); id != 1 || err != nil {
+	greedy := NewSampler(Sampling{})
+	if id, err := greedy.Next([]float32{1, 3, 3}, new(Ranking)); id != 1 || err != nil {
 		t.Errorf("greedy: %d, %v, want the first of equals", id, err)
 	}
 	for _, bad := range [][]float32{{1, float32(math.NaN())}, {1, float32(math.Inf(1))}} {
-		if _, err := newSampler(Sampling{Temperature: 1}, 2).next(bad); err == nil {
+		if _, err := NewSampler(Sampling{Temperature: 1}).Next(bad, new(Ranking)); err == nil {
 			t.Errorf("logits %v: no error", bad)
 		}
 	}
 	for _, bad := range []Sampling{{Temperature: -1}, {Temperature: math.NaN()}, {Temperature: math.Inf(1)}, {TopK: -1}, {TopP: 1.5}, {TopP: -0.1}} {
 		if bad.Validate() == nil {
 			t.Errorf("%+v: no error", bad)
+		}
+	}
+}
+
+// A ranking that is asked for a few is the beginning of the whole order.
+func TestRanking(t *testing.T) {
+	draws := splitmix.Source(3)
+	for _, vocab := range []int{1, 7, 64, 65, 600, 3000} {
+		logits := make([]float32, vocab)
+		for i := range logits {
+			logits[i] = float32(draws.Next() % 200) // many are equal
+		}
+		want := make([]int32, vocab)
+		for i := range want {
+			want[i] = int32(i)
+		}
+		slices.SortStableFunc(want, func(a, b int32) int { return cmp.Compare(logits[b], logits[a]) })
+		r := new(Ranking)
+		for _, n := range []int{1, 2, 64, 65, 512, 513, vocab, vocab + 1, 3} {
+			r.Reset(logits)
+			for _, n := range []int{n, n / 2, n + 3} {
+				if got := r.Top(n); !slices.Equal(got, want[:min(n, vocab)]) {
+					t.Fatalf("top %d of %d: %v, want %v", n, vocab, got, want[:min(n, vocab)])
+				}
+			}
+		}
+		sum := 0.0
+		for _, v := range logits {
+			sum += math.Exp(float64(v))
+		}
+		if got := r.LogSum(); !(math.Abs(got-math.Log(sum)) <= 1e-9) {
+			t.Errorf("LogSum %v, want %v", got, math.Log(sum))
 		}
 	}
 }

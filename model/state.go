@@ -61,16 +61,83 @@ func (c *Cache) forget(i int) {
 // computation of their beginning. What to held before is lost, c stays as it
 // is; both are Caches of one Model.
 func (c *Cache) Fork(to *Cache) {
+	to.tokens = c.tokens
+	c.fork(to, func(b engine.Cache) int { return b.Len() })
+}
+
+// ForkAt makes to go on from the first n tokens of c as a sequence of at most
+// tokens tokens. The Model Rewinds, or n is all that c holds; it turns a sequence
+// of that length as it does c's (SameRotation). Else it is as Fork.
+func (c *Cache) ForkAt(n, tokens int, to *Cache) {
+	to.tokens = tokens
+	c.fork(to, func(engine.Cache) int { return n })
+}
+
+// fork makes to hold as many tokens of each block of c as n says.
+func (c *Cache) fork(to *Cache, n func(b engine.Cache) int) {
 	if len(c.blocks) != len(to.blocks) {
 		panic("model: Fork: want two Caches of one Model")
 	}
-	to.tokens = c.tokens
 	for i, b := range c.blocks {
 		to.forget(i)
 		if b != nil {
-			to.blocks[i], to.spare = b.Fork(to.spare), nil
+			to.blocks[i], to.spare = b.Fork(n(b), to.spare), nil
 		}
 	}
+}
+
+// Bytes returns the memory that c holds, without what it shares.
+func (c *Cache) Bytes() int64 {
+	n := int64(0)
+	for _, b := range c.blocks {
+		if b != nil {
+			n += b.Bytes()
+		}
+	}
+	return n
+}
+
+// Rewinds reports whether a Cache can be forked at any of its tokens: not where
+// a recurrence takes attention's place, which keeps its last state only.
+func (m *Model) Rewinds() bool { return m.Config.linear == nil }
+
+// CacheBytes returns about what the Cache of a sequence of so many tokens takes: keys
+// and values, which grow by whole chunks, and the states of recurrences.
+func (m *Model) CacheBytes(tokens int) int64 {
+	const chunk, lanes = 256, 32
+	c := m.Config
+	width := int64(c.KVHeads) * int64((c.HeadDim+lanes-1)/lanes*lanes)
+	size := int64(4)
+	if m.opt.Engine.Rounds(m.Linears(0)[0].DType) {
+		size = 2
+	}
+	chunks := int64(tokens+chunk-1) / chunk
+	n := int64(0)
+	for i := range c.Blocks {
+		if c.linear != nil && c.linear[i] {
+			d := c.delta
+			n += 4 * int64((d.Taps-1)*d.Channels()+d.ValueWidth()*d.KeyDim)
+			continue
+		}
+		n += chunks * chunk * 2 * width * size
+	}
+	return n
+}
+
+// LongestAlike returns the largest length up to total whose sequences turn their
+// tokens as those of n tokens do (SameRotation).
+func (m *Model) LongestAlike(n, total int) int {
+	if m.SameRotation(n, total) {
+		return total
+	}
+	for total-n > 1 {
+		if mid := n + (total-n)/2; m.SameRotation(n, mid) {
+			n = mid
+		} else {
+			total = mid
+		}
+	}
+	return n
 }
 
 // SameRotation says whether sequences of a and of b tokens turn a token at the

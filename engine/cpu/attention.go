@@ -12,12 +12,12 @@ type keyValues struct{ *kernel.KeyValues }
 
 func (k keyValues) Bytes() int64 { return int64(k.KeyValues.Bytes()) }
 
-func (k keyValues) Fork(old engine.Cache) engine.Cache {
+func (k keyValues) Fork(n int, old engine.Cache) engine.Cache {
 	to, ok := old.(keyValues)
 	if !ok {
 		to = keyValues{new(kernel.KeyValues)}
 	}
-	to.CopyFrom(k.KeyValues)
+	to.CopyFrom(k.KeyValues, n)
 	return to
 }
 

@@ -27,7 +27,10 @@ func (c *deltaCache) Reset() {
 	clear(c.state)
 }
 
-func (c *deltaCache) Fork(old engine.Cache) engine.Cache {
+func (c *deltaCache) Fork(n int, old engine.Cache) engine.Cache {
+	if n != c.tokens {
+		panic(fmt.Sprintf("cpu: Fork: %d tokens of a recurrence of %d, want all", n, c.tokens))
+	}
 	to, ok := old.(*deltaCache)
 	if !ok {
 		to = new(deltaCache)

@@ -3,6 +3,7 @@ package enginetest
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/tensor"
@@ -33,7 +34,8 @@ func (r *run) attend() {
 	}
 }
 
-// attendTo runs sequences in two pieces, with three rows that are nobody's.
+// attendTo runs sequences in two pieces, with three rows that are nobody's, then
+// others that go on from somewhere in these, and then these again.
 func (r *run) attendTo(what string, a, b *engine.Attention, turned int, lengths []int) {
 	inv := make([]float32, turned/2)
 	for i := range inv {
@@ -45,12 +47,11 @@ func (r *run) attendTo(what string, a, b *engine.Attention, turned int, lengths 
 		sa[i] = engine.Sequence{Cache: r.a.AttentionCache(a, out.a, nil), Rotary: &engine.Rotary{Inv: inv, Scale: 1}}
 		sb[i] = engine.Sequence{Cache: r.b.AttentionCache(b, out.b, nil), Rotary: &engine.Rotary{Inv: inv, Scale: 1}}
 	}
-	for piece := range 2 {
+	run := func(what string, sa, sb []engine.Sequence, part func(n int) int) {
 		rows := 3
 		for i, n := range lengths {
-			part := (n + piece) / 2 // the halves of n
-			sa[i].Tokens, sb[i].Tokens = part, part
-			rows += part
+			sa[i].Tokens, sb[i].Tokens = part(n), part(n)
+			rows += part(n)
 		}
 		q, k, v := r.matrix(rows, a.Heads*a.HeadDim), r.matrix(rows, a.KVHeads*a.HeadDim), r.matrix(rows, a.KVHeads*a.HeadDim)
 		qa, qb := r.both(q)
@@ -58,12 +59,22 @@ func (r *run) attendTo(what string, a, b *engine.Attention, turned int, lengths 
 		va, vb := r.both(v)
 		r.a.Attend(qa, ka, va, sa, a)
 		r.b.Attend(qb, kb, vb, sb, b)
-		bound := r.attentionBound(a, max(300, rows))
+		bound := r.attentionBound(a, max(310, rows))
 		r.compare(what, qa, qb, func(_, _ int, _ float64) float64 { return bound })
 	}
+	for piece := range 2 {
+		run(what, sa, sb, func(n int) int { return (n + piece) / 2 }) // the halves of n
+	}
+	fa, fb := slices.Clone(sa), slices.Clone(sb)
 	for i, n := range lengths {
-		if got := sa[i].Cache.Len(); got != n {
-			r.Fatalf("%s: a Cache of %d tokens has %d", what, n, got)
+		fa[i].Cache, fb[i].Cache = sa[i].Cache.Fork(n*3/4, nil), sb[i].Cache.Fork(n*3/4, nil)
+	}
+	few := func(n int) int { return 1 + n%4 }
+	run(what+", forked", fa, fb, few)
+	run(what+", after the fork", sa, sb, few)
+	for i, n := range lengths {
+		if got, fork := sa[i].Cache.Len(), fa[i].Cache.Len(); got != n+few(n) || fork != n*3/4+few(n) {
+			r.Fatalf("%s: Caches of %d and %d tokens have %d and %d", what, n+few(n), n*3/4+few(n), got, fork)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -33,8 +34,14 @@ func (c *cache) Bytes() int64 {
 
 func (c *cache) Reset() { *c = cache{} }
 
-func (c *cache) Fork(engine.Cache) engine.Cache {
-	f := &cache{k: slices.Clone(c.k), v: slices.Clone(c.v), inputs: slices.Clone(c.inputs), tokens: c.tokens}
+func (c *cache) Fork(n int, _ engine.Cache) engine.Cache {
+	if n > c.tokens || c.state != nil && n != c.tokens {
+		panic(fmt.Sprintf("reference: Fork: %d tokens of %d, want at most as many, and all of a recurrence", n, c.tokens))
+	}
+	f := &cache{inputs: slices.Clone(c.inputs), tokens: n}
+	if c.k != nil {
+		f.k, f.v = slices.Clone(c.k[:n]), slices.Clone(c.v[:n])
+	}
 	for _, head := range c.state {
 		var rows [][]float64
 		for _, row := range head {

@@ -60,6 +60,7 @@ var layers = map[string]int{
 	"chat":              2,
 	"generate":          6,
 	"pack":              6,
+	"batch":             7,
 	"internal/hidden":   6,
 	"recipe":            6,
 	"eval":              7,

@@ -175,10 +175,10 @@ func testSharing(t *testing.T, bfloat bool, begin int) {
 	nan := slices.Repeat([]float32{float32(math.NaN())}, (begin+more)*width)
 	second.Append(nan, nan, begin+more) // lost by what follows
 	first.Append(k, v, begin)
-	second.CopyFrom(first)
+	second.CopyFrom(first, first.Len())
 	third := NewKeyValues(1, 4, bfloat) // of another kind
 	third.Append(nan, nan, 3)
-	third.CopyFrom(first)
+	third.CopyFrom(first, first.Len())
 	first.Append(other, other, more)
 	third.Append(other[:more*width], other, more)
 	second.Append(k[begin*width:], v[begin*width:], more)
@@ -191,6 +191,15 @@ func testSharing(t *testing.T, bfloat bool, begin int) {
 		}
 	}
 	check("after both went on")
+	longer := NewKeyValues(a.KVHeads, a.HeadDim, bfloat)
+	longer.Append(k, v, begin)
+	longer.Append(nan, nan, more)
+	was := second
+	second = NewKeyValues(a.KVHeads, a.HeadDim, bfloat)
+	second.CopyFrom(longer, begin)
+	second.Append(k[begin*width:], v[begin*width:], more)
+	check("from the middle of another")
+	second = was
 	first.Reset()
 	first.Append(other, other, begin+more)
 	check("after the first began anew")

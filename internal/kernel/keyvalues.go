@@ -65,17 +65,20 @@ func (s *KeyValues) Reset() {
 	s.chunks, s.lent, s.tokens = s.chunks[:0], 0, 0
 }
 
-// CopyFrom makes s hold what from holds, in its memory if that is of the same
-// kind. Full chunks are shared: neither writes them again.
-func (s *KeyValues) CopyFrom(from *KeyValues) {
+// CopyFrom makes s hold the first n tokens that from holds, in its memory if that
+// is of the same kind. Full chunks are shared: neither writes them again.
+func (s *KeyValues) CopyFrom(from *KeyValues, n int) {
+	if n < 0 || n > from.tokens {
+		panic(fmt.Sprintf("kernel: CopyFrom: %d tokens of %d", n, from.tokens))
+	}
 	if s.heads != from.heads || s.dim != from.dim || s.tile != from.tile {
 		*s = KeyValues{heads: from.heads, dim: from.dim, tile: from.tile}
 	}
 	s.Reset()
-	full := from.tokens / keyTile
+	full := n / keyTile
 	from.lent = max(from.lent, full)
 	s.chunks = append(s.chunks, from.chunks[:full]...)
-	s.lent, s.tokens = full, from.tokens
+	s.lent, s.tokens = full, n
 	if full*keyTile < s.tokens {
 		s.chunks = append(s.chunks, s.take())
 		copy(s.chunks[full], from.chunks[full])
