@@ -131,6 +131,13 @@ type Delta interface {
 	DeltaCache(d *DeltaNet, old Cache) Cache
 }
 
+// Packer is what an Engine may also do: keep a weight in packed form, which takes less
+// memory. Products with it are those with the plain weight, to the same bits. For an
+// engine that does not, packed weights are read as plain ones.
+type Packer interface {
+	LoadPacked(w *tensor.Packed) (Op, error)
+}
+
 // Mat is rows × cols activations in the memory of an engine. Operations of the
 // engine that made it read it; Download is the way out.
 type Mat struct {

@@ -20,6 +20,7 @@ type binder struct {
 	read        bool
 	expert      bool  // Linears are an expert's, and read later
 	expertBytes int64 // as in Model
+	plain       bool  // as in Model
 	pool        *pool
 	engine      engine.Engine
 	normEps     float32
@@ -84,7 +85,7 @@ func (b *binder) norm(name string, n int) *engine.Norm {
 func (b *binder) linear(name string, out, in int, bias bool) *Linear {
 	l := &Linear{Name: b.prefix + name, Rows: out, Cols: in, engine: b.engine, Expert: b.expert, streamed: b.expert}
 	t, ok := b.find(name+".weight", out, in)
-	l.stored = stored{inv: b.inv, tensor: t, pool: b.pool}
+	l.stored = stored{inv: b.inv, tensor: t, pool: b.pool, plain: b.plain}
 	if ok && !l.streamed {
 		b.load(l)
 	}

@@ -30,16 +30,18 @@ func TestReferenceEqualsTransformers(t *testing.T) {
 	})
 }
 
-// TestAnotherFormOfWeights packs all weights: no architecture's file knows of it,
+// TestOtherFormsOfWeights packs all weights: no architecture's file knows of it,
 // and every bit is the same.
-func TestAnotherFormOfWeights(t *testing.T) {
+func TestOtherFormsOfWeights(t *testing.T) {
 	for _, compute := range []engine.Compute{engine.F32, engine.BF16} {
 		forFixtures(t, func(t *testing.T, m *Model, want map[string]golden.Tensor) {
 			e := cpu.New(compute)
-			once, parts := allLogits(t, m.With(Options{Engine: enginetest.Bitmap{Engine: e}}), want)
 			dense, denseParts := allLogits(t, m.With(Options{Engine: e}), want)
-			golden.Compare(t, "logits", once, dense, golden.Tolerance{})
-			golden.Compare(t, "logits, in pieces", parts, denseParts, golden.Tolerance{})
+			for _, other := range []engine.Engine{enginetest.Bitmap{Engine: e}, enginetest.Packed{Engine: e}} {
+				once, parts := allLogits(t, m.With(Options{Engine: other}), want)
+				golden.Compare(t, "logits", once, dense, golden.Tolerance{})
+				golden.Compare(t, "logits, in pieces", parts, denseParts, golden.Tolerance{})
+			}
 		})
 	}
 }

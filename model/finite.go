@@ -23,6 +23,21 @@ func checkFinite(t checkpoint.Tensor, w *tensor.Weight, first int) error {
 		return nil
 	}
 	row, col := i/w.Cols, i%w.Cols
-	return fmt.Errorf("%s: tensor %s: element [%d %d] is %v, want a finite number",
-		t.File, t.Name, first+row, col, w.At(row, col))
+	return notFinite(t, first+row, col, w.At(row, col))
+}
+
+// readPacked reads t, which is stored packed, and refuses NaN and infinities.
+func readPacked(inv *checkpoint.Inventory, t checkpoint.Tensor) (*tensor.Packed, error) {
+	w, err := inv.ReadPacked(t)
+	if err != nil {
+		return nil, err
+	}
+	if row, col, v, ok := w.FirstNonFinite(); ok {
+		return nil, notFinite(t, row, col, v)
+	}
+	return w, nil
+}
+
+func notFinite(t checkpoint.Tensor, row, col int, v float32) error {
+	return fmt.Errorf("%s: tensor %s: element [%d %d] is %v, want a finite number", t.File, t.Name, row, col, v)
 }

@@ -82,7 +82,7 @@ func (m *Model) ScratchBytes(tokens int) int64 {
 func (b *Block) bytes() (experts, largest, others int64) {
 	sizes := map[string]int64{} // by expert
 	for _, l := range b.Linears() {
-		n := l.stored.tensor.Size
+		n := l.bytes()
 		if !l.Expert {
 			others += n
 			continue

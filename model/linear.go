@@ -42,6 +42,18 @@ type stored struct {
 	inv    *checkpoint.Inventory
 	tensor checkpoint.Tensor
 	pool   *pool
+	plain  bool // as in Model
+}
+
+// packed reports whether it is in memory in packed form, by an engine that can.
+func (s *stored) packed() bool { return !s.plain && s.inv.Packed(s.tensor) }
+
+// bytes returns what l's weight takes in memory.
+func (l *Linear) bytes() int64 {
+	if _, ok := l.engine.(engine.Packer); ok && l.stored.packed() {
+		return l.stored.inv.Stored(l.stored.tensor)
+	}
+	return l.stored.tensor.Size
 }
 
 // Read returns the weight, from the checkpoint if it is not in memory: only
@@ -80,6 +92,13 @@ func (l *Linear) Unload() {
 func (l *Linear) load() error {
 	if l.op != nil {
 		return nil
+	}
+	if p, ok := l.engine.(engine.Packer); ok && l.stored.packed() {
+		w, err := readPacked(l.stored.inv, l.stored.tensor)
+		if err == nil {
+			l.op, err = p.LoadPacked(w)
+		}
+		return err
 	}
 	w := l.stored.pool.get(l.stored.tensor.DType, l.Rows, l.Cols)
 	err := readWeight(l.stored.inv, l.stored.tensor, w)

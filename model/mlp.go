@@ -40,7 +40,7 @@ func (f *mlp) linears() []*Linear { return slices.Concat(f.ins[0].Linears, f.ins
 func (f *mlp) bytes() int64 {
 	n := int64(0)
 	for _, l := range f.linears() {
-		n += l.stored.tensor.Size
+		n += l.bytes()
 	}
 	return n
 }

@@ -33,6 +33,7 @@ type Model struct {
 	embed checkpoint.Tensor // the matrix whose rows are the tokens' embeddings
 	head  checkpoint.Tensor // the matrix that makes logits; may be embed
 	pool  *pool
+	plain bool // packed weights are read as plain ones
 }
 
 // Options say how a Model computes.
@@ -73,6 +74,14 @@ func (m *Model) With(opt Options) *Model {
 	return &with
 }
 
+// Plain returns the model with every weight in plain form in memory, also those that
+// the checkpoint has packed: whoever changes weights plans the memory so.
+func (m *Model) Plain() *Model {
+	plain := *m
+	plain.plain = true
+	return &plain
+}
+
 // WithExpertBytes is With for another bound on the memory of experts.
 func (m *Model) WithExpertBytes(n int64) *Model {
 	return m.With(Options{Engine: m.opt.Engine, ExpertBytes: n})
@@ -98,7 +107,7 @@ func (m *Model) layers() string { return m.Config.prefix + "layers." }
 func (m *Model) binder() *binder {
 	return &binder{
 		inv: m.inv, pool: m.pool, engine: m.opt.Engine, normEps: m.Config.NormEps,
-		zeroCentred: m.Config.class.zeroCentred, expertBytes: m.opt.ExpertBytes, bound: map[string]bool{},
+		zeroCentred: m.Config.class.zeroCentred, expertBytes: m.opt.ExpertBytes, plain: m.plain, bound: map[string]bool{},
 	}
 }
 

@@ -35,7 +35,7 @@ func NewInMemory(m *model.Model, text *windows.Set) *InMemory {
 	if m.ExpertBytes() != 0 {
 		panic(fmt.Sprintf("prune: NewInMemory: ExpertBytes is %d, want 0", m.ExpertBytes()))
 	}
-	return &InMemory{m: m, text: text, measured: map[string][]allocate.Block{}}
+	return &InMemory{m: m.Plain(), text: text, measured: map[string][]allocate.Block{}}
 }
 
 // Prune prunes by rec and calls each with every block once it is pruned; the block

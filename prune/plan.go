@@ -92,6 +92,7 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 	if err != nil {
 		return nil, err
 	}
+	m = m.Plain()
 	p, err := planLinears(m, resolved)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	if err := plan.Check(inv, opt); err != nil {
 		return nil, err
 	}
-	m = m.WithExpertBytes(plan.Memory.Experts)
+	m = m.Plain().WithExpertBytes(plan.Memory.Experts)
 	r := &runner{opt: opt, plan: plan, inv: inv, m: m, started: started}
 	r.report = r.newReport()
 	defer r.close()

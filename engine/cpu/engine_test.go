@@ -27,17 +27,21 @@ func TestOperationsEqualReference(t *testing.T) {
 	}
 }
 
-// TestAnotherFormOfWeights holds products with weights that are packed, and
-// expanded as they are read, to the same formulas.
-func TestAnotherFormOfWeights(t *testing.T) {
+// TestOtherFormsOfWeights holds products with weights that are packed, and expanded as
+// they are read, to the same formulas.
+func TestOtherFormsOfWeights(t *testing.T) {
 	for _, compute := range []engine.Compute{engine.F32, engine.BF16} {
-		t.Run(compute.String(), func(t *testing.T) {
-			s := enginetest.Suite{Engine: enginetest.Bitmap{Engine: cpu.New(compute)}, Reference: reference.New(compute)}
-			if compute == engine.BF16 && cpu.FastBF16() {
-				s.Attention = 0x1p-8
-			}
-			s.Run(t)
-		})
+		for name, e := range map[string]engine.Engine{
+			"form": enginetest.Bitmap{Engine: cpu.New(compute)}, "packed": enginetest.Packed{Engine: cpu.New(compute)},
+		} {
+			t.Run(name+"/"+compute.String(), func(t *testing.T) {
+				s := enginetest.Suite{Engine: e, Reference: reference.New(compute)}
+				if compute == engine.BF16 && cpu.FastBF16() {
+					s.Attention = 0x1p-8
+				}
+				s.Run(t)
+			})
+		}
 	}
 }
 

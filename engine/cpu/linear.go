@@ -17,6 +17,41 @@ func (d dense) Bytes() int64           { return int64(len(d.w.Bytes())) }
 func (d dense) Weight() *tensor.Weight { return d.w }
 func (d dense) Read(w *tensor.Weight)  { copy(w.Bytes(), d.w.Bytes()) }
 
+// packed is a weight in packed form, of which products expand some rows at a time in
+// registers or in the caches.
+type packed struct{ w *tensor.Packed }
+
+func (p packed) Dims() (out, in int)    { return p.w.Rows, p.w.Cols }
+func (p packed) DType() tensor.DType    { return p.w.DType }
+func (p packed) Bytes() int64           { return p.w.Bytes() }
+func (p packed) Weight() *tensor.Weight { return nil }
+func (p packed) Read(w *tensor.Weight)  { p.w.Expand(w, 0) }
+
+// LoadPacked implements engine.Packer.
+func (e *Engine) LoadPacked(w *tensor.Packed) (engine.Op, error) { return packed{w}, nil }
+
+// operandRows are rows of a weight as products of package kernel take them.
+type operandRows struct {
+	src        kernel.Source
+	dtype      tensor.DType
+	rows, cols int
+}
+
+// rowsOf returns rows lo to lo+n-1 of op, if kernels read its form.
+func rowsOf(op engine.Op, lo, n int) (operandRows, bool) {
+	switch op := op.(type) {
+	case dense:
+		return plainRows(op.w.Slice(lo, lo+n)), true
+	case packed:
+		return operandRows{op.w.Slice(lo, lo+n).Source(), op.w.DType, n, op.w.Cols}, true
+	}
+	return operandRows{}, false
+}
+
+func plainRows(w *tensor.Weight) operandRows {
+	return operandRows{w.Source(), w.DType, w.Rows, w.Cols}
+}
+
 // Form is an Op of another form than a tensor.Weight, which products expand as
 // they read it: a part of its rows at a time, so that it is never dense in memory
 // as a whole. An engine that wraps this one returns it from Load.
@@ -118,19 +153,17 @@ func (s *stream) linear(dst tensor.Matrix, x operand, w engine.Proj) {
 	if x.rows == 0 {
 		return
 	}
-	s.eachDense(w, func(part *tensor.Weight, at int) {
-		s.product(dst, at, x, part)
-	})
+	s.eachPart(w, func(part operandRows, at int) { s.product(dst, at, x, part) })
 	if bias := values(w.Bias); bias != nil {
 		eachToken(x.rows, func(t int) { kernel.Add(dst.Row(t), bias[w.Lo:w.Lo+w.N]) })
 	}
 }
 
-// eachDense calls f with w's features as plain weights, of which the first is
+// eachPart calls f with w's features as kernels read them, of which the first is
 // feature at of w: all at once, or part by part.
-func (s *stream) eachDense(w engine.Proj, f func(part *tensor.Weight, at int)) {
-	if d, ok := w.W.(dense); ok {
-		f(d.w.Slice(w.Lo, w.Lo+w.N), 0)
+func (s *stream) eachPart(w engine.Proj, f func(part operandRows, at int)) {
+	if all, ok := rowsOf(w.W, w.Lo, w.N); ok {
+		f(all, 0)
 		return
 	}
 	form := formOf(w.W)
@@ -139,7 +172,7 @@ func (s *stream) eachDense(w engine.Proj, f func(part *tensor.Weight, at int)) {
 	for at := 0; at < w.N; at += part.Rows {
 		part := part.Slice(0, min(part.Rows, w.N-at))
 		form.Expand(part, w.Lo+at)
-		f(part, at)
+		f(plainRows(part), at)
 	}
 }
 
@@ -152,15 +185,15 @@ func formOf(op engine.Op) Form {
 }
 
 // product writes the products with w into columns at and on of dst.
-func (s *stream) product(dst tensor.Matrix, at int, x operand, w *tensor.Weight) {
+func (s *stream) product(dst tensor.Matrix, at int, x operand, w operandRows) {
 	to := dst.Data[at:]
 	switch {
 	case x.rounded != nil:
-		x.rounded.MatMulT(to, dst.Cols, w.Source(), w.Cols, w.Rows)
-	case s.engine.Rounds(w.DType):
-		kernel.MatMulTBF16(to, dst.Cols, x.plain.Data, x.cols, w.Source(), w.Cols, x.rows, w.Rows, w.Cols)
+		x.rounded.MatMulT(to, dst.Cols, w.src, w.cols, w.rows)
+	case s.engine.Rounds(w.dtype):
+		kernel.MatMulTBF16(to, dst.Cols, x.plain.Data, x.cols, w.src, w.cols, x.rows, w.rows, w.cols)
 	default:
-		kernel.MatMulT(to, dst.Cols, x.plain.Data, x.cols, w.Source(), w.Cols, x.rows, w.Rows, w.Cols)
+		kernel.MatMulT(to, dst.Cols, x.plain.Data, x.cols, w.src, w.cols, x.rows, w.rows, w.cols)
 	}
 }
 
@@ -185,44 +218,44 @@ func (s *stream) Gated(dst, x engine.Mat, gate, up engine.Proj, act engine.Activ
 		activate(g, g, u)
 		to.store(t, i, g)
 	}
-	a, aDense := gate.W.(dense)
-	b, bDense := up.W.(dense)
-	if aDense && bDense {
-		s.pair(operandOf(x), a.w.Slice(gate.Lo, gate.Lo+gate.N), b.w.Slice(up.Lo, up.Lo+up.N), f)
+	a, aRead := rowsOf(gate.W, gate.Lo, gate.N)
+	b, bRead := rowsOf(up.W, up.Lo, up.N)
+	if aRead && bRead {
+		s.pair(operandOf(x), a, b, f)
 		return
 	}
 	s.gatedForms(operandOf(x), gate, up, f)
 }
 
 // pair calls f with the products of x with a and with b, as kernel.MatMulTPair does.
-func (s *stream) pair(x operand, a, b *tensor.Weight, f kernel.PairFunc) {
+func (s *stream) pair(x operand, a, b operandRows, f kernel.PairFunc) {
 	switch {
 	case x.rounded != nil:
-		x.rounded.MatMulTPair(a.Source(), b.Source(), a.Cols, a.Rows, f)
-	case s.engine.Rounds(a.DType) && s.engine.Rounds(b.DType):
-		kernel.MatMulTPairBF16(x.plain.Data, x.cols, a.Source(), b.Source(), a.Cols, x.rows, a.Rows, a.Cols, f)
+		x.rounded.MatMulTPair(a.src, b.src, a.cols, a.rows, f)
+	case s.engine.Rounds(a.dtype) && s.engine.Rounds(b.dtype):
+		kernel.MatMulTPairBF16(x.plain.Data, x.cols, a.src, b.src, a.cols, x.rows, a.rows, a.cols, f)
 	default:
-		kernel.MatMulTPair(x.plain.Data, x.cols, a.Source(), b.Source(), a.Cols, x.rows, a.Rows, a.Cols, f)
+		kernel.MatMulTPair(x.plain.Data, x.cols, a.src, b.src, a.cols, x.rows, a.rows, a.cols, f)
 	}
 }
 
-// gatedForms is Gated where gate or up is a Form: both are expanded, part by part.
+// gatedForms is Gated where gate or up is a Form, which is expanded part by part.
 func (s *stream) gatedForms(x operand, gate, up engine.Proj, f kernel.PairFunc) {
 	for at := 0; at < gate.N; at += expandRows {
 		n := min(expandRows, gate.N-at)
-		a, b := denseRows(gate.W, gate.Lo+at, n), denseRows(up.W, up.Lo+at, n)
+		a, b := expandedRows(gate.W, gate.Lo+at, n), expandedRows(up.W, up.Lo+at, n)
 		s.pair(x, a, b, func(t, i int, g, u []float32) { f(t, at+i, g, u) })
 	}
 }
 
-// denseRows returns rows lo to lo+n-1 of op.
-func denseRows(op engine.Op, lo, n int) *tensor.Weight {
-	if d, ok := op.(dense); ok {
-		return d.w.Slice(lo, lo+n)
+// expandedRows returns rows lo to lo+n-1 of op, as they are or expanded.
+func expandedRows(op engine.Op, lo, n int) operandRows {
+	if rows, ok := rowsOf(op, lo, n); ok {
+		return rows
 	}
 	form := formOf(op)
 	_, in := form.Dims()
 	part := tensor.NewWeight(form.DType(), n, in)
 	form.Expand(part, lo)
-	return part
+	return plainRows(part)
 }

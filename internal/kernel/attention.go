@@ -182,9 +182,9 @@ func (w *attentionWorker) queryAt(r, u, units int) int {
 }
 
 // grow returns a slice of n elements, s if it is large enough.
-func grow(s []float32, n int) []float32 {
+func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]float32, n)
+		return make([]T, n)
 	}
 	return s[:n]
 }

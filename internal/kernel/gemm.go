@@ -84,18 +84,30 @@ func checkProduct(name string, dst []float32, ldd int, x []float32, ldx int, b S
 	}
 	need("dst", len(dst), ldd, m, n)
 	need("x", len(x), ldx, m, k)
+	if b.Packed != nil {
+		b.Packed.check(name, n, k, ldb)
+		return
+	}
 	need("b", b.len(), ldb, n, k)
 }
 
 // checkBF16 panics unless b, n × k, is bfloat16.
 func checkBF16(name string, b Source, n, k int) {
-	if b.BF16 == nil && n*k > 0 {
+	if b.elements().BF16 == nil && n*k > 0 {
 		panic(fmt.Sprintf("kernel: %s: a weight's BF16 is not set", name))
 	}
 }
 
 // len returns the number of elements of the field that is set.
 func (s Source) len() int { return max(len(s.F32), len(s.BF16), len(s.F16)) }
+
+// elements returns what holds the elements that are stored.
+func (s Source) elements() Source {
+	if s.Packed != nil {
+		return s.Packed.Values
+	}
+	return s
+}
 
 // widen writes len(dst) elements of s, from off on, as float32.
 func (s Source) widen(dst []float32, off int) {
@@ -292,7 +304,11 @@ func (p *product) sweeps(t *tile, a task, buf *packBuffer, b Source, dst []float
 	for k0 := 0; k0 < p.k; k0 += p.kBlock {
 		k := min(p.kBlock, p.k-k0)
 		in.depth, in.begun, in.last = t.units(k), k0 > 0, k0+k == p.k
-		t.packT(buf.b[:], b, a.j0*p.ldb+k0, p.ldb, a.j1-a.j0, k)
+		if b.Packed != nil {
+			t.packExpanded(buf, b.Packed, a.j0, a.j1, k0, k)
+		} else {
+			t.packT(buf.b[:], b, a.j0*p.ldb+k0, p.ldb, a.j1-a.j0, k)
+		}
 		at, along := 0, 0 // of rounded
 		if p.rounded != nil {
 			along = p.kBlocks * t.rows * blockK
@@ -337,6 +353,8 @@ type packBuffer struct {
 	// sums are a task's between blocks along the depth: micro-tiles in one piece,
 	// since rows of dst lie mostly a power of two apart, in one set of a cache.
 	sums []float32
+
+	expanded expandedRows // of a packed b
 
 	first, second []float32 // results of a pair, blockN apart: a task's, a micro-tile's rows'
 }

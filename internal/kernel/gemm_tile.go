@@ -55,13 +55,16 @@ func (t *tile) units(k int) int { return ceil(k, t.perUnit) }
 func (t *tile) packT(dst []float32, b Source, off, ldb, n, k int) {
 	depth := t.units(k)
 	for j := 0; j < n; j += t.cols {
-		panel := dst[j*depth : (j+t.cols)*depth]
-		rows := min(t.cols, n-j)
-		t.packRows(panel, 0, b, off+j*ldb, ldb, rows, k)
-		for r := rows; r < t.cols; r++ {
-			for u := range depth {
-				panel[u*t.cols+r] = 0
-			}
+		t.packPanel(dst[j*depth:(j+t.cols)*depth], b, off+j*ldb, ldb, min(t.cols, n-j), k)
+	}
+}
+
+// packPanel packs rows of b as a whole panel.
+func (t *tile) packPanel(panel []float32, b Source, off, ldb, rows, k int) {
+	t.packRows(panel, 0, b, off, ldb, rows, k)
+	for r := rows; r < t.cols; r++ {
+		for u := range t.units(k) {
+			panel[u*t.cols+r] = 0
 		}
 	}
 }

@@ -37,7 +37,7 @@ type dotsKernel func(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks in
 
 // runDots computes the product by dot products.
 func (p product) runDots() {
-	d := dotterFor(p.b, p.round)
+	d := dotterFor(p.b.elements(), p.round)
 	wide := p.x // as float32; rounded if p.round
 	ldw := p.ldx
 	if p.round {
@@ -73,25 +73,53 @@ type dotProduct struct {
 // side by side are a quarter of them apart, so that each is read on and on:
 // memory is prefetched best so.
 func (v *dotProduct) rows(lo, hi int) {
+	group := v.group
+	if v.b.Packed != nil {
+		buf := packBuffers.Get().(*packBuffer)
+		defer packBuffers.Put(buf)
+		group = func(out []float32, o, apart int) { v.groupExpanded(&buf.expanded, out, o, apart) }
+	}
 	var few [dotsTokens * dotsRows]float32
 	out := few[:]
 	apart := (hi - lo) / dotsRows
 	for o := range apart {
-		v.group(out, lo+o, apart)
+		group(out, lo+o, apart)
 	}
 	for o := lo + apart*dotsRows; o < hi; o++ {
-		v.group(out, o, 0)
+		group(out, o, 0)
 	}
 }
 
 // group computes columns o, o+apart, … of dst, dotsRows of them, or o alone if
 // apart is 0.
 func (v *dotProduct) group(out []float32, o, apart int) {
+	v.groupOf(out, v.b, o*v.ldb, apart*v.ldb, o, apart)
+}
+
+// groupExpanded is group of a packed b: its rows are written out first.
+func (v *dotProduct) groupExpanded(e *expandedRows, out []float32, o, apart int) {
+	b := v.b.Packed
+	rows := e.room(b, dotsRows*v.k)
+	for r := range dotsRows {
+		b.expand(rows, r*v.k, o+r*apart, 0, v.k, b.First[o+r*apart])
+		if apart == 0 {
+			break
+		}
+	}
+	ld := v.k
+	if apart == 0 {
+		ld = 0
+	}
+	v.groupOf(out, rows, 0, ld, o, apart)
+}
+
+// groupOf is group with the rows of b from element off on, ld apart.
+func (v *dotProduct) groupOf(out []float32, b Source, off, ld, o, apart int) {
 	done := 0
 	if v.kernels != nil && v.k >= v.step {
 		done = v.k / v.step * v.step
-		b, size := v.b.address(o * v.ldb)
-		v.kernels[v.m-1](&out[0], v.at, v.ld, b, apart*v.ldb*size, done/v.step)
+		at, size := b.address(off)
+		v.kernels[v.m-1](&out[0], v.at, v.ld, at, ld*size, done/v.step)
 		for t := range v.m {
 			for r := range dotsRows {
 				v.dst[t*v.ldd+o+r*apart] = out[t*dotsRows+r]
@@ -102,20 +130,20 @@ func (v *dotProduct) group(out []float32, o, apart int) {
 		return
 	}
 	for r := range dotsRows {
-		v.rest(o+r*apart, done)
+		v.rest(b, off+r*ld, o+r*apart, done)
 		if apart == 0 {
 			return
 		}
 	}
 }
 
-// rest adds what lies past the first done elements along k to column o of dst,
-// or sets it if done is 0.
-func (v *dotProduct) rest(o, done int) {
+// rest adds what lies past the first done elements along k of the row of b at off to
+// column o of dst, or sets it if done is 0.
+func (v *dotProduct) rest(b Source, off, o, done int) {
 	var wide [blockK]float32
 	for k0 := done; k0 < v.k; k0 += blockK {
 		row := wide[:min(blockK, v.k-k0)]
-		v.b.widen(row, o*v.ldb+k0)
+		b.widen(row, off+k0)
 		for t := range v.m {
 			sum := dotGeneric(v.wide[t*v.ldw+k0:][:len(row)], row)
 			if k0 > 0 {

@@ -39,9 +39,12 @@ func (p *Packed) Slice(lo, hi int) *Packed {
 	}
 }
 
-// check panics unless a product may read p.
-func (p *Packed) check(name string) {
+// check panics unless a product may read p as n × k elements.
+func (p *Packed) check(name string, n, k, ld int) {
 	spare := max(cap(p.Values.F32), cap(p.Values.BF16), cap(p.Values.F16)) - p.Values.len()
+	if n > p.Rows() || k != p.Cols || ld != k {
+		panic(fmt.Sprintf("kernel: %s: a packed matrix of %d rows and %d columns, want %d rows of %d, %d apart", name, p.Rows(), p.Cols, n, k, ld))
+	}
 	if len(p.Mask) != p.Rows()*MaskStride(p.Cols) || spare < PackedSpare || p.First[p.Rows()] > int64(p.Values.len()) {
 		panic(fmt.Sprintf("kernel: %s: a packed matrix of %d rows and %d columns with %d bytes of mask, %d values and room for %d more",
 			name, p.Rows(), p.Cols, len(p.Mask), p.Values.len(), spare))
@@ -54,19 +57,59 @@ func (p *Packed) row(r int) []byte {
 	return p.Mask[r*stride : (r+1)*stride]
 }
 
-// expand writes columns j0 and on of a row into the field of dst that is set, of the
-// type of p's values: n elements, of which the first stored one is value at. It
-// returns the value that comes next. j0 is a multiple of 8.
-func (p *Packed) expand(dst Source, row, j0, n int, at int64) int64 {
+// expandedRows is memory for rows of a Packed that are written out, and how far in its
+// values those of a task are.
+type expandedRows struct {
+	rows Source
+	at   []int64
+}
+
+// room returns rows of n elements each, of the type of p's values.
+func (e *expandedRows) room(p *Packed, n int) Source {
+	switch v := p.Values; {
+	case v.F32 != nil:
+		e.rows.F32 = grow(e.rows.F32, n)
+		return Source{F32: e.rows.F32}
+	case v.BF16 != nil:
+		e.rows.BF16 = grow(e.rows.BF16, n)
+		return Source{BF16: e.rows.BF16}
+	default:
+		e.rows.BF16 = grow(e.rows.BF16, n)
+		return Source{F16: e.rows.BF16}
+	}
+}
+
+// expand writes columns j0 to j0+n-1 of a row into dst, from element off on; the first
+// of the row's values among them is value at. It returns the one after the last. j0 is
+// a multiple of 8.
+func (p *Packed) expand(dst Source, off, row, j0, n int, at int64) int64 {
 	mask := p.row(row)[j0/8:]
-	if p.Values.F32 != nil {
-		return at + int64(Expand32(dst.F32[:n], mask, p.Values.F32[at:]))
+	switch {
+	case dst.F32 != nil:
+		return at + int64(expandGeneric(dst.F32[off:off+n], mask, p.Values.F32[at:]))
+	case dst.BF16 != nil:
+		return at + int64(expand16(dst.BF16[off:off+n], mask, p.Values.BF16[at:]))
+	default:
+		return at + int64(expand16(dst.F16[off:off+n], mask, p.Values.F16[at:]))
 	}
-	words, to := p.Values.BF16, dst.BF16
-	if words == nil {
-		words, to = p.Values.F16, dst.F16
+}
+
+// packExpanded is packT of rows j0 to j1-1 of b, columns k0 to k0+k-1, into buf.b. The
+// blocks along the depth come in order.
+func (t *tile) packExpanded(buf *packBuffer, b *Packed, j0, j1, k0, k int) {
+	e := &buf.expanded
+	if k0 == 0 {
+		e.at = append(e.at[:0], b.First[j0:j1]...)
 	}
-	return at + int64(Expand16(to[:n], mask, words[at:]))
+	rows, depth := e.room(b, t.cols*k), t.units(k)
+	for j := j0; j < j1; j += t.cols {
+		n := min(t.cols, j1-j)
+		for r := range n {
+			at := &e.at[j-j0+r]
+			*at = b.expand(rows, r*k, j+r, k0, k, *at)
+		}
+		t.packPanel(buf.b[(j-j0)*depth:(j-j0+t.cols)*depth], rows, 0, k, n, k)
+	}
 }
 
 // Expand16 is
