@@ -81,10 +81,6 @@ func (r *Recipe) readsAt(step string) []param.Spec {
 // says nothing: null, empty text and a switch that is off. What is in no type that
 // it could be stays, for check to name.
 func (r *Recipe) normalize() {
-	if len(r.Params) == 0 {
-		r.Params = nil
-		return
-	}
 	known := Parameters()
 	r.Params = maps.Clone(r.Params)
 	for name, v := range r.Params {
@@ -96,6 +92,9 @@ func (r *Recipe) normalize() {
 				r.Params[name] = c
 			}
 		}
+	}
+	if len(r.Params) == 0 {
+		r.Params = nil
 	}
 }
 
