@@ -12,7 +12,6 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/provenance"
-	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/search"
@@ -50,8 +49,6 @@ type Options struct {
 	Name        string // of the study in Store
 	Model       string // identifies the weights: a hash
 	SpillDir    string // folder for hidden states; empty keeps them in memory
-
-	KeepMasks bool // of the best, for Result.Masks
 
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
@@ -174,10 +171,6 @@ type Result struct {
 	RIA      Candidate   `json:"ria"`
 	Trials   int         `json:"trials"`
 	Verified []Candidate `json:"-"` // the best first, those given up last
-
-	// Masks are the best's, with Options.KeepMasks, and nil if it was pruned by an
-	// earlier run.
-	Masks prune.Masks `json:"-"`
 }
 
 type searcher struct {
@@ -282,7 +275,7 @@ func (s *searcher) rateAt(ctx context.Context, x []float64) error {
 	}
 	if s.opt.Sampler == ClimbSampler {
 		var e entrant
-		if _, err := s.measure(ctx, &e, c.Coefficients); err != nil {
+		if err := s.measure(ctx, &e, c.Coefficients); err != nil {
 			return err
 		}
 		c.Perplexity = eval.Number(math.Exp(mean(e.full)))

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/eval"
-	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/search"
 )
 
@@ -114,12 +113,8 @@ func (s *searcher) verify(ctx context.Context) (*Result, error) {
 				return fmt.Errorf("%s: %w", c, err)
 			}
 		} else {
-			masks, err := s.measure(ctx, e, c)
-			if err != nil {
+			if err := s.measure(ctx, e, c); err != nil {
 				return fmt.Errorf("%s: %w", c, err)
-			}
-			if r.best() == i && s.opt.KeepMasks {
-				res.Masks = masks
 			}
 		}
 		describe(list, r)
@@ -167,20 +162,16 @@ func describe(list []Candidate, r *race) {
 	}
 }
 
-// measure measures e, which is c, in full. The masks are nil if an earlier run has.
-// RIA becomes what others are screened by.
-func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) (prune.Masks, error) {
-	var masks prune.Masks
-	var err error
-	e.full, err = s.once(ctx, fullKind, key(c), len(s.v.windows), func() (nll []float64, err error) {
+// measure measures e, which is c, in full. RIA becomes what others are screened by.
+func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) (err error) {
+	e.full, err = s.once(ctx, fullKind, key(c), len(s.v.windows), func() ([]float64, error) {
 		measure := s.v.measure
 		if c == s.fixed[0].Coefficients {
 			measure = s.v.measureReference
 		}
-		nll, masks, err = measure(ctx, fmt.Sprintf("prune by %s", c.Normalized()), s.opt.RecipeOf(c))
-		return nll, err
+		return measure(ctx, fmt.Sprintf("prune by %s", c.Normalized()), s.opt.RecipeOf(c))
 	})
-	return masks, err
+	return err
 }
 
 // screen screens e, which is c, on the first windows that it has not been.

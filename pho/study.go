@@ -91,7 +91,7 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 				return nil, err
 			}
 			name := fmt.Sprintf("configuration %d of %d: %s", n+1, configs, c.Coefficients)
-			nll, _, err := v.measure(ctx, name, opt.RecipeOf(c.Coefficients))
+			nll, err := v.measure(ctx, name, opt.RecipeOf(c.Coefficients))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c, err)
 			}

@@ -34,17 +34,18 @@ func newVerifier(m *model.Model, o Options) verifier {
 type each = func(block *model.Block) error
 
 // measure prunes by rec and measures all windows.
-func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) ([]float64, prune.Masks, error) {
-	return v.run(ctx, v.windows, func(f each) (prune.Masks, error) {
-		return v.pruner.Prune(ctx, name, rec, f)
+func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) ([]float64, error) {
+	return v.run(ctx, v.windows, func(f each) error {
+		_, err := v.pruner.Prune(ctx, name, rec, f)
+		return err
 	})
 }
 
 // measureReference is measure by what others are to be screened by.
-func (v *verifier) measureReference(ctx context.Context, name string, rec recipe.Recipe) ([]float64, prune.Masks, error) {
-	return v.run(ctx, v.windows, func(f each) (masks prune.Masks, err error) {
-		v.ref, masks, err = v.pruner.Reference(ctx, name, rec, f)
-		return masks, err
+func (v *verifier) measureReference(ctx context.Context, name string, rec recipe.Recipe) ([]float64, error) {
+	return v.run(ctx, v.windows, func(f each) (err error) {
+		v.ref, _, err = v.pruner.Reference(ctx, name, rec, f)
+		return err
 	})
 }
 
@@ -57,26 +58,25 @@ func (v *verifier) calibrate(ctx context.Context, name string, rec recipe.Recipe
 // screen prunes by rec as the reference lets it be guessed, and measures windows
 // lo to hi.
 func (v *verifier) screen(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) ([]float64, error) {
-	nll, _, err := v.run(ctx, v.windows[lo:hi], func(f each) (prune.Masks, error) {
-		return v.ref.Screen(ctx, name, rec, f)
+	return v.run(ctx, v.windows[lo:hi], func(f each) error {
+		_, err := v.ref.Screen(ctx, name, rec, f)
+		return err
 	})
-	return nll, err
 }
 
 // run measures windows, which pass each block as soon as prune has pruned it.
-func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) (prune.Masks, error)) ([]float64, prune.Masks, error) {
+func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) error) ([]float64, error) {
 	store, err := hidden.New(v.m.Engine(), len(windows), len(windows[0]), v.m.Width(), v.spill)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer store.Close()
 	if err := store.Embed(v.m, windows); err != nil {
-		return nil, nil, fmt.Errorf("verification: %w", err)
+		return nil, fmt.Errorf("verification: %w", err)
 	}
 	st := v.m.NewState()
-	masks, err := prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) })
-	if err != nil {
-		return nil, nil, err
+	if err := prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) }); err != nil {
+		return nil, err
 	}
 	nll, err := eval.NLL(ctx, v.m, windows, store, func(int) {})
 	for i, x := range nll {
@@ -84,7 +84,7 @@ func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) 
 			nll[i] = eval.MaxNLL
 		}
 	}
-	return nll, masks, err
+	return nll, err
 }
 
 func mean(x []float64) float64 {

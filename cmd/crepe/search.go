@@ -16,6 +16,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
@@ -91,7 +92,7 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	if err != nil {
 		return err
 	}
-	opt.Name, opt.Sampler, opt.Trials, opt.Top, opt.KeepMasks = "search", f.sampler, f.trials, f.top, f.prune.output != ""
+	opt.Name, opt.Sampler, opt.Trials, opt.Top = "search", f.sampler, f.trials, f.top
 	if err := opt.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -143,7 +144,32 @@ func (a *app) checkSearch(o *session.Session, opt *pho.Options, f *searchFlags, 
 	if p.Resume, err = checkpoint.Partial(p.Output); err != nil {                        // the search continues it in the end
 		return err
 	}
+	if !p.Resume {
+		p.Resume, err = madeByCandidate(p.Output, opt)
+	}
+	if err != nil {
+		return err
+	}
 	return plan.Check(o.Inventory, p)
+}
+
+// madeByCandidate reports whether the folder output is a model that this program has
+// pruned by a candidate of the search. Whether that is the best is known in the end.
+func madeByCandidate(output string, opt *pho.Options) (bool, error) {
+	m, err := prune.ReadManifest(output)
+	if err != nil || m.Program == nil {
+		return false, nil // what it is instead, the check of the output says
+	}
+	program, err := provenance.This()
+	if err != nil || *m.Program != program {
+		return false, err
+	}
+	made, candidate := m.Recipe, opt.RecipeOf(pho.Equal(opt.Kernels[0]))
+	for _, name := range []string{"alpha", "beta", "gamma", "kernel"} {
+		candidate = candidate.With(name, made.Params[name])
+	}
+	candidate.Calibration, candidate.Eval, candidate.Compute = made.Calibration, made.Eval, made.Compute
+	return made.Equal(candidate), nil
 }
 
 // pruneOptions are those that a recipe is carried out with. A search measures by
@@ -171,18 +197,18 @@ func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *
 	if err != nil {
 		return err
 	}
-	if err := fsys.WriteFile(rep.Recipe, yaml); err != nil {
-		return fmt.Errorf("recipe: %w", err)
+	// The recipe beside a finished output says what the output was made by.
+	if _, err := prune.ReadManifest(f.prune.output); f.prune.output == "" || f.prune.overwrite || err != nil {
+		if err := fsys.WriteFile(rep.Recipe, yaml); err != nil {
+			return fmt.Errorf("recipe: %w", err)
+		}
 	}
 	if f.prune.output == "" {
 		return nil
 	}
 	opt := a.pruneOptions(c.Session, best, f, "")
-	opt.Calibration, opt.Masks, opt.Progress = c.opt.Calibration, res.Masks, meter.update
+	opt.Calibration, opt.Progress = c.opt.Calibration, meter.update
 	opt.Resume = true // the recipe there is the one just written
-	if res.Masks == nil {
-		a.note("the best candidate's masks are no longer in memory: it is pruned once more")
-	}
 	_, err = prune.Run(ctx, c.Inventory, c.Model, opt)
 	meter.finish()
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
