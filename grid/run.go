@@ -1,10 +1,10 @@
 package grid
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,6 +13,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/eval/task"
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
@@ -61,6 +62,7 @@ type runner struct {
 	study   search.Study
 	kept    map[string]map[string]string // by kind and key
 	origins map[string][]origin          // of what an earlier run has kept, by kind
+	program string                       // the beginning of its hash
 	budget  int64                        // bytes; 0: not known
 	tasks   []string                     // keys of opt.Tasks
 	bos     bool                         // of tasks
@@ -74,10 +76,18 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 	if g.budget == 0 {
 		g.budget = sysinfo.Budget()
 	}
+	program, err := provenance.This()
+	if err != nil {
+		return nil, err
+	}
+	g.program = program.SHA256[:programDigits]
 	if err := g.recall(ctx); err != nil {
 		return nil, err
 	}
 	if err := g.warnOutdated(); err != nil {
+		return nil, err
+	}
+	if err := g.sweep(time.Now()); err != nil {
 		return nil, err
 	}
 	rep := &ModelReport{
@@ -87,7 +97,6 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 	if m.Verify != nil {
 		rep.Verification = m.Verify.Source
 	}
-	var err error
 	if rep.Dense, err = g.dense(ctx); err != nil {
 		return nil, fmt.Errorf("%s, dense: %w", m.Name, err)
 	}
@@ -102,7 +111,7 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 		}
 	}
 	rep.TasksBOS = g.bos
-	_ = os.Remove(opt.Scratch) // if it is empty
+	_ = fsys.Remove(opt.Scratch) // if it is empty
 	return rep, nil
 }
 
@@ -145,13 +154,13 @@ func (g *runner) cell(ctx context.Context, row Row, pattern string) (Cell, error
 	if err := g.drop(ctx, key(rec)); err != nil {
 		return c, err
 	}
-	folder := filepath.Join(g.opt.Scratch, key(rec))
+	folder := g.folder(key(rec))
 	err = g.measure(ctx, &c, origin{g.what(row, pattern), rec}, func() (*Model, func(), error) {
 		return g.prune(ctx, r, folder)
 	})
 	c.Seconds += searched
 	if err == nil {
-		err = os.RemoveAll(folder)
+		err = fsys.RemoveAll(folder)
 	}
 	return c, err
 }
@@ -180,7 +189,7 @@ func (g *runner) pruneOptions(r recipe.Recipe, output string) prune.Options {
 func (g *runner) prune(ctx context.Context, r recipe.Recipe, folder string) (*Model, func(), error) {
 	output := filepath.Join(folder, "model")
 	if _, err := prune.ReadManifest(output); err != nil {
-		if err := os.MkdirAll(folder, 0o777); err != nil {
+		if err := cmp.Or(fsys.MkdirAll(folder, 0o777), fsys.OwnDir(folder)); err != nil {
 			return nil, nil, err
 		}
 		if _, err := prune.Run(ctx, g.Inv, g.M, g.pruneOptions(r, output)); err != nil {
