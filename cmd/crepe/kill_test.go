@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,9 +54,7 @@ func TestKilled(t *testing.T) {
 // to stderr. It returns the JSON it printed, less what two runs may differ in.
 func runKilled(t *testing.T, dir, home string, args []string, lines int) (result any, killed bool) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), "crepe", args...)
-	c.Dir = dir
-	c.Env = append(os.Environ(), "HF_HUB_OFFLINE=1", "HF_HOME="+home, "XDG_CACHE_HOME="+home)
+	c := child(t, dir, home, args)
 	var stdout, said bytes.Buffer
 	c.Stdout = &stdout
 	stderr, err := c.StderrPipe()
@@ -86,6 +87,67 @@ func runKilled(t *testing.T, dir, home string, args []string, lines int) (result
 	return timeless(result), false
 }
 
+// child is crepe as a process in dir.
+func child(t *testing.T, dir, home string, args []string) *exec.Cmd {
+	c := exec.CommandContext(t.Context(), "crepe", args...)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "HF_HUB_OFFLINE=1", "HF_HOME="+home, "XDG_CACHE_HOME="+home)
+	return c
+}
+
+// A search that writes a model, killed as soon as something of its files is there, and
+// begun again by the same command until the next is, ends as one that nobody killed.
+func TestSearchThatWritesIsKilled(t *testing.T) {
+	model, err := filepath.Abs(filepath.Join(fixturesDir, "llama-mha"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, verify := idsFile(t, 4, 320, 1), idsFile(t, 8, 320, 2)
+	args := strings.Fields("search " + model + " --calibration " + ids + " --verify " + verify + " --samples 2 --seqlen 64 --windows 8 --trials 3 --top 1 -o out --study x.study --json")
+	home, whole, cut := t.TempDir(), t.TempDir(), t.TempDir()
+	want, _ := runKilled(t, whole, home, args, -1)
+	const partial = ".out.crepe-partial"
+	kills := 0
+	for _, path := range []string{
+		"x.study", "x.study-journal", "x.study", "out.recipe.yaml", partial, partial + "/journal", partial + "/out", partial + "/out/model.safetensors",
+		partial + "/out/tokenizer.json", partial + "/out/crepe.json", "out",
+	} {
+		c := child(t, cut, home, args)
+		var said bytes.Buffer
+		c.Stderr = &said
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		for waiting := true; waiting; {
+			if _, err := os.Lstat(filepath.Join(cut, path)); err == nil {
+				_ = c.Process.Kill() // it may have ended
+			}
+			select {
+			case err := <-ended:
+				var exit *exec.ExitError
+				if err != nil && (!errors.As(err, &exit) || exit.Exited()) {
+					t.Fatalf("until there is %s: %v\n%s", path, err, said.String())
+				}
+				if err != nil {
+					kills++
+				}
+				waiting = false
+			default:
+			}
+		}
+	}
+	if kills < 3 {
+		t.Errorf("killed %d times: shows little", kills)
+	}
+	if got, _ := runKilled(t, cut, home, args, -1); !reflect.DeepEqual(got, want) {
+		t.Errorf("after %d kills %v, want %v", kills, got, want)
+	}
+	sameFiles(t, cut, whole)
+	t.Logf("killed %d times", kills)
+}
+
 // timeless takes out of a report how long things took, and which were done before.
 func timeless(v any) any {
 	switch x := v.(type) {
@@ -104,31 +166,40 @@ func timeless(v any) any {
 }
 
 // sameFiles compares the files of two folders: nothing else is left in got, and all
-// but studies, which know the order of the work, are equal.
+// are equal but those that no two runs have the same.
 func sameFiles(t *testing.T, got, want string) {
 	t.Helper()
-	content := func(dir string) map[string]string {
-		files := map[string]string{}
-		err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-			if err != nil || path == dir {
-				return err
-			}
-			rel, err := filepath.Rel(dir, path)
-			if err == nil && !e.IsDir() && filepath.Ext(path) != studySuffix {
-				var data []byte
-				data, err = os.ReadFile(path)
-				files[rel] = string(data)
-			} else {
-				files[rel] = ""
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
+	g, w := filesIn(t, got), filesIn(t, want)
+	if !slices.Equal(slices.Sorted(maps.Keys(g)), slices.Sorted(maps.Keys(w))) {
+		t.Errorf("the files are %q, want %q", slices.Sorted(maps.Keys(g)), slices.Sorted(maps.Keys(w)))
+	}
+	for name := range w {
+		if g[name] != w[name] {
+			t.Errorf("%s is %.2000q, want %.2000q", name, g[name], w[name])
 		}
-		return files
 	}
-	if g, w := content(got), content(want); !reflect.DeepEqual(g, w) || len(g) == 0 {
-		t.Errorf("files are %v, want %v", g, w)
+}
+
+// filesIn returns the files and folders below a path with their content, but that of
+// studies, which know the order of the work, and of records of what it took.
+func filesIn(t *testing.T, path string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(path, func(name string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(path, name)
+		files[rel] = ""
+		if err == nil && !e.IsDir() && filepath.Ext(name) != studySuffix && !strings.HasSuffix(name, ".run.json") {
+			var data []byte
+			data, err = os.ReadFile(name)
+			files[rel] = string(data)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	return files
 }

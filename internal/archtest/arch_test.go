@@ -116,7 +116,7 @@ func TestRunsWriteByFsys(t *testing.T) {
 		"Rename": true, "Truncate": true, "Chmod": true, "Link": true, "Symlink": true,
 	}
 	files := 0
-	for _, pkg := range []string{"checkpoint", "prune", "internal/hidden"} {
+	for _, pkg := range []string{"checkpoint", "prune", "internal/hidden", "pho", "grid"} {
 		paths, err := filepath.Glob(filepath.Join("../..", pkg, "*.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -21,6 +21,9 @@ type Run struct {
 
 	// Check looks at what is there: whole says that Work or GoOn has succeeded.
 	Check func(t *testing.T, dir string, whole bool)
+
+	// Slow work has fewer of its faults tried by default.
+	Slow bool
 }
 
 // All is the environment variable that, if it is not empty, makes every operation
@@ -29,7 +32,10 @@ const All = "CREPE_TEST_FAULTS"
 
 // sampled is how many faults there are to one that is tried by default. It divides
 // neither the number of kinds nor, but for chance, that of a step's operations.
-const sampled = 29
+const (
+	sampled     = 29
+	sampledSlow = 199
+)
 
 // kind is a way to fail at operation number at.
 type kind struct {
@@ -93,6 +99,9 @@ func (r Run) Each(t *testing.T) {
 		t.Fatalf("%d operations, want more to fail", len(operations))
 	}
 	stride, tried := sampled, 0
+	if r.Slow {
+		stride = sampledSlow
+	}
 	if os.Getenv(All) != "" {
 		stride = 1
 	}

@@ -20,7 +20,9 @@ func Inject(f func(op, path string) Fault) (restore func()) {
 	return func() { injected.Store(before) }
 }
 
-func fault(op, path string) Fault {
+// Ask returns what befalls an operation. It is for tests that make operations fail
+// which are not this package's.
+func Ask(op, path string) Fault {
 	if f := injected.Load(); f != nil {
 		return (*f)(op, path)
 	}
@@ -29,7 +31,7 @@ func fault(op, path string) Fault {
 
 // do carries out an operation unless a fault befalls it.
 func do(op, path string, operation func() error) error {
-	f := fault(op, path)
+	f := Ask(op, path)
 	if f.Err == nil || f.Done {
 		if err := operation(); err != nil {
 			return err
@@ -40,7 +42,7 @@ func do(op, path string, operation func() error) error {
 
 // write is do of a write.
 func (f *File) write(p []byte, write func([]byte) (int, error)) (int, error) {
-	fault := fault("write", f.Name())
+	fault := Ask("write", f.Name())
 	switch {
 	case fault.Err == nil:
 		return write(p)

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/faults"
+	"github.com/crepe-llm/crepe/recipe"
+)
+
+// TestFaults lets every file operation of a search that writes a model, and of a
+// grid, fail, those of its study among them: the same command then ends with the
+// results and the files of a run that nothing disturbed.
+func TestFaults(t *testing.T) {
+	faults.SQLite()
+	t.Setenv("HF_HUB_OFFLINE", "1")
+	home, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := filepath.Join(home, fixturesDir, "llama-mha")
+	ids, verify := idsFile(t, 4, 320, 1), idsFile(t, 8, 320, 2)
+	for name, flags := range map[string]string{
+		"search":  "--sparsity 60% --trials 2 --top 1 -o out --study x.study",
+		"compare": "--methods magnitude,pho --trials 2 --top 1 --patterns 2:4 --eval " + verify + " --study x.study",
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{name, model, "--calibration", ids, "--verify", verify, "--samples", "2", "--seqlen", "64", "--windows", "8", "--json"}, strings.Fields(flags)...)
+			// once runs the command in dir and returns what it says.
+			once := func(dir string) (report any, err error) {
+				if err := os.Chdir(dir); err != nil {
+					return nil, err
+				}
+				defer os.Chdir(home) // the folder is removed before the test ends
+				var stdout, stderr bytes.Buffer
+				if code := run(args, &stdout, &stderr); code != exitOK {
+					return nil, errors.New(stderr.String())
+				}
+				err = json.Unmarshal(stdout.Bytes(), &report)
+				return timeless(report), err
+			}
+			whole := t.TempDir()
+			want, err := once(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got any
+			work := func(dir string) (err error) {
+				got, err = once(dir)
+				return err
+			}
+			faults.Run{
+				Slow:    true,
+				Prepare: func(*testing.T, string) {},
+				Work:    work,
+				GoOn:    work,
+				Check: func(t *testing.T, dir string, finished bool) {
+					if finished {
+						if !reflect.DeepEqual(got, want) {
+							t.Errorf("it says %v, want %v", got, want)
+						}
+						sameFiles(t, dir, whole)
+						return
+					}
+					out := filepath.Join(dir, "out")
+					if _, err := os.Lstat(out); err == nil && !reflect.DeepEqual(filesIn(t, out), filesIn(t, filepath.Join(whole, "out"))) {
+						t.Error("the output is there, and not as it should be")
+					}
+					if _, err := recipe.Read(out + ".recipe.yaml"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+						t.Errorf("the recipe: %v", err)
+					}
+				},
+			}.Each(t)
+		})
+	}
+}
