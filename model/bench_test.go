@@ -58,7 +58,7 @@ func randomBlock(b *testing.B, config string, e engine.Engine) (*Block, *Model) 
 	m.Config = c
 	rng := rand.New(rand.NewPCG(1, 2))
 	block := m.bind(m.binder(), 0)
-	unitNorms(block.layer, e, c)
+	unitNorms(block, e, c)
 	for _, l := range allLinears(block) {
 		randomize(rng, l)
 	}
@@ -76,20 +76,20 @@ func allLinears(b *Block) []*Linear {
 
 // expertsOf returns the mixture of experts of a block, nil if it has none.
 func expertsOf(b *Block) *moe {
-	l, ok := b.layer.(*llamaBlock)
-	if !ok {
-		return nil
-	}
-	x, _ := l.mlp.(*moe)
+	x, _ := b.branches[1].layer.(*moe)
 	return x
 }
 
 // unitNorms sets the vectors that only a checkpoint has.
-func unitNorms(l layer, e engine.Engine, c *Config) {
+func unitNorms(b *Block, e engine.Engine, c *Config) {
 	vec := func(n int) engine.Vec { return e.NewVec(slices.Repeat([]float32{1}, n)) }
 	norm := func(n int) *engine.Norm { return &engine.Norm{W: vec(n), Eps: c.NormEps} }
-	mixer := func(s sublayer) {
-		switch x := s.(type) {
+	for _, branch := range b.branches {
+		branch.norm = norm(c.Width)
+		if branch.post != nil {
+			branch.post = norm(c.Width)
+		}
+		switch x := branch.layer.(type) {
 		case *attention:
 			if c.qkNorm {
 				x.conf.QNorm, x.conf.KNorm = norm(c.HeadDim), norm(c.HeadDim)
@@ -101,15 +101,6 @@ func unitNorms(l layer, e engine.Engine, c *Config) {
 				x.conf.Conv = append(x.conf.Conv, vec(x.conf.Channels()))
 			}
 		}
-	}
-	switch x := l.(type) {
-	case *llamaBlock:
-		x.inputNorm, x.postNorm = norm(c.Width), norm(c.Width)
-		mixer(x.attention)
-	case *gemmaBlock:
-		x.inputNorm, x.postAttentionNorm = norm(c.Width), norm(c.Width)
-		x.preFeedforwardNorm, x.postForwardNorm = norm(c.Width), norm(c.Width)
-		mixer(x.attention)
 	}
 }
 
@@ -170,14 +161,7 @@ func (p *products) run() {
 // scores and weighted values of the keys that each token sees, or the chunks of
 // the delta rule.
 func mixing(block *Block, c *Config, tokens int) float64 {
-	var mixer sublayer
-	switch l := block.layer.(type) {
-	case *llamaBlock:
-		mixer = l.attention
-	case *gemmaBlock:
-		mixer = l.attention
-	}
-	switch x := mixer.(type) {
+	switch x := block.branches[0].layer.(type) {
 	case *attention:
 		pairs := 0
 		for t := range tokens {

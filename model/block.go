@@ -8,19 +8,27 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 )
 
-// Block is one decoder block with its weights in memory.
-type Block struct{ layer layer }
+// Block is one decoder block with its weights in memory: its branches, one after
+// the other.
+type Block struct{ branches []*Branch }
 
-// layer is what an architecture makes of a block.
-type layer interface {
-	// inputs are Block.Inputs.
+// Branch is a part of a block that adds what it computes to the residual stream x:
+//
+//	x += post(layer(norm(x)))
+type Branch struct {
+	norm  *engine.Norm
+	layer sublayer
+	post  *engine.Norm // nil for none
+}
+
+// sublayer is attention or a feed-forward network, or what replaces it.
+type sublayer interface {
 	inputs() []*Input
 
-	// entry is the norm of what enters the first of them.
-	entry() *engine.Norm
-
-	// forward adds what the block computes to the residual stream x.
-	forward(p *pass, x engine.Mat) error
+	// forward adds the output for norm of x to out, which may be x; norm may be nil.
+	// It calls the pass's Tap with the input of every Linear. With out nil it stops
+	// before its last product, and with Mode.First before its first.
+	forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) error
 }
 
 // Mode says what a Run does beside computing the block. The zero Mode replaces
@@ -32,6 +40,10 @@ type Mode struct {
 	// Keep leaves the hidden states as they are: the Tap is all that the Run is
 	// for, and the last product, whose result no Input needs, is not made.
 	Keep bool
+
+	// First, with Keep, ends a branch before its first products: what enters them
+	// is tapped and nothing behind them.
+	First bool
 
 	// Pieces are several sequences whose hidden states lie one after another in
 	// x, each of which takes up where its Cache ended. Products with weights are of
@@ -55,7 +67,14 @@ const PiecesRows = 16
 // Run computes the block for the hidden states x, tokens × width, that enter it.
 // An error is one of reading weights that are not in memory, and x is then of no
 // use unless it is kept.
-func (b *Block) Run(st *State, x engine.Mat, mode Mode) error {
+func (b *Block) Run(st *State, x engine.Mat, mode Mode) error { return runAll(b.branches, st, x, mode) }
+
+// Run is Block.Run of the branch alone.
+func (b *Branch) Run(st *State, x engine.Mat, mode Mode) error {
+	return runAll([]*Branch{b}, st, x, mode)
+}
+
+func runAll(branches []*Branch, st *State, x engine.Mat, mode Mode) error {
 	p := &pass{Stream: st.stream, st: st, mode: mode, pieces: mode.Pieces}
 	if mode.Pieces == nil {
 		p.pieces = []Piece{{Tokens: x.Rows}}
@@ -67,17 +86,43 @@ func (b *Block) Run(st *State, x engine.Mat, mode Mode) error {
 		p.Copy(y, x)
 		x = y
 	}
-	return b.layer.forward(p, x)
+	for i, b := range branches {
+		out := p.into(x).through(b.post)
+		if mode.Keep && i == len(branches)-1 {
+			out = nil
+		}
+		if err := b.layer.forward(p, x, b.norm, out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// Branches returns the block's branches in their order.
+func (b *Block) Branches() []*Branch { return b.branches }
+
+// Inputs returns the branch's part of Block.Inputs.
+func (b *Branch) Inputs() []*Input { return b.layer.inputs() }
+
+// Normed reports whether what the branch computes passes a norm before it is added.
+func (b *Branch) Normed() bool { return b.post != nil }
 
 // Inputs returns the prunable Linears in the order in which a forward pass
 // reaches them, grouped by the input they share.
-func (b *Block) Inputs() []*Input { return b.layer.inputs() }
+func (b *Block) Inputs() []*Input {
+	var all []*Input
+	for _, branch := range b.branches {
+		all = append(all, branch.Inputs()...)
+	}
+	return all
+}
 
 // Linears returns the prunable Linears in that order.
-func (b *Block) Linears() []*Linear {
+func (b *Block) Linears() []*Linear { return linears(b.Inputs()) }
+
+func linears(inputs []*Input) []*Linear {
 	var all []*Linear
-	for _, in := range b.Inputs() {
+	for _, in := range inputs {
 		all = append(all, in.Linears...)
 	}
 	return all
@@ -88,12 +133,22 @@ func (b *Block) FirstInput() *Input { return b.Inputs()[0] }
 
 // Enter writes what enters the first Input for the hidden states x into dst, which
 // may be x: one norm, and nothing of the block's products.
-func (b *Block) Enter(st *State, dst, x engine.Mat) { st.stream.Norm(dst, x, b.layer.entry()) }
+func (b *Block) Enter(st *State, dst, x engine.Mat) { st.stream.Norm(dst, x, b.branches[0].norm) }
 
 // ReadFrom makes weights that are not in memory be read from inv from now on,
 // which has the tensors of the Model's checkpoint, pruned.
 func (b *Block) ReadFrom(inv *checkpoint.Inventory) error {
-	for _, l := range b.Linears() {
+	for _, branch := range b.branches {
+		if err := branch.ReadFrom(inv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadFrom is Block.ReadFrom of the branch alone.
+func (b *Branch) ReadFrom(inv *checkpoint.Inventory) error {
+	for _, l := range linears(b.Inputs()) {
 		t, ok := inv.Tensor(l.Name + ".weight")
 		if was := l.stored.tensor; !ok || t.DType != was.DType || !slices.Equal(t.Shape, was.Shape) {
 			return fmt.Errorf("%s: tensor %s: want it as in %s", inv.Dir(), was.Name, l.stored.inv.Dir())
@@ -174,19 +229,8 @@ func (p *pass) into(x engine.Mat) *residual { return &residual{x: x} }
 
 // through norms what is added.
 func (r *residual) through(post *engine.Norm) *residual {
-	if r != nil {
-		r.post = post
-	}
+	r.post = post
 	return r
-}
-
-// last is into for the last layer of a block: nil, which is nowhere, where the
-// hidden states are kept.
-func (p *pass) last(x engine.Mat) *residual {
-	if p.mode.Keep {
-		return nil
-	}
-	return p.into(x)
 }
 
 // chunkTokens is how many tokens pass at once where an intermediate result

@@ -78,34 +78,14 @@ func gemma3Rotary(k *keys, c *Config) {
 	}
 }
 
-// gemmaBlock has a norm before and one after attention and MLP:
+// newGemmaBlock binds a block with a norm before and one after attention and MLP:
 //
 //	x += norm(attention(norm(x)))
 //	x += norm(mlp(norm(x)))
-type gemmaBlock struct {
-	inputNorm, postAttentionNorm        *engine.Norm
-	preFeedforwardNorm, postForwardNorm *engine.Norm
-	attention                           *attention
-	mlp                                 *mlp
-}
-
-func newGemmaBlock(c *Config, b *binder, i int) layer {
-	return &gemmaBlock{
-		inputNorm:          b.norm("input_layernorm.weight", c.Width),
-		attention:          newAttention(c, b, i),
-		postAttentionNorm:  b.norm("post_attention_layernorm.weight", c.Width),
-		preFeedforwardNorm: b.norm("pre_feedforward_layernorm.weight", c.Width),
-		mlp:                newMLP(c, b),
-		postForwardNorm:    b.norm("post_feedforward_layernorm.weight", c.Width),
+func newGemmaBlock(c *Config, b *binder, i int) []*Branch {
+	norm := func(name string) *engine.Norm { return b.norm(name+"_layernorm.weight", c.Width) }
+	return []*Branch{
+		{norm: norm("input"), layer: newAttention(c, b, i), post: norm("post_attention")},
+		{norm: norm("pre_feedforward"), layer: newMLP(c, b), post: norm("post_feedforward")},
 	}
-}
-
-func (l *gemmaBlock) inputs() []*Input    { return append(l.attention.inputs(), l.mlp.inputs()...) }
-func (l *gemmaBlock) entry() *engine.Norm { return l.inputNorm }
-
-func (l *gemmaBlock) forward(p *pass, x engine.Mat) error {
-	if err := l.attention.forward(p, x, l.inputNorm, p.into(x).through(l.postAttentionNorm)); err != nil {
-		return err
-	}
-	return l.mlp.forward(p, x, l.preFeedforwardNorm, p.last(x).through(l.postForwardNorm))
 }

@@ -14,6 +14,8 @@ type LinearSpec struct {
 	DType      tensor.DType
 	Gate       bool   // as in Linear
 	Attention  bool   // as in Linear
+	Expert     bool   // as in Linear
+	Output     bool   // as in Linear
 	Parts      []Part // as in Linear
 	Input      int    // Linears of a block with the same number share their input
 
@@ -29,7 +31,7 @@ func (m *Model) Linears(i int) []LinearSpec {
 		for _, l := range in.Linears {
 			infos = append(infos, LinearSpec{
 				Name: l.Name, Rows: l.Rows, Cols: l.Cols, DType: l.stored.tensor.DType,
-				Gate: l.Gate, Attention: l.Attention, Parts: l.Parts, Input: k, Share: 1,
+				Gate: l.Gate, Attention: l.Attention, Expert: l.Expert, Output: l.Output, Parts: l.Parts, Input: k, Share: 1,
 			})
 			if e := m.Config.experts; l.Expert {
 				infos[len(infos)-1].Share = float64(e.used) / float64(e.count)

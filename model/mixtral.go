@@ -12,9 +12,9 @@ func init() {
 			c.experts = experts{count: k.sizeOr("num_local_experts", 8, maxExperts), inner: c.Intermediate, renormalise: true}
 			c.experts.readUsed(k, 2)
 		},
-		block: func(c *Config, b *binder, i int) layer {
+		block: func(c *Config, b *binder, i int) []*Branch {
 			names := expertNames("block_sparse_moe.experts", "w1", "w3", "w2")
-			return newLlamaBlock(c, b, newAttention(c, b, i), newMoE(c, b, "block_sparse_moe.gate", names))
+			return llamaBlock(c, b, newAttention(c, b, i), newMoE(c, b, "block_sparse_moe.gate", names))
 		},
 	})
 }

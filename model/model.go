@@ -113,7 +113,7 @@ func (m *Model) binder() *binder {
 
 func (m *Model) bind(b *binder, i int) *Block {
 	b.prefix = fmt.Sprintf("%s%d.", m.layers(), i)
-	return &Block{layer: m.Config.class.block(m.Config, b, i)}
+	return &Block{branches: m.Config.class.block(m.Config, b, i)}
 }
 
 // check binds everything without reading, and refuses tensors of blocks and

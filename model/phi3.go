@@ -12,8 +12,8 @@ func init() {
 		configure: func(k *keys, c *Config) {
 			c.setWindows(k.sizeOr("sliding_window", 0, maxPositions), everyBlock)
 		},
-		block: func(c *Config, b *binder, i int) layer {
-			return newLlamaBlock(c, b, newFusedAttention(c, b, i), newFusedMLP(c, b))
+		block: func(c *Config, b *binder, i int) []*Branch {
+			return llamaBlock(c, b, newFusedAttention(c, b, i), newFusedMLP(c, b))
 		},
 	})
 }

@@ -19,11 +19,11 @@ func init() {
 			c.outBias = c.qkvBias
 			c.readDelta(k)
 		},
-		block: func(c *Config, b *binder, i int) layer {
+		block: func(c *Config, b *binder, i int) []*Branch {
 			if c.linear[i] {
-				return newLlamaBlock(c, b, newDeltaNet(c, b, i), newMLP(c, b))
+				return llamaBlock(c, b, newDeltaNet(c, b, i), newMLP(c, b))
 			}
-			return newLlamaBlock(c, b, newGatedAttention(c, b, i), newMLP(c, b))
+			return llamaBlock(c, b, newGatedAttention(c, b, i), newMLP(c, b))
 		},
 	}
 	register(&text)

@@ -16,12 +16,12 @@ func init() {
 			c.setWindows(qwenWindow(k), everyBlock)
 			c.readQwenExperts(k)
 		},
-		block: func(c *Config, b *binder, i int) layer {
+		block: func(c *Config, b *binder, i int) []*Branch {
 			if slices.Contains(c.experts.dense, i) || (i+1)%c.experts.step != 0 {
 				return llamaLayer(c, b, i)
 			}
 			names := expertNames("mlp.experts", "gate_proj", "up_proj", "down_proj")
-			return newLlamaBlock(c, b, newAttention(c, b, i), newMoE(c, b, "mlp.gate", names))
+			return llamaBlock(c, b, newAttention(c, b, i), newMoE(c, b, "mlp.gate", names))
 		},
 	})
 }

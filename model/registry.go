@@ -32,7 +32,7 @@ type class struct {
 	rotary func(k *keys, c *Config)
 
 	// block binds the tensors of block i.
-	block func(c *Config, b *binder, i int) layer
+	block func(c *Config, b *binder, i int) []*Branch
 }
 
 var classes = map[string]*class{}
