@@ -88,6 +88,11 @@ type Stream interface {
 	// Add adds y, normed if post is not nil, to x, and may overwrite y.
 	Add(x, y Mat, post *Norm)
 
+	// Sub writes x − y into dst, which may be either. Squares writes the sum of
+	// squares of each row of x.
+	Sub(dst, x, y Mat)
+	Squares(dst []float64, x Mat)
+
 	// Attend replaces the queries q by what their heads yield (see Attention). The
 	// rows of q, k and v are the sequences' new tokens, one sequence after the
 	// other; rows after the last become 0. k and v are overwritten or not, and
@@ -271,12 +276,22 @@ type Routed struct {
 	Weight float32
 }
 
+// Fit says what a least-squares fit counts of a sequence's tokens.
+type Fit struct {
+	Weights []float64 // of the tokens, at least 0; nil: each counts 1
+	Lacks   Mat       // tokens × Needs.Cross: Y of stats.Cross; without rows if there is none
+}
+
 // Stats gathers what enters a Linear, sequence by sequence. The order of the
 // calls decides the rounding, not the number of threads.
 type Stats interface {
 	// Add takes in the tokens × in inputs of one sequence, all of them: of an
 	// expert, those that were routed to it.
 	Add(x Mat)
+
+	// AddFit is Add of tokens that a Gram matrix and a Cross count as f says. Norms
+	// and moments count every token once.
+	AddFit(x Mat, f Fit)
 
 	// Input returns the statistic of what has been added, with n = sequences: the
 	// number of calibration sequences, also where some brought no token. It takes

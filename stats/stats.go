@@ -14,11 +14,12 @@ import (
 type Needs struct {
 	Gram    bool
 	Moments bool // ColSum and ColVar
+	Cross   int  // columns of what Cross relates to the input; 0: no Cross
 }
 
 // Union returns what either needs.
 func (n Needs) Union(o Needs) Needs {
-	return Needs{Gram: n.Gram || o.Gram, Moments: n.Moments || o.Moments}
+	return Needs{Gram: n.Gram || o.Gram, Moments: n.Moments || o.Moments, Cross: max(n.Cross, o.Cross)}
 }
 
 // Input is the statistic of one Linear input X, n calibration sequences of
@@ -36,7 +37,8 @@ type Input struct {
 	// unless they were asked for.
 	ColSum, ColVar []float64
 
-	Gram *Gram // nil unless it was asked for
+	Gram  *Gram  // nil unless it was asked for
+	Cross *Cross // the same
 }
 
 // Check returns an error that names the first channel whose activations were
@@ -49,7 +51,12 @@ func (in *Input) Check() error {
 		}
 	}
 	if in.Gram != nil {
-		return in.Gram.check()
+		if err := in.Gram.check(); err != nil {
+			return err
+		}
+	}
+	if in.Cross != nil {
+		return in.Cross.check()
 	}
 	return nil
 }

@@ -179,6 +179,28 @@ func (s *stream) Add(x, y engine.Mat, post *engine.Norm) {
 	})
 }
 
+// Sub implements engine.Stream.
+func (s *stream) Sub(dst, x, y engine.Mat) {
+	to, a, b := host(dst), host(x), host(y)
+	eachToken(a.Rows, func(t int) {
+		to, b := to.Row(t), b.Row(t)
+		for j, v := range a.Row(t) {
+			to[j] = v - b[j]
+		}
+	})
+}
+
+// Squares implements engine.Stream.
+func (s *stream) Squares(dst []float64, x engine.Mat) {
+	from := host(x)
+	eachToken(from.Rows, func(t int) {
+		dst[t] = 0
+		for _, v := range from.Row(t) {
+			dst[t] += float64(v) * float64(v)
+		}
+	})
+}
+
 // eachToken runs f for each of n tokens, on all cores.
 func eachToken(n int, f func(t int)) {
 	const grain = 16 // tokens a task takes: some 64 KiB of activations at width 1024

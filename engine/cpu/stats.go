@@ -16,6 +16,7 @@ type accumulator struct {
 	tokens  int
 	moments *moments // nil unless they were asked for
 	gram    *gram    // nil unless it was asked for
+	cross   *cross   // the same
 }
 
 // NewStats implements engine.Engine. The memory of a Gram matrix is taken when
@@ -28,21 +29,36 @@ func (e *Engine) NewStats(in int, needs stats.Needs) engine.Stats {
 	if needs.Gram {
 		a.gram = &gram{n: in}
 	}
+	if needs.Cross > 0 {
+		a.cross = &cross{rows: needs.Cross, cols: in}
+	}
 	return a
 }
 
 // StatsScratch implements engine.Engine.
 func (e *Engine) StatsScratch(in int, needs stats.Needs) int64 {
-	if !needs.Gram {
+	if !needs.Gram && needs.Cross == 0 {
 		return 0
 	}
-	return 4 * int64(in) * (gramTokens + stats.GramPanel)
+	return 4 * (int64(in+needs.Cross)*gramTokens + int64(max(in, needs.Cross))*gramPanel)
 }
 
 // Add implements engine.Stats.
 func (a *accumulator) Add(x engine.Mat) { a.add(host(x)) }
 
-func (a *accumulator) add(x tensor.Matrix) {
+func (a *accumulator) add(x tensor.Matrix) { a.addFit(x, nil, tensor.Matrix{}) }
+
+// AddFit implements engine.Stats.
+func (a *accumulator) AddFit(x engine.Mat, f engine.Fit) {
+	var lacks tensor.Matrix
+	if f.Lacks.Rows > 0 {
+		lacks = host(f.Lacks)
+	}
+	a.addFit(host(x), f.Weights, lacks)
+}
+
+// addFit is AddFit.
+func (a *accumulator) addFit(x tensor.Matrix, weights []float64, lacks tensor.Matrix) {
 	if x.Cols != len(a.sum) {
 		panic(fmt.Sprintf("cpu: Stats.Add: %d columns, want %d", x.Cols, len(a.sum)))
 	}
@@ -58,7 +74,10 @@ func (a *accumulator) add(x tensor.Matrix) {
 		a.moments.add(x)
 	}
 	if a.gram != nil {
-		a.gram.add(x)
+		a.gram.add(x, weights)
+	}
+	if a.cross != nil && lacks.Rows > 0 {
+		a.cross.add(x, weights, lacks)
 	}
 	a.tokens += x.Rows
 }
@@ -71,6 +90,9 @@ func (a *accumulator) Input(sequences int) *stats.Input {
 	}
 	if a.gram != nil {
 		in.Gram = stats.NewGram(a.gram.n, 2/float64(sequences), a.gram.panel)
+	}
+	if a.cross != nil {
+		in.Cross = a.cross.matrix(2 / float64(sequences))
 	}
 	if a.moments != nil {
 		in.ColSum, in.ColVar = a.moments.means(sequences, a.tokens)

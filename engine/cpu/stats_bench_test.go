@@ -30,7 +30,7 @@ func BenchmarkGram(b *testing.B) {
 			x := randomInputs(rand.New(rand.NewPCG(1, 0)), 2048, cols)
 			g := &gram{n: cols}
 			for b.Loop() {
-				g.add(x)
+				g.add(x, nil)
 			}
 			n := float64(cols)
 			b.ReportMetric(n*(n+1)*2048*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")

@@ -29,7 +29,7 @@ type Suite struct {
 // Run runs every operation over its shapes.
 func (s Suite) Run(t *testing.T) {
 	for name, test := range map[string]func(*run){
-		"Linear": (*run).linear, "Gated": (*run).gated, "Norm": (*run).norm, "Add": (*run).add,
+		"Linear": (*run).linear, "Gated": (*run).gated, "Norm": (*run).norm, "Add": (*run).add, "Sub": (*run).sub,
 		"Attend": (*run).attend, "Halves": (*run).halves, "Experts": (*run).experts,
 		"Head": (*run).head, "Stats": (*run).stats, "Delta": (*run).delta,
 	} {
@@ -362,15 +362,46 @@ func (r *run) head() {
 	}
 }
 
+// sub tests Sub and Squares.
+func (r *run) sub() {
+	for _, rows := range tokens {
+		const cols = 37
+		xa, xb := r.both(r.matrix(rows, cols))
+		ya, yb := r.both(r.matrix(rows, cols))
+		da, db := r.poisoned(rows, cols)
+		r.a.Sub(da, xa, ya)
+		r.b.Sub(db, xb, yb)
+		exact := func(_, _ int, _ float64) float64 { return 0 }
+		r.compare("Sub", da, db, exact)
+		got, want := make([]float64, rows), make([]float64, rows)
+		r.a.Squares(got, da)
+		r.b.Squares(want, db)
+		golden.Compare(r.T, "Squares", got, want, golden.Tolerance{Rel: cols * 0x1p-52})
+		r.a.Sub(xa, xa, ya) // in place
+		r.compare("Sub in place", xa, db, exact)
+	}
+}
+
 func (r *run) stats() {
 	for _, in := range []int{1, 9, 300} {
-		needs := stats.Needs{Gram: true, Moments: true}
+		const lacks = 7
+		needs := stats.Needs{Gram: true, Moments: true, Cross: lacks}
 		a, b := r.Engine.NewStats(in, needs), r.Reference.NewStats(in, needs)
 		size := 0.0 // the most that a channel's squares sum to
-		for _, n := range []int{33, 0, 1, 17} {
+		for i, n := range []int{33, 0, 1, 17} {
 			xa, xb := r.both(r.matrix(n, in))
-			a.Add(xa)
-			b.Add(xb)
+			ya, yb := r.both(r.matrix(n, lacks))
+			if i == 0 { // no weights, nothing lacks
+				a.Add(xa)
+				b.Add(xb)
+				continue
+			}
+			weights := make([]float64, n)
+			for t := range weights {
+				weights[t] = r.uniform()
+			}
+			a.AddFit(xa, engine.Fit{Weights: weights, Lacks: ya})
+			b.AddFit(xb, engine.Fit{Weights: weights, Lacks: yb})
 		}
 		got, want := a.Input(4), b.Input(4)
 		for _, v := range want.ColSq {
@@ -385,6 +416,14 @@ func (r *run) stats() {
 				// float32 sums of at most 33 products; H is twice their mean.
 				if g, w := got.Gram.At(i, j), want.Gram.At(i, j); !(math.Abs(g-w) <= 33*2*eps*2*size) {
 					r.Fatalf("%d columns: H[%d %d] is %v, the reference's %v", in, i, j, g, w)
+				}
+			}
+		}
+		for i := range lacks {
+			for j := range in {
+				// As above; the sizes of 18 tokens' y and x are below 6 each.
+				if g, w := got.Cross.At(i, j), want.Cross.At(i, j); !(math.Abs(g-w) <= 18*3*eps*2*36) {
+					r.Fatalf("%d columns: C[%d %d] is %v, the reference's %v", in, i, j, g, w)
 				}
 			}
 		}

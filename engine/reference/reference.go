@@ -7,6 +7,7 @@ package reference
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/stats"
@@ -237,6 +238,24 @@ func (s stream) Add(x, y engine.Mat, post *engine.Norm) {
 	}
 }
 
+// Sub implements engine.Stream.
+func (s stream) Sub(dst, x, y engine.Mat) {
+	to, a, b := matrix(dst), matrix(x), matrix(y)
+	for i := range a.Data {
+		to.Data[i] = a.Data[i] - b.Data[i]
+	}
+}
+
+// Squares implements engine.Stream.
+func (s stream) Squares(dst []float64, x engine.Mat) {
+	for t := range x.Rows {
+		dst[t] = 0
+		for _, v := range matrix(x).Row(t) {
+			dst[t] += float64(v) * float64(v)
+		}
+	}
+}
+
 // FirstHalves implements engine.Stream.
 func (s stream) FirstHalves(dst, x engine.Mat, dim int) {
 	to, from := matrix(dst), matrix(x)
@@ -374,6 +393,21 @@ type accumulator struct {
 	in        int
 	needs     stats.Needs
 	sequences []tensor.Matrix
+	fits      []fit // of the sequences
+}
+
+// fit is an engine.Fit.
+type fit struct {
+	weights []float64 // nil: each token counts 1
+	lacks   tensor.Matrix
+}
+
+// weight returns that of token t.
+func (f fit) weight(t int) float64 {
+	if f.weights == nil {
+		return 1
+	}
+	return f.weights[t]
 }
 
 // NewStats implements engine.Engine.
@@ -386,13 +420,22 @@ func (e Engine) NewStats(in int, needs stats.Needs) engine.Stats {
 func (e Engine) StatsScratch(in int, _ stats.Needs) int64 { return 4 * int64(in) }
 
 // Add implements engine.Stats.
-func (a *accumulator) Add(x engine.Mat) {
+func (a *accumulator) Add(x engine.Mat) { a.AddFit(x, engine.Fit{}) }
+
+// AddFit implements engine.Stats.
+func (a *accumulator) AddFit(x engine.Mat, f engine.Fit) {
 	if x.Cols != a.in {
 		panic(fmt.Sprintf("reference: Stats.Add: %d columns, want %d", x.Cols, a.in))
 	}
 	y := tensor.NewMatrix(x.Rows, x.Cols)
 	copyMatrix(y, matrix(x))
 	a.sequences = append(a.sequences, y)
+	own := fit{weights: slices.Clone(f.Weights)}
+	if f.Lacks.Rows > 0 {
+		own.lacks = tensor.NewMatrix(f.Lacks.Rows, f.Lacks.Cols)
+		copyMatrix(own.lacks, matrix(f.Lacks))
+	}
+	a.fits = append(a.fits, own)
 }
 
 // Input implements engine.Stats.
@@ -425,7 +468,26 @@ func (a *accumulator) Input(sequences int) *stats.Input {
 	if a.needs.Gram {
 		in.Gram = stats.NewGram(a.in, 2/n, a.gram())
 	}
+	if a.needs.Cross > 0 {
+		in.Cross = stats.NewCross(a.needs.Cross, a.in, 2/n, a.cross())
+	}
 	return in
+}
+
+// cross returns Σ YᵀX.
+func (a *accumulator) cross() []float64 {
+	sum := make([]float64, a.needs.Cross*a.in)
+	for s, x := range a.sequences {
+		f := a.fits[s]
+		for t := range f.lacks.Rows {
+			for i, y := range f.lacks.Row(t) {
+				for j, v := range x.Row(t) {
+					sum[i*a.in+j] += f.weight(t) * float64(y) * float64(v)
+				}
+			}
+		}
+	}
+	return sum
 }
 
 // gram returns the panels of Σ XᵀX.
@@ -436,9 +498,9 @@ func (a *accumulator) gram() [][]float64 {
 		hi := min(lo+stats.GramPanel, a.in)
 		for i := range hi {
 			for j := lo; j < hi; j++ {
-				for _, x := range a.sequences {
+				for s, x := range a.sequences {
 					for t := range x.Rows {
-						panel[i*(hi-lo)+j-lo] += float64(x.Row(t)[i]) * float64(x.Row(t)[j])
+						panel[i*(hi-lo)+j-lo] += a.fits[s].weight(t) * float64(x.Row(t)[i]) * float64(x.Row(t)[j])
 					}
 				}
 			}
