@@ -195,6 +195,23 @@ func Mirror(m tensor.Matrix) {
 	})
 }
 
+// TransposeSquare puts the square m's transpose in its place.
+func TransposeSquare(m tensor.Matrix) {
+	const tile = 32 // as in Mirror
+	n, r := m.Rows, m.Data
+	parallel.For((n+tile-1)/tile, 1, func(lo, hi int) {
+		for i0 := lo * tile; i0 < min(hi*tile, n); i0 += tile {
+			for j0 := 0; j0 <= i0; j0 += tile {
+				for i := i0; i < min(i0+tile, n); i++ {
+					for j := j0; j < min(j0+tile, i); j++ {
+						r[i*n+j], r[j*n+i] = r[j*n+i], r[i*n+j]
+					}
+				}
+			}
+		}
+	})
+}
+
 // Inverse returns block b's own part of U, the inverse of that diagonal block
 // of R: rows Block apart, zero below the diagonal; it aliases f.
 func (f *Factor) Inverse(b int) []float32 {

@@ -66,7 +66,7 @@ func (r *runner) allocate(ctx context.Context) error {
 		}
 	}
 	m.done = func(b int) error {
-		if err := r.states.save(s, statesDense, b+1); err != nil {
+		if err := r.states.save(b+1, copied{s, statesDense}); err != nil {
 			return err
 		}
 		return r.w.Mark(stepMeasure(b), m.blocks[b].Measure)

@@ -23,8 +23,9 @@ func (r *runner) prune(ctx context.Context) error {
 	s := r.stream()
 	defer s.close()
 	g := r.newGauge()
+	sink := &outputSink{runner: r, streams: []copied{{s, statesPruned}}, g: g}
 	p := &pruner{
-		stream: s, plan: r.plan, target: r.target, warn: r.opt.warn, sink: &outputSink{r, s, g}, steps: steps, withoutData: withoutData(r.plan.resolved), gauge: g,
+		stream: s, plan: r.plan, target: r.target, warn: r.opt.warn, sink: sink, steps: steps, withoutData: withoutData(r.plan.resolved), gauge: g,
 		observe: func(context.Context, int, *model.Block) (seen, error) { return nil, nil },
 	}
 	if r.plan.resolved.Observes && r.opt.Masks == nil {
@@ -36,7 +37,18 @@ func (r *runner) prune(ctx context.Context) error {
 			return s.watch(ctx, b, block, r.plan.needs)
 		}
 	}
-	const passes = 2 // dense and pruned
+	passes := 2 // dense and pruned
+	if f := r.plan.resolved.Fit; f.InOrder() && r.opt.Masks == nil {
+		p.inOrder, passes = true, fitPasses
+		if f.Dense {
+			p.dense = r.stream()
+			defer p.dense.close()
+			if err := r.open(ctx, p.dense, statesDense, done); err != nil {
+				return err
+			}
+			sink.streams = append(sink.streams, copied{p.dense, statesDense})
+		}
+	}
 	s.start(r.opt.Progress, "prune", passes, r.m.Blocks()-done)
 	return s.each(ctx, done, r.m.Blocks(), p.visit)
 }
@@ -78,8 +90,8 @@ func (r *runner) target(b int) pattern.Target {
 // outputSink writes what is pruned.
 type outputSink struct {
 	*runner
-	s *stream
-	g *gauge
+	streams []copied // that go on with what has passed a block
+	g       *gauge
 }
 
 // blockDone is what the journal has of a block.
@@ -106,7 +118,7 @@ func (o *outputSink) linear(l *model.Linear, w *tensor.Weight, matrices []*job) 
 }
 
 func (o *outputSink) block(b int, _ *model.Block, linears []LinearReport) error {
-	if err := o.states.save(o.s, statesPruned, b+1); err != nil {
+	if err := o.states.save(b+1, o.streams...); err != nil {
 		return err
 	}
 	defer timed(&o.report.Seconds.Write)()

@@ -76,6 +76,40 @@ func (p *Plan) inputs(linears []model.LinearSpec) [][]model.LinearSpec {
 	return inputs
 }
 
+// statsBytes returns what the Gram matrices of a block and what is made of them take
+// at most. Where Linears are pruned in order, only those of one input are there, or
+// those of a branch's experts.
+func (p *Plan) statsBytes(inputs [][]model.LinearSpec) int64 {
+	if !p.resolved.Fit.InOrder() {
+		return p.gramBytes(inputs)
+	}
+	most := int64(0)
+	for len(inputs) > 0 {
+		n := 1
+		for n < len(inputs) && inputs[0][0].Expert && inputs[n][0].Expert {
+			n++
+		}
+		cross := int64(0)
+		if l := inputs[0][0]; p.resolved.Fit.Dense && !l.Expert {
+			rows := max(l.Cols, l.Rows)
+			cross = stats.CrossBytes(rows, l.Cols) + p.engine.StatsScratch(l.Cols, stats.Needs{Cross: rows})
+		}
+		most = max(most, p.gramBytes(inputs[:n])+cross)
+		inputs = inputs[n:]
+	}
+	return most
+}
+
+// fitScratch returns what the fit of a branch's last Linear takes beside the pass of
+// a sequence: what enters it, what leaves the branch, and the same in the dense model.
+func (p *Plan) fitScratch(tokens, width int) int64 {
+	widest := width
+	for _, l := range p.Linears {
+		widest = max(widest, l.Cols)
+	}
+	return 4 * int64(tokens) * int64(width+2*widest)
+}
+
 // gramBytes returns what the Gram matrices of a block and what is made of them take
 // at most. All of them are gathered in one pass. Then the inputs are at work one
 // after the other, and each releases its own.

@@ -119,11 +119,12 @@ func (g *gauge) before(j *job) {
 	defer timed(g.seconds)()
 	g.was = nil
 	if j.kept == nil {
-		g.was = tensor.NewWeight(j.w.DType, j.w.Rows, j.w.Cols)
-		copy(g.was.Bytes(), j.w.Bytes())
+		w := j.dense()
+		g.was = tensor.NewWeight(w.DType, w.Rows, w.Cols)
+		copy(g.was.Bytes(), w.Bytes())
 		return
 	}
-	g.energy(j, j.w, j.kept)
+	g.energy(j, j.dense(), j.kept)
 	if j.scores == nil {
 		return
 	}

@@ -14,10 +14,10 @@ type seen map[*model.Input]*stats.Input
 // gatherers gather what the inputs of a block see.
 type gatherers map[*model.Input]engine.Stats
 
-// gather returns those of what needs says of each input.
-func gather(e engine.Engine, block *model.Block, needs func(in *model.Input) stats.Needs) gatherers {
+// gather returns those of what needs says of each of some inputs.
+func gather(e engine.Engine, inputs []*model.Input, needs func(in *model.Input) stats.Needs) gatherers {
 	g := gatherers{}
-	for _, in := range block.Inputs() {
+	for _, in := range inputs {
 		g[in] = e.NewStats(in.Linears[0].Cols, needs(in))
 	}
 	return g
@@ -29,9 +29,9 @@ func norms(*model.Input) stats.Needs { return stats.Needs{} }
 func (g gatherers) tap(in *model.Input, x engine.Mat) { g[in].Add(x) }
 
 // seen returns what has been gathered of so many sequences.
-func (g gatherers) seen(block *model.Block, sequences int) (seen, error) {
+func (g gatherers) seen(inputs []*model.Input, sequences int) (seen, error) {
 	all := seen{}
-	for _, in := range block.Inputs() {
+	for _, in := range inputs {
 		s := g[in].Input(sequences)
 		if err := s.Check(); err != nil {
 			return nil, fmt.Errorf("input of %s: %w", in.Name, err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/progress"
@@ -56,6 +57,10 @@ func (m *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 	}
 	if resolved.Update != nil {
 		return nil, fmt.Errorf("update %s: makes new weights, which masks alone cannot hold", resolved.Update.Name)
+	}
+	if resolved.Fit.InOrder() {
+		return nil, fmt.Errorf("refinement %s: fit_to %s and fit_tokens %s, want %s and %s: masks alone cannot hold more",
+			resolved.Refine.Name, resolved.Params["fit_to"], resolved.Params["fit_tokens"], fit.Own, fit.Equal)
 	}
 	plan, err := planLinears(m.m, resolved)
 	if err != nil {

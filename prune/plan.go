@@ -42,7 +42,7 @@ type LinearPlan struct {
 
 // Memory is what the run will hold at its peak, in bytes.
 type Memory struct {
-	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once
+	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once; for a fit to the dense model, twice
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
 	Gram    int64 `json:"gram"`    // of a block's inputs, and what refinement and update of the largest hold; 0: nothing needs them
@@ -50,7 +50,7 @@ type Memory struct {
 	Samples int64 `json:"samples"` // tokens that enter a block's Linears, to measure their outputs' errors
 	Measure int64 `json:"measure"` // outputs of the widest Linear for these
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
-	Hidden  int64 `json:"hidden"`  // hidden states between blocks
+	Hidden  int64 `json:"hidden"`  // hidden states between blocks, for a fit to the dense model also its own
 	Spill   bool  `json:"spill"`   // they are kept in a file beside the output
 	Budget  int64 `json:"budget"`
 }
@@ -126,10 +126,10 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 			p.skip[pl.Name] = pl.Skip
 		}
 		inputs := p.inputs(m.Linears(b))
-		p.Memory.Gram = max(p.Memory.Gram, p.gramBytes(inputs))
+		p.Memory.Gram = max(p.Memory.Gram, p.statsBytes(inputs))
 		p.Memory.Refine = max(p.Memory.Refine, p.momentsBytes(inputs))
 	}
-	_, p.Memory.Block = m.FitBlocks(math.MaxInt64)
+	_, p.Memory.Block = p.fitBlocks(m, math.MaxInt64)
 	switch {
 	case r.Skip != nil && skipped == 0:
 		return nil, fmt.Errorf("skip: %q matches no Linear that is pruned; there are %s and %d more", r.Skip, p.Linears[0].Name, len(p.Linears)-1)
@@ -139,6 +139,16 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 		return nil, errors.New("the model has no Linear to prune")
 	}
 	return nil, fmt.Errorf("skip: %q leaves no Linear to prune", r.Skip)
+}
+
+// fitBlocks is model.FitBlocks for the blocks that are in memory at a time: one, or,
+// for a fit to the dense model, its own beside it.
+func (p *Plan) fitBlocks(m *model.Model, room int64) (expertBytes, blocks int64) {
+	if !p.resolved.Fit.Dense {
+		return m.FitBlocks(room)
+	}
+	expertBytes, blocks = m.FitBlocks(room / 2)
+	return expertBytes, 2 * blocks
 }
 
 // matrices returns what of a Linear's rows is scored and selected by
@@ -158,20 +168,27 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		weights += l.share * float64(l.Rows) * float64(l.Cols)
 	}
 	head := float64(width) * float64(m.Config.Vocab)
-	use := func(sequences, tokens int, flopPerToken float64) {
-		p.Memory.Hidden = max(p.Memory.Hidden, hidden.Bytes(sequences, tokens, width))
+	use := func(sequences, tokens int, streams int64, flopPerToken float64) {
+		p.Memory.Hidden = max(p.Memory.Hidden, streams*hidden.Bytes(sequences, tokens, width))
 		p.Memory.Scratch = max(p.Memory.Scratch, m.ScratchBytes(tokens))
 		p.FLOP += float64(sequences) * float64(tokens) * flopPerToken
 	}
 	if c := opt.Calibration; c != nil && p.resolved.Method.NeedsData {
-		passes := 0.0
+		passes, streams := 0.0, int64(1)
 		if p.resolved.Observes {
 			passes += 2 // dense and pruned
+		}
+		if p.resolved.Fit.Dense {
+			passes++ // of the dense stream
+			streams = 2
 		}
 		if a := p.resolved.Allocate; a != nil && a.NeedsData() {
 			passes++
 		}
-		use(len(c.Tokens), c.SeqLen, passes*2*weights)
+		use(len(c.Tokens), c.SeqLen, streams, passes*2*weights)
+		if p.resolved.Fit.InOrder() {
+			p.Memory.Scratch += p.fitScratch(c.SeqLen, width)
+		}
 		for b := range m.Blocks() {
 			p.FLOP32 += p.gramFLOP(p.inputs(m.Linears(b)), float64(len(c.Tokens)*c.SeqLen))
 		}
@@ -185,7 +202,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		p.Memory.Samples, p.Memory.Measure = max(p.Memory.Samples, samples), max(p.Memory.Measure, work)
 	}
 	if e := opt.Evaluation; e != nil {
-		use(len(e.Tokens), e.SeqLen, 2*2*(weights+head))
+		use(len(e.Tokens), e.SeqLen, 1, 2*2*(weights+head))
 	}
 	p.Memory.Budget = opt.Memory
 	if p.Memory.Budget == 0 {
@@ -193,7 +210,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 	}
 	if p.Memory.Budget > 0 {
 		others := p.Memory.fixed() - p.Memory.Block
-		p.Memory.Experts, p.Memory.Block = m.FitBlocks(p.Memory.Budget - others)
+		p.Memory.Experts, p.Memory.Block = p.fitBlocks(m, p.Memory.Budget-others)
 	}
 	p.Memory.Spill = p.Memory.Budget > 0 && p.Memory.fixed()+p.Memory.Hidden > p.Memory.Budget
 	p.Disk.Output = p.files.Bytes()

@@ -19,6 +19,7 @@ const MinTokens = 64
 // pruner prunes block after block of a stream.
 type pruner struct {
 	*stream
+	dense  *stream // through the dense blocks, for a fit to what they yield; nil without
 	plan   *Plan
 	target func(b int) pattern.Target
 	warn   func(format string, args ...any)
@@ -27,6 +28,7 @@ type pruner struct {
 	// observe returns the statistics of the inputs of block b, which is still dense.
 	observe func(ctx context.Context, b int, block *model.Block) (seen, error)
 
+	inOrder            bool // Linears are pruned in the order of their inputs, see branches
 	steps, withoutData []step
 	gauge              *gauge // nil: nothing is measured
 	memory             buffer
@@ -45,27 +47,37 @@ type sink interface {
 
 // visit takes block b from dense to pruned, and the hidden states past it.
 func (p *pruner) visit(ctx context.Context, b int, block *model.Block) error {
-	s, err := p.observe(ctx, b, block)
-	if err != nil {
-		return err
+	work := p.whole
+	if p.inOrder {
+		work = p.branches
 	}
-	linears, err := p.linears(ctx, b, block, s)
+	linears, err := work(ctx, b, block)
 	if err != nil {
-		return err
-	}
-	if err := p.propagate(ctx, b, block); err != nil {
 		return err
 	}
 	return p.sink.block(b, block, linears)
 }
 
-// linears prunes every Linear of block. Scores and the scratch of a forward pass
-// are both large and never in use at the same time: each is collected before the
-// other is taken.
-func (p *pruner) linears(ctx context.Context, b int, block *model.Block, s seen) ([]LinearReport, error) {
+// whole prunes all Linears of block b by what they see while it is dense.
+func (p *pruner) whole(ctx context.Context, b int, block *model.Block) ([]LinearReport, error) {
+	s, err := p.observe(ctx, b, block)
+	if err != nil {
+		return nil, err
+	}
+	linears, err := p.linears(ctx, b, block.Inputs(), s)
+	if err != nil {
+		return nil, err
+	}
+	return linears, p.propagate(ctx, b, block, true)
+}
+
+// linears prunes the Linears of some inputs of block b. Scores and the scratch of a
+// forward pass are both large and never in use at the same time: each is collected
+// before the other is taken.
+func (p *pruner) linears(ctx context.Context, b int, inputs []*model.Input, s seen) ([]LinearReport, error) {
 	runtime.GC()
 	var linears []LinearReport
-	for _, in := range block.Inputs() {
+	for _, in := range inputs {
 		at := p.input(in, s)
 		for _, l := range in.Linears {
 			if err := ctx.Err(); err != nil {
@@ -168,7 +180,7 @@ func (p *pruner) matrix(ctx context.Context, j *job) error {
 		p.gauge.selected(j)
 	}
 	p.gauge.after(j)
-	return nil
+	return j.store()
 }
 
 // timed counts what f takes as the time of s.

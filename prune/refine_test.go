@@ -412,6 +412,9 @@ func TestRefineThenUpdate(t *testing.T) {
 	opt.Calibration, opt.Evaluation = tokens(8, 100, 7), nil // more tokens than a Linear has columns
 	weights := func(update, refinement, layers string) map[string]*tensor.Weight {
 		opt.Recipe = recipe.Recipe{Method: "wanda", Pattern: "2:4", Refine: refinement, Params: param.Values{"refine_layers": layers}, Update: update}
+		if update != "" {
+			opt.Recipe = own(opt.Recipe)
+		}
 		opt.Overwrite = true
 		if _, err := run(t, t.Context(), opt); err != nil {
 			t.Fatal(err)
@@ -481,7 +484,7 @@ func TestRefinementMemory(t *testing.T) {
 		t.Errorf("Gram %d for all, %d for the attention", all.Gram, attention.Gram)
 	}
 	// down_proj is alone with its input: its copy is gone before the update.
-	if both := get(recipe.Recipe{Refine: "swaps", Update: "sparsegpt"}); both.Gram >= all.Gram+4*688*688 {
+	if both := get(own(recipe.Recipe{Refine: "swaps", Update: "sparsegpt"})); both.Gram >= all.Gram+4*688*688 {
 		t.Errorf("Gram %d with an update, %d without", both.Gram, all.Gram)
 	}
 	_, err := plan(recipe.Recipe{Refine: "swaps"}, none.Total())

@@ -88,7 +88,7 @@ func (ref *Reference) record(ctx context.Context, p *pruner, b int, block *model
 		return ref.m.observe(ctx, p, b, block)
 	}
 	p.phase(b, "calibrate")
-	g := gather(p.m.Engine(), block, norms)
+	g := gather(p.m.Engine(), block.Inputs(), norms)
 	now, err := p.some(ctx, block, g, 0, len(ref.few))
 	if err != nil {
 		return nil, err

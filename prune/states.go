@@ -24,9 +24,8 @@ var saveEvery = 30 * time.Second // tests shorten it
 // Copies of hidden states are named for the block that they enter, and for what
 // the blocks before it are.
 const (
-	statesPrefix = "states-"
-	statesPruned = statesPrefix + "pruned-block-"
-	statesDense  = statesPrefix + "dense-block-"
+	statesPruned = "states-pruned-block-"
+	statesDense  = "states-dense-block-"
 )
 
 // states are the copies of a stream's hidden states beside the output: what an
@@ -40,35 +39,48 @@ type states struct {
 
 func (c *states) path(kind string, b int) string { return c.w.ScratchPath(fmt.Sprint(kind, b)) }
 
+// copied is a stream that is copied under a name.
+type copied struct {
+	*stream
+	kind string
+}
+
 // save copies what enters block b, now and then.
-func (c *states) save(s *stream, kind string, b int) error {
+func (c *states) save(b int, streams ...copied) error {
+	s := streams[0]
 	if s.store == nil || b >= s.m.Blocks() || c.failing || time.Since(c.written) < saveEvery {
 		return nil
 	}
 	defer timed(&s.seconds.Write)()
-	path := c.path(kind, b)
-	if err := fsys.WriteWhole(path, func(w io.Writer) error { return seal(w, s.store.Save) }); err != nil {
-		// The copy saves time after a kill; the run itself can do without.
-		c.warn("hidden states are not kept, a resumed run would compute them again: %v", err)
-		c.failing = true
-		return removeOthers(path)
-	}
-	if err := removeOthers(path); err != nil {
-		return err
+	for _, s := range streams {
+		if err := c.write(s, b); err != nil {
+			return err
+		}
 	}
 	c.written = time.Now()
 	return nil
 }
 
-// removeOthers removes the copies older than the one at path.
-func removeOthers(path string) error {
+// write copies what enters block b in place of the older copies of that stream.
+func (c *states) write(s copied, b int) error {
+	path := c.path(s.kind, b)
+	if err := fsys.WriteWhole(path, func(w io.Writer) error { return seal(w, s.store.Save) }); err != nil {
+		// The copy saves time after a kill; the run itself can do without.
+		c.warn("hidden states are not kept, a resumed run would compute them again: %v", err)
+		c.failing = true
+	}
+	return removeOthers(path, s.kind)
+}
+
+// removeOthers removes the copies of a kind older than the one at path.
+func removeOthers(path, kind string) error {
 	dir := filepath.Dir(path)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), statesPrefix) && e.Name() != filepath.Base(path) {
+		if strings.HasPrefix(e.Name(), kind) && e.Name() != filepath.Base(path) {
 			if err := fsys.Remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package prune
 import (
 	"context"
 
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
@@ -61,6 +62,7 @@ type job struct {
 	part   model.Part
 	at     int            // which of the Linear's matrices it is
 	w      *tensor.Weight // changed in place
+	stored *tensor.Weight // the dense weight, which the result goes to, where w is another in float32; else nil
 	input  *input
 	shared any            // what the step at work shares, see step.share
 	target pattern.Target // of the block
@@ -81,6 +83,14 @@ func (j *job) work() []float32 {
 		j.scores = j.memory.take(j.w.Rows * j.w.Cols)
 	}
 	return j.scores
+}
+
+// dense returns the weight as it came, until the step that sets weights to zero.
+func (j *job) dense() *tensor.Weight {
+	if j.stored != nil {
+		return j.stored
+	}
+	return j.w
 }
 
 // buffer is memory that is used again and again.
@@ -110,6 +120,9 @@ func stepsOf(r recipe.Resolved) []step {
 	if !selects {
 		steps = append(steps, selecting())
 	}
+	if r.Fit.Dense {
+		steps = append(steps, retargeting())
+	}
 	if r.Refine != nil {
 		steps = append(steps, refining(*r.Refine, r.Params))
 	}
@@ -127,6 +140,6 @@ func stepsOf(r recipe.Resolved) []step {
 // withoutData returns the steps for an expert whose statistics say too little:
 // those of r, but by magnitude, and with nothing that reads statistics.
 func withoutData(r recipe.Resolved) []step {
-	r.Method, r.Refine, r.Update = score.Magnitude, nil, nil
+	r.Method, r.Refine, r.Update, r.Fit = score.Magnitude, nil, nil, fit.Options{}
 	return stepsOf(r)
 }

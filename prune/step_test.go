@@ -9,6 +9,7 @@ import (
 
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/refine"
@@ -26,6 +27,11 @@ func resolve(t *testing.T, r recipe.Recipe) *Plan {
 	return &Plan{resolved: resolved, steps: stepsOf(resolved), engine: cpu.New(engine.F32), skip: map[string]bool{}}
 }
 
+// own makes updates fit to the Linears' own weights, all tokens alike.
+func own(r recipe.Recipe) recipe.Recipe {
+	return r.With("fit_to", fit.Own).With("fit_tokens", fit.Equal)
+}
+
 // Steps stand in the order of the work, and say what they read of an input.
 func TestStepsOfRecipes(t *testing.T) {
 	for spec, want := range map[string]struct {
@@ -40,9 +46,27 @@ func TestStepsOfRecipes(t *testing.T) {
 		"sparsegpt":               {1, stats.Needs{Gram: true}, stats.Needs{Gram: true}},
 		"sparsegpt+cp":            {3, stats.Needs{Gram: true}, stats.Needs{Gram: true}}, // score by RIA, order, update
 	} {
+		if updates := strings.Contains(spec, "sparsegpt") || strings.Contains(spec, "admm"); updates {
+			dense, err := recipe.Recipe{Pattern: "2:4"}.WithMethod(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := resolve(t, dense) // by default to the dense model, before refinement and update
+			if len(p.steps) != want.steps+1 || p.needsAt(false) != want.rest {
+				t.Errorf("%s: %d steps that need %+v, fitted to the dense model", spec, len(p.steps), p.needsAt(false))
+			}
+			for _, s := range withoutData(p.resolved) {
+				if s.needs != (stats.Needs{}) || s.share != nil {
+					t.Errorf("%s: a step for experts without data needs %+v", spec, s.needs)
+				}
+			}
+		}
 		r, err := recipe.Recipe{Pattern: "2:4"}.WithMethod(spec)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if strings.Contains(spec, "sparsegpt") || strings.Contains(spec, "admm") {
+			r = own(r)
 		}
 		p := resolve(t, r)
 		if len(p.steps) != want.steps || p.needsAt(true) != want.attention || p.needsAt(false) != want.rest {
@@ -79,6 +103,9 @@ func TestGramBytesByHand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if strings.Contains(spec, "sparsegpt") {
+			r = own(r)
+		}
 		p := resolve(t, r)
 		scratch := int64(0)
 		if p.needsAt(true).Gram {
@@ -91,6 +118,28 @@ func TestGramBytesByHand(t *testing.T) {
 		if got := p.gramBytes(p.inputs(block)); got != 0 {
 			t.Errorf("%s: %d bytes where nothing is pruned", spec, got)
 		}
+	}
+}
+
+// Fitted in order, the statistics of one input are there at a time: the Gram matrix,
+// and the Cross, with what gathering takes or what is made of them.
+func TestFitBytesByHand(t *testing.T) {
+	block := []model.LinearSpec{
+		{Name: "q", Rows: 96, Cols: 64, Attention: true, Input: 0, Share: 1},
+		{Name: "o", Rows: 64, Cols: 32, Attention: true, Output: true, Input: 1, Share: 1},
+	}
+	p := resolve(t, recipe.Recipe{Method: "sparsegpt", Pattern: "2:4"})
+	held, making := fit.Bytes(96, 64)
+	gram := stats.GramBytes(64)
+	factor, run := update.FactorBytes(64), update.SparseGPT.RunBytes(96, 64, true)
+	most := max(gram+making, gram+held+factor, held+factor+run, gram+p.engine.StatsScratch(64, stats.Needs{Gram: true}))
+	cross := stats.CrossBytes(96, 64) + p.engine.StatsScratch(64, stats.Needs{Cross: 96})
+	if got, want := p.statsBytes(p.inputs(block)), most+cross; got < most || got > want {
+		t.Errorf("%d bytes, want at least %d and at most %d", got, most, want)
+	}
+	alike := resolve(t, own(recipe.Recipe{Method: "sparsegpt", Pattern: "2:4"}))
+	if got, want := alike.statsBytes(alike.inputs(block)), alike.gramBytes(alike.inputs(block)); got != want {
+		t.Errorf("%d bytes where Linears are not fitted in order, want %d", got, want)
 	}
 }
 

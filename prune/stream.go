@@ -121,44 +121,56 @@ func (s *stream) load(b int) (*model.Block, error) {
 func (s *stream) watch(ctx context.Context, b int, block *model.Block, needs func(in *model.Input) stats.Needs) (seen, error) {
 	s.phase(b, "calibrate")
 	defer timed(&s.seconds.Calibrate)()
-	g := gather(s.m.Engine(), block, needs)
+	g := gather(s.m.Engine(), block.Inputs(), needs)
 	return s.some(ctx, block, g, 0, s.sequences())
 }
 
 // some adds sequences lo to hi-1 to g and returns what it has seen of the first hi.
 func (s *stream) some(ctx context.Context, block *model.Block, g gatherers, lo, hi int) (seen, error) {
-	mode := model.Mode{Tap: g.tap, Keep: true}
-	if s.also != nil {
-		mode.Tap = func(in *model.Input, x engine.Mat) {
-			g.tap(in, x)
-			s.also(in, x)
-		}
-	}
+	mode := model.Mode{Tap: s.watched(g), Keep: true}
 	if err := s.store.RunSome(ctx, block, s.m.NewState(), mode, lo, hi, s.step); err != nil {
 		return nil, err
 	}
-	return g.seen(block, hi)
+	return g.seen(block.Inputs(), hi)
+}
+
+// watched returns the Tap that gathers, and calls also.
+func (s *stream) watched(g gatherers) model.Tap {
+	if s.also == nil {
+		return g.tap
+	}
+	return func(in *model.Input, x engine.Mat) {
+		g.tap(in, x)
+		s.also(in, x)
+	}
 }
 
 // pass is watch for block b, which stays dense: it takes the sequences past it at
 // once. Nothing reads what leaves the last block.
 func (s *stream) pass(ctx context.Context, b int, block *model.Block) (seen, error) {
-	g := gather(s.m.Engine(), block, norms)
+	g := gather(s.m.Engine(), block.Inputs(), norms)
 	if s.last(b) {
 		return s.some(ctx, block, g, 0, s.sequences())
 	}
 	if err := s.store.Run(ctx, block, s.m.NewState(), model.Mode{Tap: g.tap}, s.step); err != nil {
 		return nil, err
 	}
-	return g.seen(block, s.sequences())
+	return g.seen(block.Inputs(), s.sequences())
 }
 
-// propagate takes the sequences past block b, which is pruned.
-func (s *stream) propagate(ctx context.Context, b int, block *model.Block) error {
+// part is a block or a branch of one.
+type part interface {
+	hidden.Runner
+	ReadFrom(inv *checkpoint.Inventory) error
+}
+
+// propagate takes the sequences past a part of block b that is pruned: the block, or a
+// branch. end says that the block ends with it: nothing reads what leaves the last.
+func (s *stream) propagate(ctx context.Context, b int, part part, end bool) error {
 	switch {
 	case s.store == nil:
 		return nil
-	case s.last(b): // nothing reads what leaves it
+	case s.last(b) && end:
 		s.phase(b, "done")
 		s.bar.Add(int64(s.sequences()))
 		return nil
@@ -171,16 +183,16 @@ func (s *stream) propagate(ctx context.Context, b int, block *model.Block) error
 			return err
 		}
 		defer written.Close()
-		if err := block.ReadFrom(written); err != nil {
+		if err := part.ReadFrom(written); err != nil {
 			return err
 		}
 	}
-	return s.through(ctx, block)
+	return s.through(ctx, part)
 }
 
-// through takes the sequences past block.
-func (s *stream) through(ctx context.Context, block *model.Block) error {
-	return s.store.Run(ctx, block, s.m.NewState(), model.Mode{}, s.step)
+// through takes the sequences past part.
+func (s *stream) through(ctx context.Context, part hidden.Runner) error {
+	return s.store.Run(ctx, part, s.m.NewState(), model.Mode{}, s.step)
 }
 
 func (s *stream) last(b int) bool { return b == s.m.Blocks()-1 }

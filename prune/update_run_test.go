@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
@@ -28,6 +29,11 @@ var updates = map[string]recipe.Recipe{
 	"crepe+sparsegpt": {Method: "crepe", Update: "sparsegpt"},
 	"admm":            {Method: "admm"},
 	"crepe+admm":      {Method: "crepe", Update: "admm"},
+}
+
+// own makes updates fit to the Linears' own weights, all tokens alike.
+func own(r recipe.Recipe) recipe.Recipe {
+	return r.With("fit_to", fit.Own).With("fit_tokens", fit.Equal)
 }
 
 // The order of the demo's perplexities at 70 % on the goldens' text: every
@@ -51,6 +57,10 @@ func TestUpdatesLowerPerplexity(t *testing.T) {
 		return float64(rep.Pruned.Perplexity)
 	}
 	crepe := perplexity(recipe.Recipe{Method: "crepe"})
+	alone := perplexity(own(recipe.Recipe{Method: "sparsegpt"}))
+	if fitted := perplexity(recipe.Recipe{Method: "sparsegpt"}); !(fitted < 0.96*alone) { // 0.93
+		t.Errorf("sparsegpt: perplexity %v fitted to the dense model, %v to the Linears' own weights", fitted, alone)
+	}
 	sparsegpt, admm := perplexity(updates["crepe+sparsegpt"]), perplexity(updates["crepe+admm"])
 	if !(sparsegpt < 0.95*crepe && admm < 0.97*sparsegpt) {
 		t.Errorf("perplexity %v by crepe, %v with sparsegpt, %v with admm", crepe, sparsegpt, admm)
@@ -230,7 +240,7 @@ func TestFewTokensAreWarnedOf(t *testing.T) {
 func TestPlannedGram(t *testing.T) {
 	opt := options(t.TempDir())
 	inv, m := openDemo(t)
-	opt.Recipe = updates["crepe+sparsegpt"]
+	opt.Recipe = own(updates["crepe+sparsegpt"])
 	plan, err := prune.MakePlan(inv, m, opt)
 	if err != nil {
 		t.Fatal(err)

@@ -230,7 +230,7 @@ func TestSparseGPTPerplexityEqualsPyTorch(t *testing.T) {
 			}
 			out := filepath.Join(t.TempDir(), "out")
 			inv, m := openDemo(t)
-			rep, err := prune.Run(t.Context(), inv, m, prune.Options{Recipe: r, Output: out, Calibration: calibration, Evaluation: evaluation})
+			rep, err := prune.Run(t.Context(), inv, m, prune.Options{Recipe: own(r), Output: out, Calibration: calibration, Evaluation: evaluation})
 			if err != nil {
 				t.Fatal(err)
 			}

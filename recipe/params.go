@@ -98,10 +98,11 @@ func (r *Recipe) normalize() {
 	}
 }
 
-// fillParams sets the parameters that r's methods read and that are not set.
+// fillParams sets the parameters that r's methods read and that are not set. Of one
+// that methods of two steps read, the later step's default is taken.
 func (r *Recipe) fillParams() {
 	r.normalize()
-	for _, s := range r.reads() {
+	for _, s := range slices.Backward(r.reads()) {
 		if _, ok := r.Params[s.Name]; !ok {
 			r.Params = r.Params.With(s.Name, s.Default)
 		}

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
@@ -246,9 +247,13 @@ type Resolved struct {
 	Refine   *refine.Method   // nil: the mask stays as it was selected
 	Update   *update.Method   // nil: what is kept stays as it is
 	Params   param.Values     // of all of these
+	Fit      fit.Options      // what Refine and Update fit to
 	Target   pattern.Target   // of the whole
 	Observes bool             // pruning a block needs what its inputs see
 
 	Split bool           // score and select each part of a fused matrix by itself
 	Skip  *regexp.Regexp // nil: nothing is skipped
 }
+
+// Rewrites reports whether kept weights change.
+func (r Resolved) Rewrites() bool { return r.Update != nil || r.Refine != nil && r.Fit.Dense }

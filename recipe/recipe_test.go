@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
@@ -57,6 +58,24 @@ func TestDefaultsAreThePapers(t *testing.T) {
 }
 
 // A refinement's defaults are its source's, and it needs data whatever the score.
+// Of a parameter that two steps read, the later one's default is taken.
+func TestDefaultOfTwoReaders(t *testing.T) {
+	for r, want := range map[*Recipe]fit.Options{
+		{Refine: "swaps"}:                 {},
+		{Update: "admm"}:                  {Dense: true, Energy: true},
+		{Refine: "swaps", Update: "admm"}: {Dense: true, Energy: true},
+		{Refine: "dsnot"}:                 {},
+		{Refine: "swaps", Params: param.Values{"fit_to": fit.Dense}}: {Dense: true},
+	} {
+		if got, err := r.Resolve(); err != nil || got.Fit != want {
+			t.Errorf("%+v: %+v (%v), want %+v", r, got.Fit, err, want)
+		}
+		if filled := r.WithDefaults(); !reflect.DeepEqual(filled.WithoutDefaults().WithDefaults(), filled) {
+			t.Errorf("%+v is not itself with its defaults", r)
+		}
+	}
+}
+
 func TestRefinementDefaults(t *testing.T) {
 	r := Recipe{Method: "magnitude", Refine: "dsnot"}
 	if d := r.WithDefaults(); d.Params["refine_layers"] != "attention" || d.Params["refine_cycles"] != 50 {
@@ -80,7 +99,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		"allocate: owl":                "owl_lambda: 0.08\nowl_m: 5\n",
 		"allocate: dlp":                "dlp_alpha: 0.15\ndlp_center: mean\n",
 		"allocate: alphapruning":       "alphapruning_epsilon: 0.3\n",
-		"{refine: swaps, alpha: 0.25}": "refine_layers: all\nrefine_cycles: 100\n",
+		"{refine: swaps, alpha: 0.25}": "refine_layers: all\nrefine_cycles: 100\nfit_to: own\nfit_tokens: equal\n",
 	} {
 		r, err := Parse([]byte(strings.NewReplacer("{", "{version: 1, ").Replace("{" + strings.Trim(text, "{}") + "}")))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/refine"
@@ -43,7 +44,7 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if err := r.checkParams(); err != nil {
 		return out, err
 	}
-	out.Params = r.Params
+	out.Params, out.Fit = r.Params, fit.Of(r.Params)
 	if err := out.Method.Check(out.Params); err != nil {
 		return out, err
 	}

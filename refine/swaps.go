@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
 	"github.com/crepe-llm/crepe/param"
@@ -18,7 +19,7 @@ var Swaps = Method{
 	Name:      "swaps",
 	Doc:       "exchanges the pair that lowers each output's squared error most, until no pair lowers it",
 	Cite:      "Zimmer et al. 2025, arXiv:2512.10922",
-	Params:    []param.Spec{layers(All), cycles(100)},
+	Params:    append([]param.Spec{layers(All), cycles(100)}, fit.Params(fit.Own, fit.Equal)...),
 	NeedsGram: true,
 	Run:       runSwaps,
 }

@@ -12,7 +12,7 @@ bfloat16 when a Linear is done, as they are stored. Through column b exactly
 ⌊out·b·s⌋ weights are gone.
 
 With --crepe it prints the share of equal mask bits and the perplexity of that
-folder. With --golden it writes a file of testdata/golden/sparsegpt and prints
+folder, pruned with --fit-to own --fit-tokens equal. With --golden it writes a file of testdata/golden/sparsegpt and prints
 the noise: the share of bits that float32 and float64 sweeps decide alike, of
 the same inputs, and of a whole run each.
 

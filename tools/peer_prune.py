@@ -175,6 +175,8 @@ def crepe(a, shape):
     with tempfile.TemporaryDirectory(dir=a.scratch) as out:
         what = ["--pattern", a.pattern] if ":" in a.pattern else ["--sparsity", a.pattern]
         flags = ["--method", a.method, *what, "--calibration", a.ids, "--samples", samples, "--seqlen", seqlen]
+        if a.method == "sparsegpt":
+            flags += ["--fit-to", "own", "--fit-tokens", "equal"]  # as PyTorch does here
         flags += ["--eval", "none", "--compute", a.compute, "--threads", a.threads, "--json", "-o", f"{out}/out"]
         return measured([a.crepe, "prune", a.model, *map(str, flags)])
 

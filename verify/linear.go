@@ -154,7 +154,7 @@ func (v *verifier) checkLinear(info model.LinearSpec, l prune.LinearReport, targ
 		v.result.Zeros, v.result.Weights = v.result.Zeros+zeros, v.result.Weights+l.Rows*l.Cols
 		v.checkParts(name, info, l, w, dense, target)
 	}
-	if dense != nil && (skips || v.resolved.Update == nil) {
+	if dense != nil && (skips || !v.resolved.Rewrites()) {
 		if n, i, j := changed(w, dense, !skips); n > 0 {
 			v.found(name, "%d weights are not the dense model's, the first at [%d, %d]", n, i, j)
 		}
@@ -202,7 +202,7 @@ func (v *verifier) checkParts(name string, info model.LinearSpec, l prune.Linear
 		if err := own.Verify(target, mask.AtLeast); err != nil {
 			v.found(where, "zeros: %v", err)
 		}
-		if dense == nil || v.resolved.Update != nil {
+		if dense == nil || v.resolved.Rewrites() {
 			continue
 		}
 		fresh := mask.NonZero(p.Take(dense)).Without(own)

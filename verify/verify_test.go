@@ -91,6 +91,7 @@ func TestGoodFolders(t *testing.T) {
 		"allocated, alike":      {"llama-mha", recipe.Recipe{Method: "ria", Sparsity: "50%", Allocate: "owl", Skip: `layers\.[1-9]\.`}},
 		"experts":               {"qwen3_moe", recipe.Recipe{Method: "crepe", Pattern: "2:4"}},
 		"refined":               {"gemma2", recipe.Recipe{Method: "ria", Sparsity: "60%", Refine: "swaps"}},
+		"refined and fitted":    {"qwen2", recipe.Recipe{Method: "ria", Sparsity: "60%", Refine: "swaps"}.With("fit_to", "dense")},
 		"updated":               {"mixtral", recipe.Recipe{Method: "wanda", Sparsity: "50%", Update: "sparsegpt"}},
 		"selected by an update": {"qwen3", recipe.Recipe{Method: "admm", Pattern: "2:4"}},
 		"permuted and selected": {"qwen3", recipe.Recipe{Method: "sparsegpt", Pattern: "2:4", Permute: "cp"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/model"
 )
 
@@ -24,14 +25,19 @@ func (s *Store) Embed(m *model.Model, sequences [][]int32) error {
 	return nil
 }
 
+// Runner is a block or a branch of one.
+type Runner interface {
+	Run(st *model.State, x engine.Mat, mode model.Mode) error
+}
+
 // Run runs every sequence through block, calling step after each. With
 // model.Mode.Keep the sequences stay as they are.
-func (s *Store) Run(ctx context.Context, block *model.Block, st *model.State, mode model.Mode, step func()) error {
+func (s *Store) Run(ctx context.Context, block Runner, st *model.State, mode model.Mode, step func()) error {
 	return s.RunSome(ctx, block, st, mode, 0, s.n, step)
 }
 
 // RunSome is Run for sequences lo to hi-1.
-func (s *Store) RunSome(ctx context.Context, block *model.Block, st *model.State, mode model.Mode, lo, hi int, step func()) error {
+func (s *Store) RunSome(ctx context.Context, block Runner, st *model.State, mode model.Mode, lo, hi int, step func()) error {
 	for i := lo; i < hi; i++ {
 		if err := ctx.Err(); err != nil {
 			return err
