@@ -8,12 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +34,7 @@ func main() {
 
 // run is main without the process: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := interruptible(stderr)
+	ctx, stop := interruptible(context.Background(), stderr)
 	defer stop()
 	root := newRoot(stdout, stderr)
 	root.SetArgs(args)
@@ -78,38 +75,6 @@ func resumeHint(err error) string {
 	return ""
 }
 
-// interruptible returns a context that the first Ctrl-C cancels. Work that does
-// not stop soon after is cut off: a run can be resumed from what is on disk at any
-// moment, so nothing is gained by waiting for a long step.
-func interruptible(stderr io.Writer) (context.Context, func()) {
-	const patience = 600 * time.Millisecond
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-done:
-			return
-		case <-signals:
-		}
-		cancel()
-		select {
-		case <-done:
-		case <-signals:
-			os.Exit(exitInterrupted)
-		case <-time.After(patience):
-			fmt.Fprintln(stderr, "\ncrepe: interrupted; finished work is kept: run the same command again to continue (prune: with --resume)")
-			os.Exit(exitInterrupted)
-		}
-	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(done)
-		cancel()
-	}
-}
-
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	app := &app{stdout: stdout, stderr: stderr}
 	root := &cobra.Command{
@@ -135,6 +100,8 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
   crepe prune ./my-model -o ./my-model-60 --sparsity 60% --calibration my.txt
   crepe eval ./my-model-60 --data wikitext2 --seqlen 2048
   crepe generate ./my-model-60 --prompt "Once upon a time" --against ./my-model
+  crepe run ./my-model-60                           # talk to it
+  crepe serve ./my-model-60 --against ./my-model    # OpenAI's API, and a page
   crepe compare ./my-model --methods wanda,crepe,pho
   crepe inspect ./my-model-60
   crepe verify ./my-model-60 ./my-model`,
@@ -153,7 +120,7 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newExport(app), newPack(app), newUnpack(app), newBench(app))
+	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newRunChat(app), newServe(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newExport(app), newPack(app), newUnpack(app), newBench(app))
 	return root
 }
 

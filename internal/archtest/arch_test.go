@@ -62,6 +62,8 @@ var layers = map[string]int{
 	"generate":          6,
 	"pack":              6,
 	"batch":             7,
+	"talk":              8,
+	"serve":             9,
 	"internal/hidden":   6,
 	"recipe":            6,
 	"eval":              7,

@@ -1,0 +1,49 @@
+package serve
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// stream is an answer that is sent in pieces, as server-sent events.
+type stream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+// deadline gives the client time to take what comes next. One that does not is
+// given up: what it asked for has no reader.
+func (s *stream) deadline() error {
+	return s.control.SetWriteDeadline(time.Now().Add(writeTime))
+}
+
+// send sends a value.
+func (s *stream) send(v any) error {
+	data, err := json.Marshal(v)
+	if err != nil { // only of values of this package
+		panic("serve: " + err.Error())
+	}
+	return s.write(data)
+}
+
+// done says that there is nothing more.
+func (s *stream) done() error { return s.write([]byte("[DONE]")) }
+
+func (s *stream) write(data []byte) error {
+	if !s.begun {
+		s.begun = true
+		s.w.Header().Set("Content-Type", "text/event-stream")
+		s.w.Header().Set("Cache-Control", "no-cache")
+		s.w.WriteHeader(http.StatusOK)
+	}
+	if err := s.deadline(); err != nil {
+		return err
+	}
+	line := append(append([]byte("data: "), data...), "\n\n"...)
+	if _, err := s.w.Write(line); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
