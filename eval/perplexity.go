@@ -21,6 +21,11 @@ type Result struct {
 	Windows    int    `json:"windows"`
 	Tokens     int    `json:"tokens"` // Windows · SeqLen; each window scores SeqLen − 1
 	SeqLen     int    `json:"seqlen"`
+
+	// Stderr is the perplexity's standard error over the windows, Perplexity · s/√n
+	// with s the standard deviation of their means; 0 if there is one window, or if
+	// a window has no likelihood.
+	Stderr float64 `json:"stderr,omitempty"`
 }
 
 // result is what so many windows of seqLen tokens have with that mean.
@@ -114,12 +119,25 @@ func score(ctx context.Context, m *model.Model, windows [][]int32, store *hidden
 	if err != nil {
 		return Result{}, err
 	}
+	return resultOf(nll, len(windows[0])), nil
+}
+
+// resultOf is the result of windows of seqLen tokens with these means.
+func resultOf(nll []float64, seqLen int) Result {
 	total := 0.0
 	for _, v := range nll {
 		total += v
 	}
-	total /= float64(len(windows))
-	return result(total, len(windows), len(windows[0])), nil
+	r := result(total/float64(len(nll)), len(nll), seqLen)
+	square := 0.0
+	for _, v := range nll {
+		square += (v - float64(r.NLL)) * (v - float64(r.NLL))
+	}
+	n := float64(len(nll))
+	if e := float64(r.Perplexity) * math.Sqrt(square/(n-1)/n); e < math.Inf(1) { // not NaN either
+		r.Stderr = e
+	}
+	return r
 }
 
 // NLL returns each window's mean negative log-likelihood, nats per token, from what
