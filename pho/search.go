@@ -141,10 +141,12 @@ func (o *Options) start() []float64 {
 }
 
 // at returns the candidate at x of the cube.
-func (o *Options) at(x []float64) Coefficients {
-	k := o.Kernels[0]
-	if n := len(o.Kernels); n > 1 {
-		k = o.Kernels[min(int(x[2]*float64(n)), n-1)]
+func (o *Options) at(x []float64) Coefficients { return at(x, o.Kernels) }
+
+func at(x []float64, kernels []int) Coefficients {
+	k := kernels[0]
+	if n := len(kernels); n > 1 {
+		k = kernels[min(int(x[2]*float64(n)), n-1)]
 	}
 	return At(x[0], x[1], k)
 }

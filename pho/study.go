@@ -111,7 +111,7 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 		res.Configs = append(res.Configs, c)
 		each(n, c)
 	}
-	res.Proxies = correlate(res.Configs)
+	res.Proxies = Correlate(res.Configs)
 	return res, nil
 }
 
@@ -138,8 +138,8 @@ func recallConfig(c *Config, n int, r search.Record) error {
 	return nil
 }
 
-// correlate returns ρ of every proxy with perplexity.
-func correlate(configs []Config) []ProxyResult {
+// Correlate returns ρ of every proxy with perplexity.
+func Correlate(configs []Config) []ProxyResult {
 	var y []float64
 	for _, c := range configs {
 		y = append(y, c.NLL)

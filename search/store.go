@@ -41,6 +41,30 @@ type Record struct {
 	Value string // what came out
 }
 
+// Saved is a study as a store holds it.
+type Saved struct {
+	Name       string
+	Provenance provenance.Record
+	Records    []SavedRecord // of all kinds, in the order in which they were added
+}
+
+// SavedRecord is a record and its kind.
+type SavedRecord struct {
+	Kind string
+	Record
+}
+
+// Of returns the records of a kind.
+func (s *Saved) Of(kind string) []Record {
+	var all []Record
+	for _, r := range s.Records {
+		if r.Kind == kind {
+			all = append(all, r.Record)
+		}
+	}
+	return all
+}
+
 // MismatchError says that a study exists already and is another one.
 type MismatchError struct {
 	Store, Study string // the file, and the name in it
@@ -66,6 +90,13 @@ func Trials(ctx context.Context, s Study) ([]Trial, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseTrials(records)
+}
+
+// Trials returns the trials of s in their order.
+func (s *Saved) Trials() ([]Trial, error) { return parseTrials(s.Of(trialKind)) }
+
+func parseTrials(records []Record) ([]Trial, error) {
 	trials := make([]Trial, len(records))
 	for i, r := range records {
 		if err := json.Unmarshal([]byte(r.Value), &trials[i]); err != nil || r.Key != strconv.Itoa(i) || trials[i].Number != i {

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -102,25 +104,33 @@ func (s *SQLite) prepare(ctx context.Context) error {
 		return err
 	}
 	return s.change(ctx, func(tx *sql.Tx) error {
-		var id, version, tables, others int
-		row := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master WHERE sql NOT IN (?, ?, ?, ?))",
-			schema[0], schema[1], schema[2], sequences) // an index that SQLite makes itself has no sql
-		if err := row.Scan(&id, &version, &tables, &others); err != nil {
-			return err
+		made, err := checkSchema(ctx, tx)
+		if err == nil && !made {
+			_, err = tx.ExecContext(ctx, strings.Join(schema, ";")+fmt.Sprintf("; PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
 		}
-		switch {
-		case tables == 0:
-			_, err := tx.ExecContext(ctx, strings.Join(schema, ";")+fmt.Sprintf("; PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
-			return err
-		case id != applicationID:
-			return errors.New("not a file of studies: a database of another program")
-		case version > schemaVersion:
-			return fmt.Errorf("schema %d, want at most %d: written by a newer crepe", version, schemaVersion)
-		case others > 0:
-			return errors.New("not a file of studies: it has other tables, views or triggers")
-		}
-		return nil
+		return err
 	})
+}
+
+// checkSchema refuses a database that is not ours; made is false of an empty one.
+func checkSchema(ctx context.Context, tx *sql.Tx) (made bool, err error) {
+	var id, version, tables, others int
+	row := tx.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master WHERE sql NOT IN (?, ?, ?, ?))",
+		schema[0], schema[1], schema[2], sequences) // an index that SQLite makes itself has no sql
+	if err := row.Scan(&id, &version, &tables, &others); err != nil {
+		return false, err
+	}
+	switch {
+	case tables == 0:
+		return false, nil
+	case id != applicationID:
+		return false, errors.New("not a file of studies: a database of another program")
+	case version > schemaVersion:
+		return false, fmt.Errorf("schema %d, want at most %d: written by a newer crepe", version, schemaVersion)
+	case others > 0:
+		return false, errors.New("not a file of studies: it has other tables, views or triggers")
+	}
+	return true, nil
 }
 
 // limit holds each value to what all may have together, before SQLite takes memory
@@ -256,6 +266,104 @@ func (s *study) fields(ctx context.Context, tx *sql.Tx) (provenance.Record, erro
 		p = append(p, f)
 	}
 	return p, rows.Err()
+}
+
+// Read returns all studies of the file at path as they are, in the order in which
+// they began. It makes and changes nothing, and may be called while another process
+// is at work on them.
+func Read(ctx context.Context, path string) ([]search.Saved, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, err
+	}
+	if err := checkFile(path); err != nil {
+		return nil, err
+	}
+	name := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: "mode=ro"}
+	db, err := sql.Open("sqlite", name.String())
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	s := &SQLite{path: path, db: db}
+	all, err := s.readAll(ctx)
+	if err != nil && !errors.Is(err, errBound) {
+		err = s.explain(err)
+	}
+	return all, err
+}
+
+var errBound = errors.New("too much")
+
+func (s *SQLite) readAll(ctx context.Context) ([]search.Saved, error) {
+	if err := s.limit(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON", lockPatience)); err != nil {
+		return nil, err
+	}
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	if made, err := checkSchema(ctx, tx); err != nil || !made {
+		return nil, err
+	}
+	var n, size int64
+	if err := tx.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(length(kind) + length(key) + length(value)), 0) FROM record").Scan(&n, &size); err != nil {
+		return nil, err
+	}
+	if n > maxRecords || size > maxRecordBytes {
+		return nil, fmt.Errorf("%s: %d records with %d bytes, want at most %d with %d: %w", s.path, n, size, maxRecords, int64(maxRecordBytes), errBound)
+	}
+	var all []search.Saved
+	at := map[int64]int{}
+	each := func(query string, f func(rows *sql.Rows) error) error {
+		rows, err := tx.QueryContext(ctx, query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := f(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	err = each("SELECT id, name FROM study ORDER BY id LIMIT 100000", func(rows *sql.Rows) error {
+		var id int64
+		var saved search.Saved
+		err := rows.Scan(&id, &saved.Name)
+		at[id] = len(all)
+		all = append(all, saved)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each("SELECT study, name, value FROM field ORDER BY study, ord LIMIT 1000000", func(rows *sql.Rows) error {
+		var id int64
+		var f provenance.Field
+		err := rows.Scan(&id, &f.Name, &f.Value)
+		if i, ok := at[id]; ok {
+			all[i].Provenance = append(all[i].Provenance, f)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, each("SELECT study, kind, key, value FROM record ORDER BY id", func(rows *sql.Rows) error {
+		var id int64
+		var r search.SavedRecord
+		err := rows.Scan(&id, &r.Kind, &r.Key, &r.Value)
+		if i, ok := at[id]; ok {
+			all[i].Records = append(all[i].Records, r)
+		}
+		return err
+	})
 }
 
 // Bounds on the records of a kind, which are in memory: far above those of any
