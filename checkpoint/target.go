@@ -12,9 +12,11 @@ import (
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 )
 
+const partialSuffix = ".crepe-partial"
+
 // partialPath returns the folder beside target in which it is made.
 func partialPath(target string) string {
-	return filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+".crepe-partial")
+	return filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+partialSuffix)
 }
 
 // resolve returns the absolute path of dir with all links followed; what does

@@ -164,6 +164,15 @@ func (s *spread) scores() *Scores {
 	span := s.to - first
 	n := min(MaxBins, span)
 	at := func(i int) int { return first + i*span/n }
+	if first > 0 && span >= 4*MaxBins { // enough for edges of nearly equal ratio, to a fine bin
+		low, octaves := float64(edge(first)), math.Log2(float64(edge(s.to))/float64(edge(first)))
+		at = func(i int) int {
+			if i == n {
+				return s.to
+			}
+			return int(math.Float32bits(float32(low*math.Exp2(octaves*float64(i)/float64(n)))) >> fineLow)
+		}
+	}
 	k := s.from
 	for i := range n {
 		var kept, pruned int
