@@ -35,6 +35,7 @@ type inspection struct {
 	Patterns      map[string]bool  `json:"patterns"`       // does every Linear with zeros hold it
 	BlockSparsity []float64        `json:"block_sparsity"` // of each block's prunable Linears
 	Linears       []inspected      `json:"linears"`
+	Against       *maskComparison  `json:"against,omitempty"`
 	Manifest      *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
 
 	permuted map[string][]prune.Permutation // by Linear, of crepe.json
@@ -47,6 +48,24 @@ type inspected struct {
 	DType    string   `json:"dtype"`
 	Sparsity float64  `json:"sparsity"`
 	Patterns []string `json:"patterns"` // those it holds
+
+	// Shares of the weights, beside the other model's Linear; only with --against.
+	*maskDifference
+}
+
+// maskDifference compares which weights of a Linear are zero in two models. The
+// shares of weights that are zero in both, in this one only, in the other only, and
+// in neither sum to 1.
+type maskDifference struct {
+	Equal     float64 `json:"equal"` // zero in both, or in neither
+	OnlyThis  float64 `json:"zero_in_this_only"`
+	OnlyOther float64 `json:"zero_in_other_only"`
+}
+
+// maskComparison sums it up over all Linears.
+type maskComparison struct {
+	Model string `json:"model"`
+	maskDifference
 }
 
 // patterns are looked for in every Linear: those that hardware or the
@@ -55,24 +74,31 @@ var patterns = []pattern.Pattern{{Keep: 1, Of: 4}, {Keep: 2, Of: 4}, {Keep: 2, O
 
 func newInspect(a *app) *cobra.Command {
 	var asJSON bool
+	var against string
 	c := &cobra.Command{
 		Use:   "inspect MODEL [flags]",
 		Short: "Show architecture, size and the sparsity of every Linear",
 		Long: `Show MODEL's architecture, parameters, data types and size, and for every prunable
 Linear the share of zero weights and the N:M patterns that hold, either in the order
 of the columns or, marked "permuted", in the order that crepe.json records. crepe
-reads all weights and changes nothing.`,
+reads all weights and changes nothing.
+
+With --against, compare which weights are zero with another model of the same shapes:
+for every Linear, the share of weights that are zero in both or in neither.`,
 		Example: `  crepe inspect demo
-  crepe inspect ./demo-crepe-50 --json`,
+  crepe inspect ./demo-crepe-50 --json
+  crepe inspect ./demo-crepe-50 --against ./demo-wanda-50`,
 		Args: argsBetween(1, 1),
-		RunE: func(c *cobra.Command, args []string) error { return a.inspect(c.Context(), args[0], asJSON) },
+		RunE: func(c *cobra.Command, args []string) error { return a.inspect(c.Context(), args[0], against, asJSON) },
 	}
+	c.Flags().SortFlags = false
+	c.Flags().StringVar(&against, "against", "", "MODEL to compare the zeros with")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
 	complete(c, nil)
 	return c
 }
 
-func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
+func (a *app) inspect(ctx context.Context, name, against string, asJSON bool) error {
 	meter := a.startMeter()
 	defer meter.finish()
 	o, err := a.open(ctx, name, a.options(session.Auto, 0))
@@ -100,6 +126,11 @@ func (a *app) inspect(ctx context.Context, name string, asJSON bool) error {
 	}
 	if err := in.measure(ctx, o, meter.update); err != nil {
 		return err
+	}
+	if against != "" {
+		if err := a.compareMasks(ctx, &in, o, against); err != nil {
+			return fmt.Errorf("--against: %w", err)
+		}
 	}
 	meter.finish()
 	if asJSON {
@@ -225,7 +256,12 @@ func (a *app) showInspection(in inspection) error {
 				formatPerplexity(m.Dense), formatPerplexity(m.Pruned), m.Recipe.Eval.Source, m.Dense.Windows, m.Dense.SeqLen, m.Compute)
 		}
 	}
-	fmt.Fprintf(w, "sparsity\t%.3f %% of all prunable weights\n\n", 100*in.Sparsity)
+	fmt.Fprintf(w, "sparsity\t%.3f %% of all prunable weights\n", 100*in.Sparsity)
+	if c := in.Against; c != nil {
+		fmt.Fprintf(w, "against\t%.3f %% of the weights are zero in both or in neither; %.3f %% are zero only here, %.3f %% only in %s\n",
+			100*c.Equal, 100*c.OnlyThis, 100*c.OnlyOther, c.Model)
+	}
+	fmt.Fprintln(w)
 	if in.Manifest != nil && in.Manifest.Allocation != nil {
 		a := in.Manifest.Allocation
 		fmt.Fprintf(w, "block\t%s\tallocated\tzeros\n", a.Method)
@@ -236,9 +272,17 @@ func (a *app) showInspection(in inspection) error {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w, "linear\tout × in\tdtype\tzeros\tholds")
+	fmt.Fprint(w, "linear\tout × in\tdtype\tzeros\t")
+	if in.Against != nil {
+		fmt.Fprint(w, "equal\t")
+	}
+	fmt.Fprintln(w, "holds")
 	for _, l := range in.Linears {
-		fmt.Fprintf(w, "%s\t%d × %d\t%s\t%.3f %%\t%s\n", l.Name, l.Rows, l.Cols, l.DType, 100*l.Sparsity, strings.Join(l.Patterns, " "))
+		equal := ""
+		if l.maskDifference != nil {
+			equal = fmt.Sprintf("%.3f %%\t", 100*l.Equal)
+		}
+		fmt.Fprintf(w, "%s\t%d × %d\t%s\t%.3f %%\t%s%s\n", l.Name, l.Rows, l.Cols, l.DType, 100*l.Sparsity, equal, strings.Join(l.Patterns, " "))
 	}
 	return w.Flush()
 }
