@@ -110,6 +110,7 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 	f.addMachine(fl)
 	fl.StringVar(&f.format, "format", grid.Formats[0], strings.Join(grid.Formats, ", "))
 	fl.BoolVar(&p.json, "json", false, "--format json: one JSON object on stdout")
+	addReport(fl, &p.report)
 }
 
 // compareWindows are those that searches verify on.
@@ -187,7 +188,7 @@ func parseBudgets(trials, top string) ([]grid.Budget, error) {
 
 // compare runs the subcommand.
 func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl *pflag.FlagSet) error {
-	if err := cmp.Or(setThreads(f.prune.threads), f.taskFlags.check(fl.Changed)); err != nil {
+	if err := cmp.Or(setThreads(f.prune.threads), f.taskFlags.check(fl.Changed), checkReport(f.prune.report)); err != nil {
 		return err
 	}
 	opt, err := f.options(fl.Changed)
@@ -243,6 +244,9 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 		rep.Models = append(rep.Models, *r)
 	}
 	meter.finish()
+	if err := finishReport(ctx, f.prune.report, f.study); err != nil {
+		return err
+	}
 	return rep.Write(a.stdout, f.format)
 }
 

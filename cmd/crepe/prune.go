@@ -30,6 +30,7 @@ type pruneFlags struct {
 	resume    bool
 	overwrite bool
 	json      bool
+	report    string
 
 	methodFlags
 	r                        recipe.Recipe // what the flags below say
@@ -122,6 +123,7 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.BoolVar(&f.resume, "resume", false, "continue an interrupted run")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace an output folder that crepe wrote, or what an interrupted run left there")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout, everything else on stderr")
+	addReport(fl, &f.report)
 }
 
 // merge returns the recipe that file and flags make for model.
@@ -182,7 +184,7 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 
 // prune runs the subcommand.
 func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.FlagSet) error {
-	if err := setThreads(f.threads); err != nil {
+	if err := cmp.Or(setThreads(f.threads), checkReport(f.report)); err != nil {
 		return err
 	}
 	r, err := f.merge(name, fl)
@@ -231,6 +233,9 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 		return err
 	}
 	meter.finish()
+	if err := finishReport(ctx, f.report, opt.Output); err != nil {
+		return err
+	}
 	if f.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}

@@ -80,12 +80,13 @@ func (f *searchFlags) add(fl *pflag.FlagSet) {
 	f.addText(fl)
 	fl.BoolVar(&p.overwrite, "overwrite", false, "replace the output folder and the recipe")
 	fl.BoolVar(&p.json, "json", false, "print one JSON object on stdout, everything else on stderr")
+	addReport(fl, &p.report)
 }
 
 // search runs the subcommand.
 func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag.FlagSet) error {
 	started := time.Now()
-	if err := setThreads(f.prune.threads); err != nil {
+	if err := cmp.Or(setThreads(f.prune.threads), checkReport(f.prune.report)); err != nil {
 		return err
 	}
 	opt, err := f.options(name, fl)
@@ -123,6 +124,13 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	}
 	rep.fill(res, c)
 	rep.Seconds = time.Since(started).Seconds()
+	results := []string{rep.Study}
+	if rep.Output != "" {
+		results = append(results, rep.Output)
+	}
+	if err := finishReport(ctx, f.prune.report, results...); err != nil {
+		return err
+	}
 	if f.prune.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}

@@ -72,12 +72,13 @@ func (f *studyFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.csv, "csv", "", "file for the configurations (default: the study file's name, .csv)")
 	f.addText(fl)
 	fl.BoolVar(&f.prune.json, "json", false, "print one JSON object on stdout, everything else on stderr")
+	addReport(fl, &f.prune.report)
 }
 
 // study runs the subcommand.
 func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.FlagSet) error {
 	started := time.Now()
-	if err := setThreads(f.prune.threads); err != nil {
+	if err := cmp.Or(setThreads(f.prune.threads), checkReport(f.prune.report)); err != nil {
 		return err
 	}
 	opt, err := f.options(name, fl)
@@ -126,6 +127,9 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 		return fmt.Errorf("--csv: %w", err)
 	}
 	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.Model.Engine().Compute().String(), time.Since(started).Seconds()
+	if err := finishReport(ctx, f.prune.report, rep.Study); err != nil {
+		return err
+	}
 	if f.prune.json {
 		return json.NewEncoder(a.stdout).Encode(rep)
 	}

@@ -77,7 +77,9 @@ var layers = map[string]int{
 	"session":           9,
 	"verify":            9,
 	"grid":              10,
-	"cmd/crepe":         11,
+	"report":            11,
+	"report/live":       12,
+	"cmd/crepe":         13,
 }
 
 func TestPackagesImportLowerLayersOnly(t *testing.T) {
