@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/regular"
 )
@@ -42,11 +41,14 @@ func (r *runner) keepRecord() error {
 	return fsys.WriteFile(RecordPath(r.opt.Output), append(text, '\n'))
 }
 
+// maxRecord is far more than a record has, in bytes.
+const maxRecord = 1 << 20
+
 // ReadRecord returns the record of the run that wrote output; if there is none it is
 // fs.ErrNotExist.
 func ReadRecord(output string) (*Record, error) {
 	path := RecordPath(output)
-	text, err := regular.Read(path, checkpoint.MaxManifest)
+	text, err := regular.Read(path, maxRecord)
 	if err != nil {
 		return nil, err
 	}

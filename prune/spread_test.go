@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/internal/splitmix"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/pattern"
@@ -184,7 +185,10 @@ func TestMeasuresAreChecked(t *testing.T) {
 func FuzzMeasures(f *testing.F) {
 	f.Add([]byte(`{"version":1,"linears":[{"name":"l","scores":[{"edges":[1,2],"kept":[1],"pruned":[0]}]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if m, err := parseMeasures(text); err == nil && m.Version != MeasuresVersion {
+		var m *Measures
+		var err error
+		golden.Ceiling(t, uint64(256<<10+200*len(text)), func() { m, err = parseMeasures(text) })
+		if err == nil && m.Version != MeasuresVersion {
 			t.Errorf("version %d", m.Version)
 		}
 	})

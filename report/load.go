@@ -107,7 +107,11 @@ type Difference struct {
 }
 
 // maxResult bounds a JSON file of results: a grid of thousands of cells has a few MB.
-const maxResult = 256 << 20 // bytes
+const maxResult = 64 << 20 // bytes
+
+// maxObjects bounds its objects: two characters of text can be one, of hundreds of
+// bytes of memory.
+const maxObjects = 1 << 20
 
 // Load reads the results at paths: folders that crepe prune wrote or is writing, files
 // of searches, studies and grids, and what eval, generate, inspect --against and
@@ -331,7 +335,19 @@ func loadJSON(path string) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	item := Item{Path: path, Name: strings.TrimSuffix(base(path), ".json")}
+	item, err := parseResult(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	item.Path, item.Name = path, strings.TrimSuffix(base(path), ".json")
+	return []Item{item}, nil
+}
+
+// parseResult reads what a command printed, whichever it was.
+func parseResult(text []byte) (item Item, err error) {
+	if n := bytes.Count(text, []byte("{")); n > maxObjects {
+		return item, fmt.Errorf("%d objects, want at most %d: no result", n, maxObjects)
+	}
 	switch kindOf(text) {
 	case "compare":
 		err = json.Unmarshal(text, &item.Table)
@@ -342,12 +358,9 @@ func loadJSON(path string) ([]Item, error) {
 	case "eval":
 		err = json.Unmarshal(text, &item.Eval)
 	default:
-		return nil, fmt.Errorf("%s: want a folder of crepe prune, a file of studies, or what eval, generate, inspect --against or compare print with --json", path)
+		err = errors.New("want a folder of crepe prune, a file of studies, or what eval, generate, inspect --against or compare print with --json")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return []Item{item}, nil
+	return item, err
 }
 
 // kindOf returns the command that prints such JSON; empty for other text.
