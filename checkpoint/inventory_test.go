@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -161,6 +162,9 @@ const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2
 // (_get_resolved_checkpoint_files of its modeling_utils).
 func TestWhichFileHoldsTheWeights(t *testing.T) {
 	whole, other := string(safetensorsFile(t, 1, blocks)), string(safetensorsFile(t, 2, blocks))
+	more := string(safetensorsFile(t, 1, append(slices.Clone(blocks), spec{"x", tensor.F32, []int{1}})))
+	at := len(whole) - 8 - 32 - 40 // in 1.q, before 1.norm and steps
+	edited := whole[:at] + string([]byte{whole[at] ^ 1}) + whole[at+1:]
 	index := func(files ...string) string {
 		var entries []string
 		for i, s := range blocks {
@@ -178,6 +182,10 @@ func TestWhichFileHoldsTheWeights(t *testing.T) {
 		{"a stale index that is broken", map[string]string{singleName: whole, indexName: "{"}, singleName, ""},
 		{"two sets that differ", map[string]string{singleName: whole, "a.safetensors": other, indexName: index("a.safetensors")},
 			singleName, "model.safetensors and the 1 files of model.safetensors.index.json hold two different models (embed differs): model.safetensors is read"},
+		{"two sets that differ in one byte", map[string]string{singleName: whole, "a.safetensors": edited, indexName: index("a.safetensors")},
+			singleName, "hold two different models (1.q differs)"},
+		{"a set with a tensor more", map[string]string{singleName: whole, "a.safetensors": more, indexName: strings.Replace(index("a.safetensors"), `{"embed"`, `{"x": "a.safetensors", "embed"`, 1)},
+			singleName, "hold two different models (x differs)"},
 		{"two sets alike", map[string]string{singleName: whole, "a.safetensors": whole, indexName: index("a.safetensors")}, singleName, ""},
 		{"an index of the single file", map[string]string{singleName: whole, indexName: index(singleName)}, singleName, ""},
 		{"an index that lists what nothing has", map[string]string{"a.safetensors": whole,

@@ -147,7 +147,7 @@ func strange(dir string, err error) error {
 }
 
 // compareIndexed warns if, beside the model.safetensors that is read, an index
-// names a second whole set of the same tensors with other contents: by a slip of
+// names a second whole set of its tensors that may have other contents: by a slip of
 // saving twice, the one that is read may not be the one that is meant.
 func (inv *Inventory) compareIndexed() error {
 	x, err := readIndex(filepath.Join(inv.dir, indexName))
@@ -163,42 +163,62 @@ func (inv *Inventory) compareIndexed() error {
 		}
 	}
 	for _, t := range inv.tensors {
-		o, ok := other.Tensor(t.Name)
-		if !ok {
+		if _, ok := other.Tensor(t.Name); !ok {
 			return nil
 		}
-		same, err := inv.agrees(t, other, o)
-		if err != nil {
-			return err
-		}
-		if !same {
-			inv.warn("%s and the %d files of %s hold two different models (%s differs): %s is read, as transformers reads it; remove the other",
-				singleName, len(other.files), indexName, t.Name, singleName)
-			return nil
-		}
+	}
+	whole := inv.WeightBytes() <= comparedWhole
+	differs, err := inv.differs(other, whole)
+	switch {
+	case err != nil:
+		return err
+	case differs != "":
+		inv.warn("%s and the %d files of %s hold two different models (%s differs): %s is read, as transformers reads it; remove the other",
+			singleName, len(other.files), indexName, differs, singleName)
+	case !whole:
+		inv.warn("%s and the %d files of %s hold two models, which are alike where they were compared (the beginning, middle and end of each tensor): %s is read, as transformers reads it; remove the other",
+			singleName, len(other.files), indexName, singleName)
 	}
 	return nil
 }
 
-// sampleBytes are compared of a tensor at its beginning, its middle and its end.
-// A second set of terabytes is not read whole for a warning: where two models
-// differ, they differ all over a tensor.
-const sampleBytes = 4 << 10
+// Two sets of up to comparedWhole bytes are compared whole, which takes a fraction of
+// a second, and larger ones by comparedBytes at three places of each tensor.
+const (
+	comparedWhole = 256 << 20
+	comparedBytes = 64 << 10
+)
 
-// agrees reports whether two tensors are alike: type, shape and samples.
-func (inv *Inventory) agrees(t Tensor, other *Inventory, o Tensor) (bool, error) {
-	if t.DType != o.DType || !slices.Equal(t.Shape, o.Shape) {
-		return false, nil
-	}
-	n := min(t.Size, sampleBytes)
-	a, b := make([]byte, n), make([]byte, n)
-	for _, at := range []int64{0, (t.Size - n) / 2, t.Size - n} {
-		if err := errors.Join(inv.ReadAt(t, a, at), other.ReadAt(o, b, at)); err != nil {
-			return false, err
+// differs returns the first tensor of inv, or else of other, that the two have not
+// alike; "" if there is none.
+func (inv *Inventory) differs(other *Inventory, whole bool) (string, error) {
+	for _, t := range inv.tensors {
+		o, _ := other.Tensor(t.Name)
+		if t.DType != o.DType || !slices.Equal(t.Shape, o.Shape) {
+			return t.Name, nil
 		}
-		if !bytes.Equal(a, b) {
-			return false, nil
+		n := min(t.Size, comparedBytes)
+		places := []int64{0, (t.Size - n) / 2, t.Size - n}
+		if whole {
+			places = nil
+			for at := int64(0); at < t.Size; at += n {
+				places = append(places, min(at, t.Size-n))
+			}
+		}
+		a, b := make([]byte, n), make([]byte, n)
+		for _, at := range places {
+			if err := errors.Join(inv.ReadAt(t, a, at), other.ReadAt(o, b, at)); err != nil {
+				return "", err
+			}
+			if !bytes.Equal(a, b) {
+				return t.Name, nil
+			}
 		}
 	}
-	return true, nil
+	for _, o := range other.tensors {
+		if _, ok := inv.Tensor(o.Name); !ok {
+			return o.Name, nil
+		}
+	}
+	return "", nil
 }
