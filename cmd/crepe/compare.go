@@ -16,6 +16,7 @@ import (
 
 	"github.com/crepe-llm/crepe/eval/task"
 	"github.com/crepe-llm/crepe/grid"
+	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search/store"
@@ -121,6 +122,9 @@ const compareWindows = session.DemoWindows
 func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 	opt := grid.Options{Again: f.again, Memory: int64(f.prune.memory)}
 	if f.prune.json {
+		if given("format") && f.format != "json" {
+			return opt, fmt.Errorf("--json and --format %s: want one of the two", f.format)
+		}
 		f.format = "json"
 	}
 	if !slices.Contains(grid.Formats, f.format) {
@@ -153,10 +157,9 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 		}
 		opt.Rows = append(opt.Rows, grid.Row{Name: name + " (" + r.Spec() + ")", Recipe: r})
 	}
-	searches := slices.ContainsFunc(opt.Rows, func(r grid.Row) bool { return r.Budget != nil })
-	for _, flag := range []string{"trials", "top", "verify"} {
-		if given(flag) && !searches {
-			return opt, fmt.Errorf("--%s has no effect: no method of the grid is %s", flag, grid.PHOName)
+	if !searches(opt.Rows) {
+		if err := noEffect(given, "no method of the grid is "+grid.PHOName, "trials", "top", "verify"); err != nil {
+			return opt, err
 		}
 	}
 	if opt.Patterns, err = grid.ParsePatterns(strings.Split(f.patterns, ",")); err != nil {
@@ -166,6 +169,11 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 		return opt, fmt.Errorf("--bos: %w", err)
 	}
 	return opt, nil
+}
+
+// searches reports whether coefficients are to be searched for.
+func searches(rows []grid.Row) bool {
+	return slices.ContainsFunc(rows, func(r grid.Row) bool { return r.Budget != nil })
 }
 
 // parseBudgets reads "60,30" and "10,5" as pairs.
@@ -206,6 +214,14 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 		if err := grid.Check(opt.Rows, bases[i], opt.Patterns); err != nil {
 			return usageError{err}
 		}
+		if searches(opt.Rows) || grid.NeedsData(opt.Rows, bases[i], opt.Patterns) {
+			err = checkSeed(bases[i].Calibration, fl.Changed)
+		} else {
+			err = noEffect(fl.Changed, "no method of the grid reads a calibration text", "calibration", "samples", "seed")
+		}
+		if err != nil {
+			return err
+		}
 	}
 	meter := a.startMeter()
 	defer meter.finish()
@@ -234,6 +250,13 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 		if all[i], err = gridModel(ctx, o, f, opt); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	opened := make([]*model.Model, len(all))
+	for i, m := range all {
+		opened[i] = m.M
+	}
+	if err := checkFused(bases[0], fl.Changed, opened...); err != nil {
+		return err
 	}
 	for i, m := range all {
 		opt.Base, opt.Done = bases[i], a.cellDone(m.Name, meter)
@@ -285,7 +308,7 @@ func gatherGrid(ctx context.Context, o *session.Session, f *compareFlags, m *gri
 		return fmt.Errorf("--eval: %w", err)
 	}
 	switch {
-	case slices.ContainsFunc(opt.Rows, func(r grid.Row) bool { return r.Budget != nil }):
+	case searches(opt.Rows):
 		of := f.candidateFlags
 		of.prune.windows = compareWindows
 		p := pho.Options{Recipe: opt.Base}

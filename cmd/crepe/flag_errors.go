@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/crepe-llm/crepe/corpus"
+	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
 )
 
@@ -91,33 +93,61 @@ func within(flag string, v, least, most int) error {
 	return nil
 }
 
-// checkUsed refuses flags of a run that have no effect, or warns of those of a
-// calibration text where the method reads none: scripts that try several methods
-// give them to all.
-func (a *app) checkUsed(r recipe.Recipe, given func(flag string) bool) error {
+// noEffect refuses the first of flags that is given.
+func noEffect(given func(flag string) bool, why string, flags ...string) error {
+	for _, flag := range flags {
+		if given(flag) {
+			return usageError{fmt.Errorf("--%s has no effect: %s", flag, why)}
+		}
+	}
+	return nil
+}
+
+// checkUsed refuses flags that have no effect on a run by r.
+func checkUsed(r recipe.Recipe, given func(flag string) bool) error {
 	resolved, err := r.Resolve()
 	if err != nil {
 		return err
 	}
-	warn := func(why string, flags ...string) {
-		for _, flag := range flags {
-			if given(flag) {
-				a.warn("--%s has no effect: %s", flag, why)
+	none := r.Eval.Source == "none"
+	if none {
+		err = noEffect(given, "--eval is none", "windows")
+	}
+	if err == nil && !resolved.Method.NeedsData {
+		why := "method " + r.Method + " reads no calibration text"
+		err = noEffect(given, why, "calibration", "samples", "seed")
+		if err == nil && none {
+			err = noEffect(given, why+", and --eval is none", "seqlen")
+		}
+	} else if err == nil {
+		err = checkSeed(r.Calibration, given)
+	}
+	if _, has := r.Params["gamma"]; err == nil && has && r.Params.Number("gamma") == 0 {
+		err = noEffect(given, "--gamma is 0", "kernel")
+	}
+	return err
+}
+
+// checkSeed refuses a seed for a text of which nothing is sampled.
+func checkSeed(c recipe.Calibration, given func(flag string) bool) error {
+	src, err := corpus.Parse(c.Source)
+	if err != nil || !src.Tokens() {
+		return nil // what is wrong with it is said when it is read
+	}
+	return noEffect(given, "the windows of "+src.String()+" are taken in their order", "seed")
+}
+
+// checkFused refuses --fused split for models without a fused matrix.
+func checkFused(r recipe.Recipe, given func(flag string) bool, models ...*model.Model) error {
+	if r.Fused == recipe.DefaultFused {
+		return nil
+	}
+	for _, m := range models {
+		for b := range m.Blocks() {
+			if slices.ContainsFunc(m.Linears(b), func(l model.LinearSpec) bool { return l.Parts != nil }) {
+				return nil
 			}
 		}
 	}
-	none := r.Eval.Source == "none"
-	if none && given("windows") {
-		return usageError{errors.New("--windows has no effect: --eval is none")}
-	}
-	if !resolved.Method.NeedsData {
-		why := "method " + r.Method + " reads no calibration text"
-		warn(why, "calibration", "samples", "seed")
-		if none {
-			warn(why+", and --eval is none", "seqlen")
-		}
-	} else if src, err := corpus.Parse(r.Calibration.Source); err == nil && src.Tokens() {
-		warn("the windows of "+src.String()+" are taken in their order", "seed")
-	}
-	return nil
+	return noEffect(given, "the model has no fused matrices", "fused")
 }

@@ -117,7 +117,7 @@ func TestInfinitePerplexity(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	var rep prune.Report
-	command(t, &rep, "prune", dir, "-o", out, "--calibration", ids, "--eval", ids, "--method", "magnitude", "--sparsity", "90%", "--compute", "f32", "--json")
+	command(t, &rep, "prune", dir, "-o", out, "--eval", ids, "--method", "magnitude", "--sparsity", "90%", "--compute", "f32", "--json")
 	if got := float64(rep.Dense.NLL); !rep.Dense.Perplexity.Infinite() || !(math.Abs(got-want) <= 1024*4e-4) {
 		t.Errorf("dense %+v, want infinite, %v nats per token", rep.Dense, want)
 	}

@@ -191,7 +191,7 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	if err != nil {
 		return err
 	}
-	if err := a.checkUsed(r, fl.Changed); err != nil {
+	if err := checkUsed(r, fl.Changed); err != nil {
 		return err
 	}
 	meter := a.startMeter()
@@ -201,6 +201,9 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 		return err
 	}
 	defer s.Close()
+	if err := checkFused(r, fl.Changed, s.Model); err != nil {
+		return err
+	}
 	opt := prune.Options{Recipe: r, Output: f.output, Overwrite: f.overwrite, Resume: f.resume}
 	if opt.Output == "" {
 		if opt.Output, err = defaultOutput(name, r); err != nil {

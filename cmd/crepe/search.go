@@ -97,6 +97,9 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	if err := opt.Validate(); err != nil {
 		return usageError{err}
 	}
+	if err := checkSeed(opt.Recipe.Calibration, fl.Changed); err != nil {
+		return err
+	}
 	base, err := defaultOutput(name, recipe.Recipe{Method: "pho", Sparsity: opt.Recipe.Sparsity, Pattern: opt.Recipe.Pattern})
 	if err != nil {
 		return err

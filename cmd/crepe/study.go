@@ -89,6 +89,9 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	if err := cmp.Or(within("configs", f.configs, pho.LeastConfigs, pho.MaxTrials), opt.Validate()); err != nil {
 		return usageError{err}
 	}
+	if err := checkSeed(opt.Recipe.Calibration, fl.Changed); err != nil {
+		return err
+	}
 	base, err := defaultOutput(name, recipe.Recipe{Method: "proxies", Sparsity: opt.Recipe.Sparsity, Pattern: opt.Recipe.Pattern})
 	if err != nil {
 		return err
