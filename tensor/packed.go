@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/pages"
 	"github.com/crepe-llm/crepe/internal/parallel"
 )
 
@@ -27,6 +28,7 @@ func NewPacked(dtype DType, rows, cols, kept int) *Packed {
 	w.p = kernel.Packed{
 		Cols: cols, Mask: make([]byte, rows*kernel.MaskStride(cols)), First: make([]int64, rows+1),
 	}
+	pages.Advise(w.p.Mask)
 	all := NewWeight(dtype, 1, kept+kernel.PackedSpare)
 	if dtype == F32 {
 		w.p.Values.F32 = all.w32[:kept]

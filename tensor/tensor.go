@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
+	"github.com/crepe-llm/crepe/internal/pages"
 )
 
 // Matrix is a dense row-major float32 matrix: element (i, j) is
@@ -57,6 +58,7 @@ func NewWeight(dtype DType, rows, cols int) *Weight {
 	default:
 		panic(fmt.Sprintf("tensor: NewWeight: dtype %v, want F32, F16 or BF16", dtype))
 	}
+	pages.Advise(w.Bytes())
 	return w
 }
 

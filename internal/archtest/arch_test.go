@@ -23,6 +23,7 @@ var layers = map[string]int{
 	"provenance":        0,
 	"internal/parallel": 0,
 	"progress":          0,
+	"internal/pages":    0,
 	"internal/sysinfo":  0,
 	"internal/registry": 0,
 	"internal/pyjson":   0,

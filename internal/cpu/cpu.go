@@ -19,16 +19,17 @@ import (
 // What the kernels may use. A kernel tests the one variable that covers every
 // set that it contains. They change only by Use, in tests.
 var (
-	AVX2       bool // AVX2, FMA and F16C
-	AVX512     bool // AVX2 above, and AVX-512 F, VL, BW and DQ
-	AVX512BF16 bool // AVX512 above, and AVX512_BF16
+	AVX2        bool // AVX2, FMA and F16C
+	AVX512      bool // AVX2 above, and AVX-512 F, VL, BW and DQ
+	AVX512BF16  bool // AVX512 above, and AVX512_BF16
+	AVX512VBMI2 bool // AVX512 above, and AVX512_VBMI2
 )
 
 // Level is a rung of the ladder that CREPE_CPU names; each contains those below.
 type Level uint8
 
-// The levels. AVX512_BF16 is no level of its own: it is used at LevelAVX512
-// where the processor has it.
+// The levels. AVX512_BF16 and AVX512_VBMI2 are no levels of their own: they are used
+// at LevelAVX512 where the processor has them.
 const (
 	LevelGeneric Level = iota
 	LevelAVX2
@@ -48,7 +49,7 @@ func (l Level) String() string {
 // detected is what this build on this processor can do.
 var detected = detect()
 
-type features struct{ avx2, avx512, avx512bf16 bool }
+type features struct{ avx2, avx512, avx512bf16, avx512vbmi2 bool }
 
 // detect asks x/sys/cpu, which reports a vector set only if the operating
 // system saves its registers.
@@ -61,6 +62,7 @@ func detect() features {
 	f.avx2 = x.HasAVX2 && x.HasFMA && x.HasF16C
 	f.avx512 = f.avx2 && x.HasAVX512F && x.HasAVX512VL && x.HasAVX512BW && x.HasAVX512DQ
 	f.avx512bf16 = f.avx512 && x.HasAVX512BF16
+	f.avx512vbmi2 = f.avx512 && x.HasAVX512VBMI2
 	return f
 }
 
@@ -108,7 +110,7 @@ func EnvError() error { return envError }
 
 // Current returns the level in use.
 func Current() Level {
-	return features{AVX2, AVX512, AVX512BF16}.level()
+	return features{avx2: AVX2, avx512: AVX512}.level()
 }
 
 // Levels returns all levels that Use takes here, lowest first.
@@ -123,13 +125,16 @@ func Use(level Level) (restore func()) {
 	if level > detected.level() {
 		panic(fmt.Sprintf("cpu: Use: level %s, have %s at most", level, detected.level()))
 	}
-	was := features{AVX2, AVX512, AVX512BF16}
+	was := features{AVX2, AVX512, AVX512BF16, AVX512VBMI2}
 	set(level)
-	return func() { AVX2, AVX512, AVX512BF16 = was.avx2, was.avx512, was.avx512bf16 }
+	return func() {
+		AVX2, AVX512, AVX512BF16, AVX512VBMI2 = was.avx2, was.avx512, was.avx512bf16, was.avx512vbmi2
+	}
 }
 
 func set(level Level) {
 	AVX2 = level >= LevelAVX2
 	AVX512 = level >= LevelAVX512
 	AVX512BF16 = AVX512 && detected.avx512bf16
+	AVX512VBMI2 = AVX512 && detected.avx512vbmi2
 }

@@ -49,15 +49,24 @@ func bfloatTile() *tile {
 
 var (
 	dotsAVX512 = struct{ f32, bf16, f16, pairs dotter }{
-		f32:   dotter{step: 16, kernels: []dotsKernel{dots1F32AVX512, dots2F32AVX512, dots3F32AVX512}},
-		bf16:  dotter{step: 16, kernels: []dotsKernel{dots1BF16AVX512, dots2BF16AVX512, dots3BF16AVX512}},
-		f16:   dotter{step: 16, kernels: []dotsKernel{dots1F16AVX512, dots2F16AVX512, dots3F16AVX512}},
-		pairs: dotter{step: 32, pairs: true, kernels: []dotsKernel{dots1PairsAVX512, dots2PairsAVX512, dots3PairsAVX512}},
+		f32: dotter{step: 16, kernels: []dotsKernel{dots1F32AVX512, dots2F32AVX512, dots3F32AVX512}},
+		bf16: dotter{
+			step: 16, kernels: []dotsKernel{dots1BF16AVX512, dots2BF16AVX512, dots3BF16AVX512},
+			packed: []packedKernel{packed1BF16AVX512, packed2BF16AVX512, packed3BF16AVX512},
+		},
+		f16: dotter{step: 16, kernels: []dotsKernel{dots1F16AVX512, dots2F16AVX512, dots3F16AVX512}},
+		pairs: dotter{
+			step: 32, pairs: true, kernels: []dotsKernel{dots1PairsAVX512, dots2PairsAVX512, dots3PairsAVX512},
+			packed: []packedKernel{packed1PairsAVX512, packed2PairsAVX512, packed3PairsAVX512},
+		},
 	}
 	dotsAVX2 = struct{ f32, bf16, f16 dotter }{
-		f32:  dotter{step: 8, kernels: []dotsKernel{dots1F32AVX2, dots2F32AVX2, dots3F32AVX2}},
-		bf16: dotter{step: 8, kernels: []dotsKernel{dots1BF16AVX2, dots2BF16AVX2, dots3BF16AVX2}},
-		f16:  dotter{step: 8, kernels: []dotsKernel{dots1F16AVX2, dots2F16AVX2, dots3F16AVX2}},
+		f32: dotter{step: 8, kernels: []dotsKernel{dots1F32AVX2, dots2F32AVX2, dots3F32AVX2}},
+		bf16: dotter{
+			step: 8, kernels: []dotsKernel{dots1BF16AVX2, dots2BF16AVX2, dots3BF16AVX2},
+			packed: []packedKernel{packed1BF16AVX2, packed2BF16AVX2, packed3BF16AVX2},
+		},
+		f16: dotter{step: 8, kernels: []dotsKernel{dots1F16AVX2, dots2F16AVX2, dots3F16AVX2}},
 	}
 )
 
@@ -72,6 +81,15 @@ func dotterFor(b Source, round bool) *dotter {
 		return b.pick(&dotsAVX2.f32, &dotsAVX2.bf16, &dotsAVX2.f16)
 	}
 	return &dotsGeneric
+}
+
+// packedFor returns d's kernels for a packed b of bfloat16, nil if this processor has
+// none.
+func packedFor(d *dotter) []packedKernel {
+	if d.pairs && !cpu.AVX512VBMI2 {
+		return nil
+	}
+	return d.packed
 }
 
 // pick returns the one of its type.

@@ -6880,3 +6880,1445 @@ loop:
 	VMOVSS        X11, 44(DI)
 	VZEROUPPER
 	RET
+
+// func packed1PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI2, AVX512VL, MMX+, POPCNT
+TEXT ·packed1PairsAVX512(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVUPS     (AX), Z4
+	MOVL        (BX), R13
+	KMOVD       R13, K1
+	VMOVUPS     (R9), Z5
+	VPEXPANDW.Z Z5, K1, Z5
+	PREFETCHT0  2048(R9)
+	POPCNTL     R13, R13
+	LEAQ        (R9)(R13*2), R9
+
+	// VDPBF16PS Z4, Z5, Z0
+	LONG        $0x4856f262
+	WORD        $0xc452
+	MOVL        (BX)(SI*1), R13
+	KMOVD       R13, K2
+	VMOVUPS     (R10), Z6
+	VPEXPANDW.Z Z6, K2, Z6
+	PREFETCHT0  2048(R10)
+	POPCNTL     R13, R13
+	LEAQ        (R10)(R13*2), R10
+
+	// VDPBF16PS Z4, Z6, Z1
+	LONG        $0x484ef262
+	WORD        $0xcc52
+	MOVL        (BX)(SI*2), R13
+	KMOVD       R13, K3
+	VMOVUPS     (R11), Z7
+	VPEXPANDW.Z Z7, K3, Z7
+	PREFETCHT0  2048(R11)
+	POPCNTL     R13, R13
+	LEAQ        (R11)(R13*2), R11
+
+	// VDPBF16PS Z4, Z7, Z2
+	LONG        $0x4846f262
+	WORD        $0xd452
+	MOVL        (BX)(R8*1), R13
+	KMOVD       R13, K4
+	VMOVUPS     (R12), Z8
+	VPEXPANDW.Z Z8, K4, Z8
+	PREFETCHT0  2048(R12)
+	POPCNTL     R13, R13
+	LEAQ        (R12)(R13*2), R12
+
+	// VDPBF16PS Z4, Z8, Z3
+	LONG          $0x483ef262
+	WORD          $0xdc52
+	ADDQ          $+64, AX
+	ADDQ          $+4, BX
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), DX
+	VEXTRACTF32X8 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0x4e, X0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0xb1, X0, X5
+	VADDPS        X5, X0, X0
+	VMOVSS        X0, (DX)
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSS        X1, 4(DX)
+	VEXTRACTF32X8 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0x4e, X2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0xb1, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSS        X2, 8(DX)
+	VEXTRACTF32X8 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0x4e, X3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0xb1, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSS        X3, 12(DX)
+	MOVQ          values+24(FP), R13
+	MOVQ          R9, (R13)
+	MOVQ          R10, 8(R13)
+	MOVQ          R11, 16(R13)
+	MOVQ          R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed2PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI2, AVX512VL, MMX+, POPCNT
+TEXT ·packed2PairsAVX512(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVUPS     (AX), Z8
+	VMOVUPS     (AX)(DX*1), Z9
+	MOVL        (BX), R13
+	KMOVD       R13, K1
+	VMOVUPS     (R9), Z10
+	VPEXPANDW.Z Z10, K1, Z10
+	PREFETCHT0  2048(R9)
+	POPCNTL     R13, R13
+	LEAQ        (R9)(R13*2), R9
+
+	// VDPBF16PS Z8, Z10, Z0
+	LONG $0x482ed262
+	WORD $0xc052
+
+	// VDPBF16PS Z9, Z10, Z4
+	LONG        $0x482ed262
+	WORD        $0xe152
+	MOVL        (BX)(SI*1), R13
+	KMOVD       R13, K2
+	VMOVUPS     (R10), Z11
+	VPEXPANDW.Z Z11, K2, Z11
+	PREFETCHT0  2048(R10)
+	POPCNTL     R13, R13
+	LEAQ        (R10)(R13*2), R10
+
+	// VDPBF16PS Z8, Z11, Z1
+	LONG $0x4826d262
+	WORD $0xc852
+
+	// VDPBF16PS Z9, Z11, Z5
+	LONG        $0x4826d262
+	WORD        $0xe952
+	MOVL        (BX)(SI*2), R13
+	KMOVD       R13, K3
+	VMOVUPS     (R11), Z12
+	VPEXPANDW.Z Z12, K3, Z12
+	PREFETCHT0  2048(R11)
+	POPCNTL     R13, R13
+	LEAQ        (R11)(R13*2), R11
+
+	// VDPBF16PS Z8, Z12, Z2
+	LONG $0x481ed262
+	WORD $0xd052
+
+	// VDPBF16PS Z9, Z12, Z6
+	LONG        $0x481ed262
+	WORD        $0xf152
+	MOVL        (BX)(R8*1), R13
+	KMOVD       R13, K4
+	VMOVUPS     (R12), Z13
+	VPEXPANDW.Z Z13, K4, Z13
+	PREFETCHT0  2048(R12)
+	POPCNTL     R13, R13
+	LEAQ        (R12)(R13*2), R12
+
+	// VDPBF16PS Z8, Z13, Z3
+	LONG $0x4816d262
+	WORD $0xd852
+
+	// VDPBF16PS Z9, Z13, Z7
+	LONG          $0x4816d262
+	WORD          $0xf952
+	ADDQ          $+64, AX
+	ADDQ          $+4, BX
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), DX
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (DX)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(DX)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(DX)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(DX)
+	VEXTRACTF32X8 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0x4e, X4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0xb1, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSS        X4, 16(DX)
+	VEXTRACTF32X8 $0x01, Z5, Y10
+	VADDPS        Y10, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0x4e, X5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0xb1, X5, X10
+	VADDPS        X10, X5, X5
+	VMOVSS        X5, 20(DX)
+	VEXTRACTF32X8 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0x4e, X6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0xb1, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSS        X6, 24(DX)
+	VEXTRACTF32X8 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0x4e, X7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0xb1, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSS        X7, 28(DX)
+	MOVQ          values+24(FP), R13
+	MOVQ          R9, (R13)
+	MOVQ          R10, 8(R13)
+	MOVQ          R11, 16(R13)
+	MOVQ          R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed3PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI2, AVX512VL, MMX+, POPCNT
+TEXT ·packed3PairsAVX512(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVUPS     (AX), Z12
+	VMOVUPS     (AX)(DX*1), Z13
+	VMOVUPS     (AX)(DX*2), Z14
+	MOVL        (BX), R13
+	KMOVD       R13, K1
+	VMOVUPS     (R9), Z15
+	VPEXPANDW.Z Z15, K1, Z15
+	PREFETCHT0  2048(R9)
+	POPCNTL     R13, R13
+	LEAQ        (R9)(R13*2), R9
+
+	// VDPBF16PS Z12, Z15, Z0
+	LONG $0x4806d262
+	WORD $0xc452
+
+	// VDPBF16PS Z13, Z15, Z4
+	LONG $0x4806d262
+	WORD $0xe552
+
+	// VDPBF16PS Z14, Z15, Z8
+	LONG        $0x48065262
+	WORD        $0xc652
+	MOVL        (BX)(SI*1), R13
+	KMOVD       R13, K2
+	VMOVUPS     (R10), Z16
+	VPEXPANDW.Z Z16, K2, Z16
+	PREFETCHT0  2048(R10)
+	POPCNTL     R13, R13
+	LEAQ        (R10)(R13*2), R10
+
+	// VDPBF16PS Z12, Z16, Z1
+	LONG $0x407ed262
+	WORD $0xcc52
+
+	// VDPBF16PS Z13, Z16, Z5
+	LONG $0x407ed262
+	WORD $0xed52
+
+	// VDPBF16PS Z14, Z16, Z9
+	LONG        $0x407e5262
+	WORD        $0xce52
+	MOVL        (BX)(SI*2), R13
+	KMOVD       R13, K3
+	VMOVUPS     (R11), Z17
+	VPEXPANDW.Z Z17, K3, Z17
+	PREFETCHT0  2048(R11)
+	POPCNTL     R13, R13
+	LEAQ        (R11)(R13*2), R11
+
+	// VDPBF16PS Z12, Z17, Z2
+	LONG $0x4076d262
+	WORD $0xd452
+
+	// VDPBF16PS Z13, Z17, Z6
+	LONG $0x4076d262
+	WORD $0xf552
+
+	// VDPBF16PS Z14, Z17, Z10
+	LONG        $0x40765262
+	WORD        $0xd652
+	MOVL        (BX)(R8*1), R13
+	KMOVD       R13, K4
+	VMOVUPS     (R12), Z18
+	VPEXPANDW.Z Z18, K4, Z18
+	PREFETCHT0  2048(R12)
+	POPCNTL     R13, R13
+	LEAQ        (R12)(R13*2), R12
+
+	// VDPBF16PS Z12, Z18, Z3
+	LONG $0x406ed262
+	WORD $0xdc52
+
+	// VDPBF16PS Z13, Z18, Z7
+	LONG $0x406ed262
+	WORD $0xfd52
+
+	// VDPBF16PS Z14, Z18, Z11
+	LONG          $0x406e5262
+	WORD          $0xde52
+	ADDQ          $+64, AX
+	ADDQ          $+4, BX
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), DX
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (DX)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(DX)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(DX)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(DX)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(DX)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(DX)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(DX)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(DX)
+	VEXTRACTF32X8 $0x01, Z8, Y15
+	VADDPS        Y15, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0x4e, X8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0xb1, X8, X15
+	VADDPS        X15, X8, X8
+	VMOVSS        X8, 32(DX)
+	VEXTRACTF32X8 $0x01, Z9, Y15
+	VADDPS        Y15, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0x4e, X9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0xb1, X9, X15
+	VADDPS        X15, X9, X9
+	VMOVSS        X9, 36(DX)
+	VEXTRACTF32X8 $0x01, Z10, Y15
+	VADDPS        Y15, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0x4e, X10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0xb1, X10, X15
+	VADDPS        X15, X10, X10
+	VMOVSS        X10, 40(DX)
+	VEXTRACTF32X8 $0x01, Z11, Y15
+	VADDPS        Y15, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0x4e, X11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0xb1, X11, X15
+	VADDPS        X15, X11, X11
+	VMOVSS        X11, 44(DX)
+	MOVQ          values+24(FP), R13
+	MOVQ          R9, (R13)
+	MOVQ          R10, 8(R13)
+	MOVQ          R11, 16(R13)
+	MOVQ          R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed1BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+, POPCNT
+TEXT ·packed1BF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	VMOVUPS       (AX), Z4
+	MOVWLZX       (BX), R13
+	KMOVW         R13, K1
+	VPMOVZXWD     (R9), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPEXPANDD.Z   Z5, K1, Z5
+	PREFETCHT0    2048(R9)
+	POPCNTL       R13, R13
+	LEAQ          (R9)(R13*2), R9
+	VFMADD231PS   Z5, Z4, Z0
+	MOVWLZX       (BX)(SI*1), R13
+	KMOVW         R13, K2
+	VPMOVZXWD     (R10), Z6
+	VPSLLD        $0x10, Z6, Z6
+	VPEXPANDD.Z   Z6, K2, Z6
+	PREFETCHT0    2048(R10)
+	POPCNTL       R13, R13
+	LEAQ          (R10)(R13*2), R10
+	VFMADD231PS   Z6, Z4, Z1
+	MOVWLZX       (BX)(SI*2), R13
+	KMOVW         R13, K3
+	VPMOVZXWD     (R11), Z7
+	VPSLLD        $0x10, Z7, Z7
+	VPEXPANDD.Z   Z7, K3, Z7
+	PREFETCHT0    2048(R11)
+	POPCNTL       R13, R13
+	LEAQ          (R11)(R13*2), R11
+	VFMADD231PS   Z7, Z4, Z2
+	MOVWLZX       (BX)(R8*1), R13
+	KMOVW         R13, K4
+	VPMOVZXWD     (R12), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPEXPANDD.Z   Z8, K4, Z8
+	PREFETCHT0    2048(R12)
+	POPCNTL       R13, R13
+	LEAQ          (R12)(R13*2), R12
+	VFMADD231PS   Z8, Z4, Z3
+	ADDQ          $+64, AX
+	ADDQ          $+2, BX
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), DX
+	VEXTRACTF32X8 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0x4e, X0, X5
+	VADDPS        X5, X0, X0
+	VPSHUFD       $0xb1, X0, X5
+	VADDPS        X5, X0, X0
+	VMOVSS        X0, (DX)
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0x4e, X1, X5
+	VADDPS        X5, X1, X1
+	VPSHUFD       $0xb1, X1, X5
+	VADDPS        X5, X1, X1
+	VMOVSS        X1, 4(DX)
+	VEXTRACTF32X8 $0x01, Z2, Y5
+	VADDPS        Y5, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0x4e, X2, X5
+	VADDPS        X5, X2, X2
+	VPSHUFD       $0xb1, X2, X5
+	VADDPS        X5, X2, X2
+	VMOVSS        X2, 8(DX)
+	VEXTRACTF32X8 $0x01, Z3, Y5
+	VADDPS        Y5, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0x4e, X3, X5
+	VADDPS        X5, X3, X3
+	VPSHUFD       $0xb1, X3, X5
+	VADDPS        X5, X3, X3
+	VMOVSS        X3, 12(DX)
+	MOVQ          values+24(FP), R13
+	MOVQ          R9, (R13)
+	MOVQ          R10, 8(R13)
+	MOVQ          R11, 16(R13)
+	MOVQ          R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed2BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+, POPCNT
+TEXT ·packed2BF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	VMOVUPS       (AX), Z8
+	VMOVUPS       (AX)(DX*1), Z9
+	MOVWLZX       (BX), R13
+	KMOVW         R13, K1
+	VPMOVZXWD     (R9), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VPEXPANDD.Z   Z10, K1, Z10
+	PREFETCHT0    2048(R9)
+	POPCNTL       R13, R13
+	LEAQ          (R9)(R13*2), R9
+	VFMADD231PS   Z10, Z8, Z0
+	VFMADD231PS   Z10, Z9, Z4
+	MOVWLZX       (BX)(SI*1), R13
+	KMOVW         R13, K2
+	VPMOVZXWD     (R10), Z11
+	VPSLLD        $0x10, Z11, Z11
+	VPEXPANDD.Z   Z11, K2, Z11
+	PREFETCHT0    2048(R10)
+	POPCNTL       R13, R13
+	LEAQ          (R10)(R13*2), R10
+	VFMADD231PS   Z11, Z8, Z1
+	VFMADD231PS   Z11, Z9, Z5
+	MOVWLZX       (BX)(SI*2), R13
+	KMOVW         R13, K3
+	VPMOVZXWD     (R11), Z12
+	VPSLLD        $0x10, Z12, Z12
+	VPEXPANDD.Z   Z12, K3, Z12
+	PREFETCHT0    2048(R11)
+	POPCNTL       R13, R13
+	LEAQ          (R11)(R13*2), R11
+	VFMADD231PS   Z12, Z8, Z2
+	VFMADD231PS   Z12, Z9, Z6
+	MOVWLZX       (BX)(R8*1), R13
+	KMOVW         R13, K4
+	VPMOVZXWD     (R12), Z13
+	VPSLLD        $0x10, Z13, Z13
+	VPEXPANDD.Z   Z13, K4, Z13
+	PREFETCHT0    2048(R12)
+	POPCNTL       R13, R13
+	LEAQ          (R12)(R13*2), R12
+	VFMADD231PS   Z13, Z8, Z3
+	VFMADD231PS   Z13, Z9, Z7
+	ADDQ          $+64, AX
+	ADDQ          $+2, BX
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), DX
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (DX)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(DX)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(DX)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(DX)
+	VEXTRACTF32X8 $0x01, Z4, Y10
+	VADDPS        Y10, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0x4e, X4, X10
+	VADDPS        X10, X4, X4
+	VPSHUFD       $0xb1, X4, X10
+	VADDPS        X10, X4, X4
+	VMOVSS        X4, 16(DX)
+	VEXTRACTF32X8 $0x01, Z5, Y10
+	VADDPS        Y10, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0x4e, X5, X10
+	VADDPS        X10, X5, X5
+	VPSHUFD       $0xb1, X5, X10
+	VADDPS        X10, X5, X5
+	VMOVSS        X5, 20(DX)
+	VEXTRACTF32X8 $0x01, Z6, Y10
+	VADDPS        Y10, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0x4e, X6, X10
+	VADDPS        X10, X6, X6
+	VPSHUFD       $0xb1, X6, X10
+	VADDPS        X10, X6, X6
+	VMOVSS        X6, 24(DX)
+	VEXTRACTF32X8 $0x01, Z7, Y10
+	VADDPS        Y10, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0x4e, X7, X10
+	VADDPS        X10, X7, X7
+	VPSHUFD       $0xb1, X7, X10
+	VADDPS        X10, X7, X7
+	VMOVSS        X7, 28(DX)
+	MOVQ          values+24(FP), R13
+	MOVQ          R9, (R13)
+	MOVQ          R10, 8(R13)
+	MOVQ          R11, 16(R13)
+	MOVQ          R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed3BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+, POPCNT
+TEXT ·packed3BF16AVX512(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	VMOVUPS       (AX), Z12
+	VMOVUPS       (AX)(DX*1), Z13
+	VMOVUPS       (AX)(DX*2), Z14
+	MOVWLZX       (BX), R13
+	KMOVW         R13, K1
+	VPMOVZXWD     (R9), Z15
+	VPSLLD        $0x10, Z15, Z15
+	VPEXPANDD.Z   Z15, K1, Z15
+	PREFETCHT0    2048(R9)
+	POPCNTL       R13, R13
+	LEAQ          (R9)(R13*2), R9
+	VFMADD231PS   Z15, Z12, Z0
+	VFMADD231PS   Z15, Z13, Z4
+	VFMADD231PS   Z15, Z14, Z8
+	MOVWLZX       (BX)(SI*1), R13
+	KMOVW         R13, K2
+	VPMOVZXWD     (R10), Z16
+	VPSLLD        $0x10, Z16, Z16
+	VPEXPANDD.Z   Z16, K2, Z16
+	PREFETCHT0    2048(R10)
+	POPCNTL       R13, R13
+	LEAQ          (R10)(R13*2), R10
+	VFMADD231PS   Z16, Z12, Z1
+	VFMADD231PS   Z16, Z13, Z5
+	VFMADD231PS   Z16, Z14, Z9
+	MOVWLZX       (BX)(SI*2), R13
+	KMOVW         R13, K3
+	VPMOVZXWD     (R11), Z17
+	VPSLLD        $0x10, Z17, Z17
+	VPEXPANDD.Z   Z17, K3, Z17
+	PREFETCHT0    2048(R11)
+	POPCNTL       R13, R13
+	LEAQ          (R11)(R13*2), R11
+	VFMADD231PS   Z17, Z12, Z2
+	VFMADD231PS   Z17, Z13, Z6
+	VFMADD231PS   Z17, Z14, Z10
+	MOVWLZX       (BX)(R8*1), R13
+	KMOVW         R13, K4
+	VPMOVZXWD     (R12), Z18
+	VPSLLD        $0x10, Z18, Z18
+	VPEXPANDD.Z   Z18, K4, Z18
+	PREFETCHT0    2048(R12)
+	POPCNTL       R13, R13
+	LEAQ          (R12)(R13*2), R12
+	VFMADD231PS   Z18, Z12, Z3
+	VFMADD231PS   Z18, Z13, Z7
+	VFMADD231PS   Z18, Z14, Z11
+	ADDQ          $+64, AX
+	ADDQ          $+2, BX
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), DX
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (DX)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(DX)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(DX)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(DX)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(DX)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(DX)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(DX)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(DX)
+	VEXTRACTF32X8 $0x01, Z8, Y15
+	VADDPS        Y15, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0x4e, X8, X15
+	VADDPS        X15, X8, X8
+	VPSHUFD       $0xb1, X8, X15
+	VADDPS        X15, X8, X8
+	VMOVSS        X8, 32(DX)
+	VEXTRACTF32X8 $0x01, Z9, Y15
+	VADDPS        Y15, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0x4e, X9, X15
+	VADDPS        X15, X9, X9
+	VPSHUFD       $0xb1, X9, X15
+	VADDPS        X15, X9, X9
+	VMOVSS        X9, 36(DX)
+	VEXTRACTF32X8 $0x01, Z10, Y15
+	VADDPS        Y15, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0x4e, X10, X15
+	VADDPS        X15, X10, X10
+	VPSHUFD       $0xb1, X10, X15
+	VADDPS        X15, X10, X10
+	VMOVSS        X10, 40(DX)
+	VEXTRACTF32X8 $0x01, Z11, Y15
+	VADDPS        Y15, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0x4e, X11, X15
+	VADDPS        X15, X11, X11
+	VPSHUFD       $0xb1, X11, X15
+	VADDPS        X15, X11, X11
+	VMOVSS        X11, 44(DX)
+	MOVQ          values+24(FP), R13
+	MOVQ          R9, (R13)
+	MOVQ          R10, 8(R13)
+	MOVQ          R11, 16(R13)
+	MOVQ          R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed1BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX2, FMA3, MMX+, POPCNT
+TEXT ·packed1BF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VMOVUPS      (AX), Y4
+	MOVBLZX      (BX), R13
+	VMOVDQU      (R9), X5
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X5, X5
+	VPMOVZXWD    X5, Y5
+	VPSLLD       $0x10, Y5, Y5
+	PREFETCHT0   2048(R9)
+	POPCNTL      R13, R13
+	LEAQ         (R9)(R13*2), R9
+	VFMADD231PS  Y5, Y4, Y0
+	MOVBLZX      (BX)(SI*1), R13
+	VMOVDQU      (R10), X6
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X6, X6
+	VPMOVZXWD    X6, Y6
+	VPSLLD       $0x10, Y6, Y6
+	PREFETCHT0   2048(R10)
+	POPCNTL      R13, R13
+	LEAQ         (R10)(R13*2), R10
+	VFMADD231PS  Y6, Y4, Y1
+	MOVBLZX      (BX)(SI*2), R13
+	VMOVDQU      (R11), X7
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X7, X7
+	VPMOVZXWD    X7, Y7
+	VPSLLD       $0x10, Y7, Y7
+	PREFETCHT0   2048(R11)
+	POPCNTL      R13, R13
+	LEAQ         (R11)(R13*2), R11
+	VFMADD231PS  Y7, Y4, Y2
+	MOVBLZX      (BX)(R8*1), R13
+	VMOVDQU      (R12), X8
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X8, X8
+	VPMOVZXWD    X8, Y8
+	VPSLLD       $0x10, Y8, Y8
+	PREFETCHT0   2048(R12)
+	POPCNTL      R13, R13
+	LEAQ         (R12)(R13*2), R12
+	VFMADD231PS  Y8, Y4, Y3
+	ADDQ         $+32, AX
+	ADDQ         $+1, BX
+	DECQ         CX
+	JNZ          loop
+	MOVQ         dst+0(FP), DX
+	VEXTRACTF128 $0x01, Y0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0x4e, X0, X5
+	VADDPS       X5, X0, X0
+	VPSHUFD      $0xb1, X0, X5
+	VADDPS       X5, X0, X0
+	VMOVSS       X0, (DX)
+	VEXTRACTF128 $0x01, Y1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0x4e, X1, X5
+	VADDPS       X5, X1, X1
+	VPSHUFD      $0xb1, X1, X5
+	VADDPS       X5, X1, X1
+	VMOVSS       X1, 4(DX)
+	VEXTRACTF128 $0x01, Y2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0x4e, X2, X5
+	VADDPS       X5, X2, X2
+	VPSHUFD      $0xb1, X2, X5
+	VADDPS       X5, X2, X2
+	VMOVSS       X2, 8(DX)
+	VEXTRACTF128 $0x01, Y3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0x4e, X3, X5
+	VADDPS       X5, X3, X3
+	VPSHUFD      $0xb1, X3, X5
+	VADDPS       X5, X3, X3
+	VMOVSS       X3, 12(DX)
+	MOVQ         values+24(FP), R13
+	MOVQ         R9, (R13)
+	MOVQ         R10, 8(R13)
+	MOVQ         R11, 16(R13)
+	MOVQ         R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed2BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX2, FMA3, MMX+, POPCNT
+TEXT ·packed2BF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VMOVUPS      (AX), Y8
+	VMOVUPS      (AX)(DX*1), Y9
+	MOVBLZX      (BX), R13
+	VMOVDQU      (R9), X10
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X10, X10
+	VPMOVZXWD    X10, Y10
+	VPSLLD       $0x10, Y10, Y10
+	PREFETCHT0   2048(R9)
+	POPCNTL      R13, R13
+	LEAQ         (R9)(R13*2), R9
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y4
+	MOVBLZX      (BX)(SI*1), R13
+	VMOVDQU      (R10), X11
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X11, X11
+	VPMOVZXWD    X11, Y11
+	VPSLLD       $0x10, Y11, Y11
+	PREFETCHT0   2048(R10)
+	POPCNTL      R13, R13
+	LEAQ         (R10)(R13*2), R10
+	VFMADD231PS  Y11, Y8, Y1
+	VFMADD231PS  Y11, Y9, Y5
+	MOVBLZX      (BX)(SI*2), R13
+	VMOVDQU      (R11), X12
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X12, X12
+	VPMOVZXWD    X12, Y12
+	VPSLLD       $0x10, Y12, Y12
+	PREFETCHT0   2048(R11)
+	POPCNTL      R13, R13
+	LEAQ         (R11)(R13*2), R11
+	VFMADD231PS  Y12, Y8, Y2
+	VFMADD231PS  Y12, Y9, Y6
+	MOVBLZX      (BX)(R8*1), R13
+	VMOVDQU      (R12), X13
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X13, X13
+	VPMOVZXWD    X13, Y13
+	VPSLLD       $0x10, Y13, Y13
+	PREFETCHT0   2048(R12)
+	POPCNTL      R13, R13
+	LEAQ         (R12)(R13*2), R12
+	VFMADD231PS  Y13, Y8, Y3
+	VFMADD231PS  Y13, Y9, Y7
+	ADDQ         $+32, AX
+	ADDQ         $+1, BX
+	DECQ         CX
+	JNZ          loop
+	MOVQ         dst+0(FP), DX
+	VEXTRACTF128 $0x01, Y0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0x4e, X0, X10
+	VADDPS       X10, X0, X0
+	VPSHUFD      $0xb1, X0, X10
+	VADDPS       X10, X0, X0
+	VMOVSS       X0, (DX)
+	VEXTRACTF128 $0x01, Y1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0x4e, X1, X10
+	VADDPS       X10, X1, X1
+	VPSHUFD      $0xb1, X1, X10
+	VADDPS       X10, X1, X1
+	VMOVSS       X1, 4(DX)
+	VEXTRACTF128 $0x01, Y2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0x4e, X2, X10
+	VADDPS       X10, X2, X2
+	VPSHUFD      $0xb1, X2, X10
+	VADDPS       X10, X2, X2
+	VMOVSS       X2, 8(DX)
+	VEXTRACTF128 $0x01, Y3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0x4e, X3, X10
+	VADDPS       X10, X3, X3
+	VPSHUFD      $0xb1, X3, X10
+	VADDPS       X10, X3, X3
+	VMOVSS       X3, 12(DX)
+	VEXTRACTF128 $0x01, Y4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0x4e, X4, X10
+	VADDPS       X10, X4, X4
+	VPSHUFD      $0xb1, X4, X10
+	VADDPS       X10, X4, X4
+	VMOVSS       X4, 16(DX)
+	VEXTRACTF128 $0x01, Y5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0x4e, X5, X10
+	VADDPS       X10, X5, X5
+	VPSHUFD      $0xb1, X5, X10
+	VADDPS       X10, X5, X5
+	VMOVSS       X5, 20(DX)
+	VEXTRACTF128 $0x01, Y6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0x4e, X6, X10
+	VADDPS       X10, X6, X6
+	VPSHUFD      $0xb1, X6, X10
+	VADDPS       X10, X6, X6
+	VMOVSS       X6, 24(DX)
+	VEXTRACTF128 $0x01, Y7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0x4e, X7, X10
+	VADDPS       X10, X7, X7
+	VPSHUFD      $0xb1, X7, X10
+	VADDPS       X10, X7, X7
+	VMOVSS       X7, 28(DX)
+	MOVQ         values+24(FP), R13
+	MOVQ         R9, (R13)
+	MOVQ         R10, 8(R13)
+	MOVQ         R11, 16(R13)
+	MOVQ         R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func packed3BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// Requires: AVX, AVX2, FMA3, MMX+, POPCNT
+TEXT ·packed3BF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ   x+8(FP), AX
+	MOVQ   ldx+16(FP), DX
+	MOVQ   mask+32(FP), BX
+	MOVQ   ldm+40(FP), SI
+	MOVQ   blocks+56(FP), CX
+	MOVQ   table+48(FP), DI
+	MOVQ   values+24(FP), R13
+	MOVQ   (R13), R9
+	MOVQ   8(R13), R10
+	MOVQ   16(R13), R11
+	MOVQ   24(R13), R12
+	LEAQ   (SI)(SI*2), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	VMOVUPS      (AX), Y12
+	VMOVUPS      (AX)(DX*1), Y13
+	VMOVUPS      (AX)(DX*2), Y14
+	MOVBLZX      (BX), R13
+	VMOVDQU      (R9), X15
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X15, X15
+	VPMOVZXWD    X15, Y15
+	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(R9)
+	POPCNTL      R13, R13
+	LEAQ         (R9)(R13*2), R9
+	VFMADD231PS  Y15, Y12, Y0
+	VFMADD231PS  Y15, Y13, Y4
+	VFMADD231PS  Y15, Y14, Y8
+	MOVBLZX      (BX)(SI*1), R13
+	VMOVDQU      (R10), X15
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X15, X15
+	VPMOVZXWD    X15, Y15
+	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(R10)
+	POPCNTL      R13, R13
+	LEAQ         (R10)(R13*2), R10
+	VFMADD231PS  Y15, Y12, Y1
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y9
+	MOVBLZX      (BX)(SI*2), R13
+	VMOVDQU      (R11), X15
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X15, X15
+	VPMOVZXWD    X15, Y15
+	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(R11)
+	POPCNTL      R13, R13
+	LEAQ         (R11)(R13*2), R11
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y6
+	VFMADD231PS  Y15, Y14, Y10
+	MOVBLZX      (BX)(R8*1), R13
+	VMOVDQU      (R12), X15
+	SHLL         $0x03, R13
+	VPSHUFB      (DI)(R13*2), X15, X15
+	VPMOVZXWD    X15, Y15
+	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(R12)
+	POPCNTL      R13, R13
+	LEAQ         (R12)(R13*2), R12
+	VFMADD231PS  Y15, Y12, Y3
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         $+32, AX
+	ADDQ         $+1, BX
+	DECQ         CX
+	JNZ          loop
+	MOVQ         dst+0(FP), DX
+	VEXTRACTF128 $0x01, Y0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0x4e, X0, X15
+	VADDPS       X15, X0, X0
+	VPSHUFD      $0xb1, X0, X15
+	VADDPS       X15, X0, X0
+	VMOVSS       X0, (DX)
+	VEXTRACTF128 $0x01, Y1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0x4e, X1, X15
+	VADDPS       X15, X1, X1
+	VPSHUFD      $0xb1, X1, X15
+	VADDPS       X15, X1, X1
+	VMOVSS       X1, 4(DX)
+	VEXTRACTF128 $0x01, Y2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0x4e, X2, X15
+	VADDPS       X15, X2, X2
+	VPSHUFD      $0xb1, X2, X15
+	VADDPS       X15, X2, X2
+	VMOVSS       X2, 8(DX)
+	VEXTRACTF128 $0x01, Y3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0x4e, X3, X15
+	VADDPS       X15, X3, X3
+	VPSHUFD      $0xb1, X3, X15
+	VADDPS       X15, X3, X3
+	VMOVSS       X3, 12(DX)
+	VEXTRACTF128 $0x01, Y4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0x4e, X4, X15
+	VADDPS       X15, X4, X4
+	VPSHUFD      $0xb1, X4, X15
+	VADDPS       X15, X4, X4
+	VMOVSS       X4, 16(DX)
+	VEXTRACTF128 $0x01, Y5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0x4e, X5, X15
+	VADDPS       X15, X5, X5
+	VPSHUFD      $0xb1, X5, X15
+	VADDPS       X15, X5, X5
+	VMOVSS       X5, 20(DX)
+	VEXTRACTF128 $0x01, Y6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0x4e, X6, X15
+	VADDPS       X15, X6, X6
+	VPSHUFD      $0xb1, X6, X15
+	VADDPS       X15, X6, X6
+	VMOVSS       X6, 24(DX)
+	VEXTRACTF128 $0x01, Y7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0x4e, X7, X15
+	VADDPS       X15, X7, X7
+	VPSHUFD      $0xb1, X7, X15
+	VADDPS       X15, X7, X7
+	VMOVSS       X7, 28(DX)
+	VEXTRACTF128 $0x01, Y8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0x4e, X8, X15
+	VADDPS       X15, X8, X8
+	VPSHUFD      $0xb1, X8, X15
+	VADDPS       X15, X8, X8
+	VMOVSS       X8, 32(DX)
+	VEXTRACTF128 $0x01, Y9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0x4e, X9, X15
+	VADDPS       X15, X9, X9
+	VPSHUFD      $0xb1, X9, X15
+	VADDPS       X15, X9, X9
+	VMOVSS       X9, 36(DX)
+	VEXTRACTF128 $0x01, Y10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0x4e, X10, X15
+	VADDPS       X15, X10, X10
+	VPSHUFD      $0xb1, X10, X15
+	VADDPS       X15, X10, X10
+	VMOVSS       X10, 40(DX)
+	VEXTRACTF128 $0x01, Y11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0x4e, X11, X15
+	VADDPS       X15, X11, X11
+	VPSHUFD      $0xb1, X11, X15
+	VADDPS       X15, X11, X11
+	VMOVSS       X11, 44(DX)
+	MOVQ         values+24(FP), R13
+	MOVQ         R9, (R13)
+	MOVQ         R10, 8(R13)
+	MOVQ         R11, 16(R13)
+	MOVQ         R12, 24(R13)
+	VZEROUPPER
+	RET
+
+// func expand16AVX512(dst *uint16, mask *byte, values *uint16, table *byte, blocks int) *uint16
+// Requires: AVX, AVX512BW, AVX512F, AVX512VBMI2, POPCNT
+TEXT ·expand16AVX512(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ mask+8(FP), BX
+	MOVQ values+16(FP), DX
+	MOVQ table+24(FP), DI
+	MOVQ blocks+32(FP), CX
+
+loop:
+	MOVL        (BX), R8
+	KMOVD       R8, K1
+	VMOVUPS     (DX), Z0
+	VPEXPANDW.Z Z0, K1, Z0
+	VMOVUPS     Z0, (AX)
+	POPCNTL     R8, R8
+	LEAQ        (DX)(R8*2), DX
+	ADDQ        $+64, AX
+	ADDQ        $+4, BX
+	DECQ        CX
+	JNZ         loop
+	MOVQ        DX, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func expand16AVX2(dst *uint16, mask *byte, values *uint16, table *byte, blocks int) *uint16
+// Requires: AVX, POPCNT
+TEXT ·expand16AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ mask+8(FP), BX
+	MOVQ values+16(FP), DX
+	MOVQ table+24(FP), DI
+	MOVQ blocks+32(FP), CX
+
+loop:
+	MOVBLZX (BX), R8
+	VMOVDQU (DX), X0
+	SHLL    $0x03, R8
+	VPSHUFB (DI)(R8*2), X0, X0
+	VMOVDQU X0, (AX)
+	POPCNTL R8, R8
+	LEAQ    (DX)(R8*2), DX
+	ADDQ    $+16, AX
+	ADDQ    $+1, BX
+	DECQ    CX
+	JNZ     loop
+	MOVQ    DX, ret+40(FP)
+	VZEROUPPER
+	RET

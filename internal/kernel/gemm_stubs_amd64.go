@@ -221,3 +221,58 @@ func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks i
 //
 //go:noescape
 func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+
+// packed1PairsAVX512 is packedKernel for 1 rows of x.
+//
+//go:noescape
+func packed1PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed2PairsAVX512 is packedKernel for 2 rows of x.
+//
+//go:noescape
+func packed2PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed3PairsAVX512 is packedKernel for 3 rows of x.
+//
+//go:noescape
+func packed3PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed1BF16AVX512 is packedKernel for 1 rows of x.
+//
+//go:noescape
+func packed1BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed2BF16AVX512 is packedKernel for 2 rows of x.
+//
+//go:noescape
+func packed2BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed3BF16AVX512 is packedKernel for 3 rows of x.
+//
+//go:noescape
+func packed3BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed1BF16AVX2 is packedKernel for 1 rows of x.
+//
+//go:noescape
+func packed1BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed2BF16AVX2 is packedKernel for 2 rows of x.
+//
+//go:noescape
+func packed2BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// packed3BF16AVX2 is packedKernel for 3 rows of x.
+//
+//go:noescape
+func packed3BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+
+// expand16AVX512 is expand16 for whole blocks, at least one; it returns where the next value is.
+//
+//go:noescape
+func expand16AVX512(dst *uint16, mask *byte, values *uint16, table *byte, blocks int) *uint16
+
+// expand16AVX2 is expand16 for whole blocks, at least one; it returns where the next value is.
+//
+//go:noescape
+func expand16AVX2(dst *uint16, mask *byte, values *uint16, table *byte, blocks int) *uint16

@@ -31,7 +31,14 @@ type dotter struct {
 	//
 	// ldx and ldb are in bytes; blocks ≥ 1. nil if there are none.
 	kernels []dotsKernel
+
+	// packed[t-1] is that for dotsRows rows of a packed b of bfloat16, to the same bits.
+	// Of row r the masks begin at mask[r*ldm], and the values at values[r], which
+	// then is where the next of them is. table is shuffles.
+	packed []packedKernel
 }
+
+type packedKernel func(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
 
 type dotsKernel func(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
 
@@ -78,6 +85,9 @@ func (v *dotProduct) rows(lo, hi int) {
 		buf := packBuffers.Get().(*packBuffer)
 		defer packBuffers.Put(buf)
 		group = func(out []float32, o, apart int) { v.groupExpanded(&buf.expanded, out, o, apart) }
+		if kernels := packedFor(v.dotter); kernels != nil && v.b.Packed.Values.BF16 != nil && v.k >= v.step {
+			group = func(out []float32, o, apart int) { v.groupPacked(kernels[v.m-1], &buf.expanded, out, o, apart) }
+		}
 	}
 	var few [dotsTokens * dotsRows]float32
 	out := few[:]
@@ -111,6 +121,32 @@ func (v *dotProduct) groupExpanded(e *expandedRows, out []float32, o, apart int)
 		ld = 0
 	}
 	v.groupOf(out, rows, 0, ld, o, apart)
+}
+
+// groupPacked is group of a packed b by a kernel that expands in registers.
+func (v *dotProduct) groupPacked(kernel packedKernel, e *expandedRows, out []float32, o, apart int) {
+	b := v.b.Packed
+	done := v.k / v.step * v.step
+	base := unsafe.Pointer(unsafe.SliceData(b.Values.BF16))
+	var values [dotsRows]*uint16
+	for r := range values {
+		values[r] = (*uint16)(unsafe.Add(base, 2*b.First[o+r*apart]))
+	}
+	kernel(&out[0], v.at, v.ld, &values[0], &b.row(o)[0], apart*MaskStride(v.k), &shuffles[0][0], done/v.step)
+	for r := range dotsRows {
+		for t := range v.m {
+			v.dst[t*v.ldd+o+r*apart] = out[t*dotsRows+r]
+		}
+		if done < v.k {
+			rest := e.room(b, v.k-done)
+			at := int64(uintptr(unsafe.Pointer(values[r]))-uintptr(base)) / 2
+			b.expand(rest, 0, o+r*apart, done, v.k-done, at)
+			v.rest(rest, -done, o+r*apart, done)
+		}
+		if apart == 0 {
+			return
+		}
+	}
 }
 
 // groupOf is group with the rows of b from element off on, ld apart.

@@ -44,6 +44,13 @@ func main() {
 	for tokens := 1; tokens <= dotsTokens; tokens++ {
 		dots(avx512, tokens, "Pairs", avx512.bytes(), true, dotsKinds[0].load)
 	}
+	for _, e := range expanders {
+		for tokens := 1; tokens <= dotsTokens; tokens++ {
+			packedDots(e, tokens)
+		}
+	}
+	expandWords(avx512)
+	expandWords(avx2)
 	Generate()
 }
 

@@ -1,5 +1,11 @@
+//go:build !amd64 || purego
+
 package kernel
 
 func expand16(dst []uint16, mask []byte, values []uint16) int {
 	return expandGeneric(dst, mask, values)
 }
+
+func packedFor(*dotter) []packedKernel { return nil }
+
+var shuffles [1][1]byte
