@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"time"
 
@@ -68,7 +69,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, q asked) {
 	out, err := s.run(ctx, w, r, q, start)
 	switch {
 	case err == nil:
-	case r.Context().Err() != nil:
+	case r.Context().Err() != nil || errors.Is(err, errClient):
 		s.metrics.gone.Inc()
 	default:
 		s.metrics.failed(asAPIError(err).Status)
@@ -104,9 +105,9 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, r *http.Request
 		}
 	}
 	f := q.form(m, len(prompts)*c.choices())
-	if first := f.begin(); c.Stream && first != nil {
-		for _, v := range first {
-			if err := out.send(v); err != nil {
+	if c.Stream {
+		for _, first := range f.begin() {
+			if err := out.send(first); err != nil {
 				return out, err
 			}
 		}

@@ -47,7 +47,7 @@ func asAPIError(err error) *apiError {
 	case errors.As(err, &own):
 		*e = *own
 	case errors.As(err, &tooLong):
-		e.Status, e.Code, e.Param = http.StatusBadRequest, "context_length_exceeded", "messages"
+		e.Status, e.Code = http.StatusBadRequest, "context_length_exceeded"
 	case errors.Is(err, chat.ErrNoTemplate):
 		e.Status, e.Code, e.Param = http.StatusBadRequest, "no_chat_template", "model"
 	case errors.As(err, &tooLarge):

@@ -534,7 +534,7 @@ func request(t *testing.T, address, body string) net.Conn {
 		return nil
 	}
 	body = strings.Replace(body, "{", `{"stream": true, `, 1)
-	fmt.Fprintf(c, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	fmt.Fprintf(c, "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	return c
 }
 
@@ -569,6 +569,33 @@ func slow(t *testing.T, address, body string) {
 			return
 		}
 		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// No web page reads a server of this machine by a name of its own.
+func TestRebinding(t *testing.T) {
+	m := newModel(t, true, batch.Options{})
+	for _, c := range []struct {
+		key, host string
+		status    int
+	}{
+		{"", "evil.example", 403}, {"", "evil.example:80", 403}, {"", "127.0.0.1.evil.example", 403},
+		{"", "localhost:8080", 200}, {"", "127.0.0.1", 200}, {"", "[::1]:9", 200}, {"key", "proxy.example", 200},
+	} {
+		url := start(t, Options{APIKey: c.key}, m)
+		req, err := http.NewRequest("GET", url+"/health", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = c.host
+		r, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != c.status {
+			t.Errorf("%s with key %q: %d, want %d", c.host, c.key, r.StatusCode, c.status)
+		}
 	}
 }
 

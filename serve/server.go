@@ -88,7 +88,31 @@ func (s *Server) api(pattern string, h http.HandlerFunc) {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if s.opt.APIKey == "" && rebound(r) {
+		writeError(w, &apiError{Status: http.StatusForbidden, Message: fmt.Sprintf("this server is not called %.100q", r.Host)})
+		return
+	}
+	// Every answer has an end, also one that nobody reads; pieces have less time.
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opt.Timeout + writeTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return
+	}
 	s.mux.ServeHTTP(w, r)
+}
+
+// rebound reports whether a request came to an address that only this machine
+// reaches, but by a name that is not this machine's: that of a web page whose name
+// was made to mean this address, so that it can read what is here.
+func rebound(r *http.Request) bool {
+	at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok || !at.IP.IsLoopback() {
+		return false
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host != "localhost" && !strings.HasSuffix(host, ".localhost") && (ip == nil || !ip.IsLoopback())
 }
 
 // Serve answers on l until stop ends; then it takes no more connections, and

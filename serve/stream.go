@@ -2,6 +2,8 @@ package serve
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -38,12 +40,18 @@ func (s *stream) write(data []byte) error {
 		s.w.Header().Set("Cache-Control", "no-cache")
 		s.w.WriteHeader(http.StatusOK)
 	}
-	if err := s.deadline(); err != nil {
-		return err
+	err := s.deadline()
+	if err == nil {
+		_, err = s.w.Write(append(append([]byte("data: "), data...), "\n\n"...))
 	}
-	line := append(append([]byte("data: "), data...), "\n\n"...)
-	if _, err := s.w.Write(line); err != nil {
-		return err
+	if err == nil {
+		err = s.control.Flush()
 	}
-	return s.control.Flush()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errClient, err)
+	}
+	return nil
 }
+
+// errClient says that the client does not take its answer.
+var errClient = errors.New("the client does not take the answer")

@@ -32,9 +32,6 @@ type generateFlags struct {
 	json         bool
 }
 
-// maxPrompt is more than any model takes.
-const maxPrompt = 64 << 20 // bytes
-
 func newGenerate(a *app) *cobra.Command {
 	var f generateFlags
 	c := &cobra.Command{
@@ -72,10 +69,7 @@ Blocks that do not fit --memory are read again for each token.`,
 	fl.StringVar(&f.file, "prompt-file", "", `file with the text to continue, without its final newline; "-" is standard input`)
 	fl.StringVar(&f.against, "against", "", "dense MODEL that also continues the text; both are shown side by side")
 	fl.IntVar(&f.options.MaxTokens, "max-tokens", 128, "maximum number of new tokens (0: up to the model's maximum)")
-	fl.Float64Var(&f.options.Temperature, "temperature", 0, "0 takes the most probable token; above 0 samples, at 1 by the model's probabilities")
-	fl.IntVar(&f.options.TopK, "top-k", 0, "sample from the K most probable tokens (0: all)")
-	fl.Float64Var(&f.options.TopP, "top-p", 0, "sample from the most probable tokens that together have this probability (0: all)")
-	fl.Uint64Var(&f.options.Seed, "seed", 0, "seed for sampling")
+	addSampling(fl, &f.options.Sampling)
 	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
 	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB (default 3/4 of the free memory)")
@@ -89,15 +83,7 @@ func (f *generateFlags) check(given func(flag string) bool) error {
 	if given("prompt") == given("prompt-file") {
 		return usageError{errors.New("want one of --prompt TEXT and --prompt-file FILE")}
 	}
-	for _, flag := range []string{"top-k", "top-p", "seed"} {
-		if given(flag) && f.options.Temperature == 0 {
-			return usageError{fmt.Errorf("--%s: only with a --temperature above 0", flag)}
-		}
-	}
-	if err := f.options.Validate(); err != nil {
-		return usageError{err}
-	}
-	return cmp.Or(setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
+	return cmp.Or(checkSampling(f.options.Sampling, given), setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
 }
 
 // text returns the prompt.
@@ -113,15 +99,8 @@ func (f *generateFlags) text() (string, error) {
 		}
 		defer in.Close()
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxPrompt+1))
-	if err == nil && len(data) > maxPrompt {
-		err = fmt.Errorf("more than %d bytes", maxPrompt)
-	}
-	if err != nil {
-		return "", fmt.Errorf("--prompt-file %s: %w", f.file, err)
-	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	return text, valid("--prompt-file "+f.file, text)
+	text, err := readPrompt("--prompt-file "+f.file, in)
+	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"), err
 }
 
 func valid(what, text string) error {

@@ -68,10 +68,7 @@ tokens are sampled; the same --seed gives the same answers.`,
 	fl.StringVar(&f.system, "system", "", "system message that the conversation begins with")
 	fl.BoolVar(&f.lines, "lines", false, "take each line of standard input as a message, also where it is no terminal")
 	fl.IntVar(&f.opt.MaxTokens, "max-tokens", 1024, "maximum number of new tokens of an answer (0: up to the model's maximum)")
-	fl.Float64Var(&f.opt.Temperature, "temperature", 0, "0 takes the most probable token; above 0 samples, at 1 by the model's probabilities")
-	fl.IntVar(&f.opt.TopK, "top-k", 0, "sample from the K most probable tokens (0: all)")
-	fl.Float64Var(&f.opt.TopP, "top-p", 0, "sample from the most probable tokens that together have this probability (0: all)")
-	fl.Uint64Var(&f.opt.Seed, "seed", 0, "seed for sampling")
+	addSampling(fl, &f.opt.Sampling)
 	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
 	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB (default 3/4 of the free memory)")
@@ -81,15 +78,7 @@ tokens are sampled; the same --seed gives the same answers.`,
 
 // check refuses what can be seen to be wrong before anything is opened.
 func (f *runFlags) check(given func(flag string) bool) error {
-	for _, flag := range []string{"top-k", "top-p", "seed"} {
-		if given(flag) && f.opt.Temperature == 0 {
-			return usageError{fmt.Errorf("--%s: only with a --temperature above 0", flag)}
-		}
-	}
-	if err := f.opt.Validate(); err != nil {
-		return usageError{err}
-	}
-	return cmp.Or(setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.opt.MaxTokens, 0, recipe.MaxSeqLen), valid("--system", f.system))
+	return cmp.Or(checkSampling(f.opt.Sampling, given), setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.opt.MaxTokens, 0, recipe.MaxSeqLen), valid("--system", f.system))
 }
 
 func (a *app) runChat(ctx context.Context, name string, f runFlags) error {
@@ -136,19 +125,12 @@ func (d *dialogue) reset() {
 
 // once answers all of standard input.
 func (d *dialogue) once(ctx context.Context) error {
-	data, err := io.ReadAll(io.LimitReader(os.Stdin, maxPrompt+1))
-	if err == nil && len(data) > maxPrompt {
-		err = fmt.Errorf("more than %d bytes", maxPrompt)
-	}
-	if err == nil {
-		err = valid("standard input", string(data))
-	}
-	text := strings.TrimSpace(string(data))
-	if err == nil && text == "" {
-		err = errors.New("no message")
-	}
+	text, err := readPrompt("standard input", os.Stdin)
 	if err != nil {
-		return fmt.Errorf("standard input: %w", err)
+		return err
+	}
+	if text = strings.TrimSpace(text); text == "" {
+		return errors.New("standard input: no message")
 	}
 	return d.say(ctx, text)
 }
