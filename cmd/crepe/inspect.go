@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -237,7 +238,8 @@ func programOf(m *prune.Manifest) string {
 }
 
 func (a *app) showInspection(in inspection) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "model\t%s (%s, %d blocks)\n", in.Model, in.Architecture, in.Blocks)
 	var types []string
 	for t, n := range in.DTypes {
@@ -284,5 +286,9 @@ func (a *app) showInspection(in inspection) error {
 		}
 		fmt.Fprintf(w, "%s\t%d × %d\t%s\t%.3f %%\t%s%s\n", l.Name, l.Rows, l.Cols, l.DType, 100*l.Sparsity, equal, strings.Join(l.Patterns, " "))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(a.stdout, printable(text.String())) // crepe.json may be anybody's
+	return err
 }

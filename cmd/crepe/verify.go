@@ -95,7 +95,7 @@ func (a *app) verify(ctx context.Context, dir, dense string, asJSON bool) error 
 // showVerification prints the findings, or what was found to be right.
 func (a *app) showVerification(res *verify.Result, dir, dense string) {
 	for _, f := range res.Findings {
-		fmt.Fprintln(a.stdout, f)
+		fmt.Fprintln(a.stdout, printable(fmt.Sprint(f)))
 	}
 	if len(res.Findings) > 0 {
 		return

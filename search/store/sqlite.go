@@ -69,8 +69,14 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 	return s, nil
 }
 
-// checkFile refuses, before SQLite opens it, what is no database.
+// checkFile refuses, before SQLite opens it, what is no database, and a link in the
+// place of the database or of its journal, which SQLite would follow.
 func checkFile(path string) error {
+	for _, path := range []string{path, path + "-journal"} {
+		if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+			return fmt.Errorf("%s: a link, a folder or a device, want a file of studies", path)
+		}
+	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

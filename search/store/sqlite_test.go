@@ -114,6 +114,14 @@ func TestWhatIsNoStudy(t *testing.T) {
 	wantError(t, err, "absent", "cannot be opened")
 	_, err = Open(t.Context(), dir)
 	wantError(t, err, dir)
+	for _, name := range []string{"link", "a-journal"} {
+		if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, name)); err != nil {
+			t.Skip(err)
+		}
+		link := filepath.Join(dir, name)
+		_, err = Open(t.Context(), strings.TrimSuffix(link, "-journal"))
+		wantError(t, err, link, "a link")
+	}
 
 	exec := func(name, statement string) string {
 		path := filepath.Join(dir, name)
