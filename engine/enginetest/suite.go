@@ -29,7 +29,7 @@ type Suite struct {
 // Run runs every operation over its shapes.
 func (s Suite) Run(t *testing.T) {
 	for name, test := range map[string]func(*run){
-		"Linear": (*run).linear, "Gated": (*run).gated, "Norm": (*run).norm, "Add": (*run).add, "Sub": (*run).sub,
+		"Linear": (*run).linear, "Gated": (*run).gated, "Norm": (*run).norm, "Add": (*run).add, "Sub": (*run).sub, "Gradients": (*run).gradients,
 		"Attend": (*run).attend, "Halves": (*run).halves, "Experts": (*run).experts,
 		"Head": (*run).head, "Stats": (*run).stats, "Delta": (*run).delta,
 	} {
