@@ -38,9 +38,12 @@ func (r *runner) prune(ctx context.Context) error {
 		}
 	}
 	passes := 2 // dense and pruned
-	if f := r.plan.resolved.Fit; f.InOrder() && r.opt.Masks == nil {
+	if f := r.plan.resolved; f.InOrder() && r.opt.Masks == nil {
 		p.inOrder, passes = true, fitPasses
-		if f.Dense {
+		if f.Rebuild != nil {
+			passes += 2 * (2 + f.Params.Whole("rebuild_epochs"))
+		}
+		if f.Dense() {
 			p.dense = r.stream()
 			defer p.dense.close()
 			if err := r.open(ctx, p.dense, statesDense, done); err != nil {

@@ -2,6 +2,7 @@ package prune
 
 import (
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/stats"
 )
 
@@ -80,7 +81,7 @@ func (p *Plan) inputs(linears []model.LinearSpec) [][]model.LinearSpec {
 // at most. Where Linears are pruned in order, only those of one input are there, or
 // those of a branch's experts.
 func (p *Plan) statsBytes(inputs [][]model.LinearSpec) int64 {
-	if !p.resolved.Fit.InOrder() {
+	if !p.resolved.InOrder() {
 		return p.gramBytes(inputs)
 	}
 	most := int64(0)
@@ -108,6 +109,33 @@ func (p *Plan) fitScratch(tokens, width int) int64 {
 		widest = max(widest, l.Cols)
 	}
 	return 4 * int64(tokens) * int64(width+2*widest)
+}
+
+// rebuildBytes returns what rebuilding holds of the weights of a block's largest
+// branch: in float32 the master weights twice, the best ones, the gradient twice and
+// Adam's moments; the result beside what it replaces.
+func (p *Plan) rebuildBytes(inputs [][]model.LinearSpec) int64 {
+	if p.resolved.Rebuild == nil {
+		return 0
+	}
+	sum := map[bool]int64{} // attention or not
+	for _, in := range inputs {
+		for _, l := range in {
+			n := int64(l.Rows) * int64(l.Cols)
+			sum[l.Attention] += 5*4*n + rebuild.Bytes(n) + int64(l.DType.Size())*n
+		}
+	}
+	return max(sum[true], sum[false])
+}
+
+// rebuildScratch returns about what the forward and backward pass of a sequence through
+// a branch take: some ten activations of its widest Linear, and their transposes.
+func (p *Plan) rebuildScratch(tokens, width int) int64 {
+	widest := width
+	for _, l := range p.Linears {
+		widest = max(widest, l.Rows, l.Cols)
+	}
+	return 4 * int64(tokens) * int64(6*width+10*widest)
 }
 
 // gramBytes returns what the Gram matrices of a block and what is made of them take

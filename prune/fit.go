@@ -141,7 +141,29 @@ func (f *fitting) prune(ctx context.Context) ([]LinearReport, error) {
 		return nil, err
 	}
 	last, err := f.linears(ctx, f.b, inputs[1:], s)
-	return append(first, last...), err
+	if err != nil {
+		return nil, err
+	}
+	all := append(first, last...)
+	if f.plan.resolved.Rebuild != nil {
+		result, err := f.rebuild(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all[len(all)-1].Rebuilt = &result
+	}
+	return all, f.deliver()
+}
+
+// deliver gives the sink what waits for it.
+func (p *pruner) deliver() error {
+	for _, give := range p.pending {
+		if err := give(); err != nil {
+			return err
+		}
+	}
+	p.pending = nil
+	return nil
 }
 
 // experts returns the statistics of all inputs of a branch of experts, and takes the
@@ -167,7 +189,7 @@ func (f *fitting) experts(ctx context.Context) (seen, error) {
 // first returns the statistics of the branch's first input, with what it lacks.
 func (f *fitting) first(ctx context.Context, in *model.Input) (seen, error) {
 	needs := f.plan.needs(in)
-	if f.twin != nil && needs.Gram {
+	if f.plan.resolved.Fit.Dense && needs.Gram {
 		needs.Cross = in.Linears[0].Cols
 	}
 	var lacks engine.Mat
@@ -202,7 +224,7 @@ func (f *fitting) first(ctx context.Context, in *model.Input) (seen, error) {
 // is what the input lacks, and the tokens' weights are by the energy of the input.
 func (f *fitting) outputs(ctx context.Context, in *model.Input) (seen, error) {
 	l, needs, normed := in.Linears[0], f.plan.needs(in), f.branch.Normed()
-	if f.twin != nil && needs.Gram {
+	if f.plan.resolved.Fit.Dense && needs.Gram {
 		needs.Cross = l.Rows
 		if normed {
 			needs.Cross = l.Cols

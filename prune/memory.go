@@ -58,6 +58,9 @@ func (m *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 	if resolved.Update != nil {
 		return nil, fmt.Errorf("update %s: makes new weights, which masks alone cannot hold", resolved.Update.Name)
 	}
+	if resolved.Rebuild != nil {
+		return nil, fmt.Errorf("rebuilding %s: makes new weights, which masks alone cannot hold", resolved.Rebuild.Name)
+	}
 	if resolved.Fit.InOrder() {
 		return nil, fmt.Errorf("refinement %s: fit_to %s and fit_tokens %s, want %s and %s: masks alone cannot hold more",
 			resolved.Refine.Name, resolved.Params["fit_to"], resolved.Params["fit_tokens"], fit.Own, fit.Equal)

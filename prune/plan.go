@@ -46,6 +46,7 @@ type Memory struct {
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
 	Gram    int64 `json:"gram"`    // of a block's inputs, and what refinement and update of the largest hold; 0: nothing needs them
+	Rebuild int64 `json:"rebuild"` // what rebuilding a branch holds of it, not at the same time as Gram and Refine; 0: nothing is rebuilt
 	Refine  int64 `json:"refine"`  // what a refinement of the mask gathers of a block's inputs and works in
 	Samples int64 `json:"samples"` // tokens that enter a block's Linears, to measure their outputs' errors
 	Measure int64 `json:"measure"` // outputs of the widest Linear for these
@@ -67,7 +68,7 @@ func (m Memory) Total() int64 {
 // fixed is what no budget can do without: scores and a sequence's activations
 // are not held at the same time.
 func (m Memory) fixed() int64 {
-	return m.Block + m.Gram + m.Refine + m.Samples + max(m.Scores+m.Measure, m.Scratch) + programBytes
+	return m.Block + max(m.Gram+m.Refine, m.Rebuild) + m.Samples + max(m.Scores+m.Measure, m.Scratch) + programBytes
 }
 
 // programBytes is the program itself: code, packed panels, buffers of files.
@@ -93,6 +94,11 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 		return nil, err
 	}
 	m = m.Plain()
+	if resolved.Rebuild != nil {
+		if err := m.CheckTrainable(); err != nil {
+			return nil, fmt.Errorf("rebuild %s: %w", resolved.Rebuild.Name, err)
+		}
+	}
 	p, err := planLinears(m, resolved)
 	if err != nil {
 		return nil, err
@@ -126,6 +132,7 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 			p.skip[pl.Name] = pl.Skip
 		}
 		inputs := p.inputs(m.Linears(b))
+		p.Memory.Rebuild = max(p.Memory.Rebuild, p.rebuildBytes(inputs))
 		p.Memory.Gram = max(p.Memory.Gram, p.statsBytes(inputs))
 		p.Memory.Refine = max(p.Memory.Refine, p.momentsBytes(inputs))
 	}
@@ -144,7 +151,7 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 // fitBlocks is model.FitBlocks for the blocks that are in memory at a time: one, or,
 // for a fit to the dense model, its own beside it.
 func (p *Plan) fitBlocks(m *model.Model, room int64) (expertBytes, blocks int64) {
-	if !p.resolved.Fit.Dense {
+	if !p.resolved.Dense() {
 		return m.FitBlocks(room)
 	}
 	expertBytes, blocks = m.FitBlocks(room / 2)
@@ -178,7 +185,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		if p.resolved.Observes {
 			passes += 2 // dense and pruned
 		}
-		if p.resolved.Fit.Dense {
+		if p.resolved.Dense() {
 			passes++ // of the dense stream
 			streams = 2
 		}
@@ -186,7 +193,13 @@ func (p *Plan) count(m *model.Model, opt Options) {
 			passes++
 		}
 		use(len(c.Tokens), c.SeqLen, streams, passes*2*weights)
-		if p.resolved.Fit.InOrder() {
+		if p.resolved.Rebuild != nil {
+			const passes = 3 // forward, and backward by inputs and by weights
+			epochs := float64(p.resolved.Params.Whole("rebuild_epochs"))
+			p.FLOP32 += (passes*epochs + 2) * 2 * weights * float64(len(c.Tokens)*c.SeqLen)
+			p.Memory.Rebuild += p.rebuildScratch(c.SeqLen, width)
+		}
+		if p.resolved.InOrder() {
 			p.Memory.Scratch += p.fitScratch(c.SeqLen, width)
 		}
 		for b := range m.Blocks() {

@@ -32,7 +32,8 @@ type pruner struct {
 	steps, withoutData []step
 	gauge              *gauge // nil: nothing is measured
 	memory             buffer
-	warned             string // the expert that was last warned of
+	pending            []func() error // give the branch's Linears to the sink, once it is rebuilt
+	warned             string         // the expert that was last warned of
 }
 
 // sink takes what has been pruned.
@@ -150,6 +151,16 @@ func (p *pruner) linear(ctx context.Context, l *model.Linear, in *input, t patte
 	}
 	out.Zeros = w.Zeros()
 	out.Sparsity = float64(out.Zeros) / float64(l.Rows*l.Cols)
+	if p.plan.resolved.Rebuild != nil { // its weight changes once more
+		p.pending = append(p.pending, func() error {
+			w, err := l.Read()
+			if err != nil {
+				return err
+			}
+			return p.sink.linear(l, w, jobs)
+		})
+		return out, nil
+	}
 	return out, p.sink.linear(l, w, jobs)
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
 )
 
@@ -12,6 +13,7 @@ type Report struct {
 	Model    string         `json:"model"`
 	Method   string         `json:"method"`
 	Refine   string         `json:"refine,omitempty"`
+	Rebuild  string         `json:"rebuild,omitempty"`
 	Recipe   string         `json:"recipe"`  // the file it was written to
 	Pattern  string         `json:"pattern"` // "2:4"; "unstructured" without N:M
 	Sparsity Sparsity       `json:"sparsity"`
@@ -47,6 +49,10 @@ type LinearReport struct {
 	Permuted []Permutation `json:"permuted,omitempty"` // one, or one a part of a split Linear; none if columns stay
 
 	Refined *refine.Result `json:"refined,omitempty"` // nil if its mask is as it was selected
+
+	// Rebuilt is of the attention or MLP that it is the last Linear of; nil for
+	// others, and where nothing is rebuilt.
+	Rebuilt *rebuild.Result `json:"rebuilt,omitempty"`
 }
 
 // Seconds is where the time of this process went. A resumed run counts only
@@ -60,6 +66,7 @@ type Seconds struct {
 	Permute   float64 `json:"permute"`
 	Refine    float64 `json:"refine"`
 	Update    float64 `json:"update"`
+	Rebuild   float64 `json:"rebuild"`
 	Measure   float64 `json:"measure"` // what MeasuresName holds
 	Write     float64 `json:"write"`
 	Eval      float64 `json:"eval"`

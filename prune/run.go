@@ -92,8 +92,12 @@ func (r *runner) newReport() *Report {
 	if f := r.plan.resolved.Refine; f != nil {
 		refinement = f.Name
 	}
+	rebuilding := ""
+	if b := r.plan.resolved.Rebuild; b != nil {
+		rebuilding = b.Name
+	}
 	rep := &Report{
-		Model: r.opt.Model, Method: r.plan.resolved.Method.Name, Refine: refinement,
+		Model: r.opt.Model, Method: r.plan.resolved.Method.Name, Refine: refinement, Rebuild: rebuilding,
 		Recipe: RecipePath(r.opt.Output), Output: r.opt.Output,
 		Pattern: "unstructured", Sparsity: Sparsity{Target: t.Sparsity.Float64()},
 	}

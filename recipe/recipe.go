@@ -22,6 +22,7 @@ import (
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
+	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
@@ -60,6 +61,7 @@ type Recipe struct {
 	Permute  string `yaml:"permute,omitempty" json:"permute,omitempty"`   // the order of the columns in N:M's groups
 	Refine   string `yaml:"refine,omitempty" json:"refine,omitempty"`     // exchanges what the method prunes and keeps
 	Update   string `yaml:"update,omitempty" json:"update,omitempty"`     // changes what the method keeps
+	Rebuild  string `yaml:"rebuild,omitempty" json:"rebuild,omitempty"`   // then optimises what several Linears keep together
 
 	// Params are the parameters of these methods, in a file keys of their own
 	// beside the others. One that is not there has its default.
@@ -246,6 +248,7 @@ type Resolved struct {
 	Permute  *permute.Method  // nil: columns stay in their order
 	Refine   *refine.Method   // nil: the mask stays as it was selected
 	Update   *update.Method   // nil: what is kept stays as it is
+	Rebuild  *rebuild.Method  // nil: the same
 	Params   param.Values     // of all of these
 	Fit      fit.Options      // what Refine and Update fit to
 	Target   pattern.Target   // of the whole
@@ -256,4 +259,11 @@ type Resolved struct {
 }
 
 // Rewrites reports whether kept weights change.
-func (r Resolved) Rewrites() bool { return r.Update != nil || r.Refine != nil && r.Fit.Dense }
+func (r Resolved) Rewrites() bool { return r.Update != nil || r.Rebuild != nil || r.Fit.Dense }
+
+// Dense reports whether the dense model's hidden states are needed beside the pruned
+// ones.
+func (r Resolved) Dense() bool { return r.Fit.Dense || r.Rebuild != nil }
+
+// InOrder reports whether the branches of a block are pruned one after the other.
+func (r Resolved) InOrder() bool { return r.Fit.InOrder() || r.Rebuild != nil }

@@ -11,6 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/permute"
+	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
@@ -28,7 +29,14 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if out.Refine, err = r.refinement(out.Method); err != nil {
 		return out, err
 	}
-	if out.Refine != nil {
+	if r.Rebuild != "" {
+		m, err := rebuild.Lookup(r.Rebuild)
+		if err != nil {
+			return out, fmt.Errorf("rebuild: %w", err)
+		}
+		out.Rebuild = &m
+	}
+	if out.Refine != nil || out.Rebuild != nil {
 		out.Method.NeedsData = true
 	}
 	out.Observes = out.Method.NeedsData

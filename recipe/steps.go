@@ -8,6 +8,7 @@ import (
 	"github.com/crepe-llm/crepe/allocate"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/permute"
+	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
@@ -41,6 +42,7 @@ var steps = []Step{
 	{"permute", "for N:M, reorder the columns of each Linear so that more of the scores is kept", "permutation", func(r *Recipe) *string { return &r.Permute }, permutations},
 	{"refine", "then exchange pruned and kept weights, row by row", "refinement", func(r *Recipe) *string { return &r.Refine }, refinements},
 	{"update", "then change the kept weights to compensate for the pruned ones", "update", func(r *Recipe) *string { return &r.Update }, updates},
+	{"rebuild", "then optimise what the Linears of an attention or MLP keep, together", "rebuilding", func(r *Recipe) *string { return &r.Rebuild }, rebuilds},
 }
 
 func scores() []Method {
@@ -61,6 +63,10 @@ func refinements() []Method {
 
 func updates() []Method {
 	return each(update.Methods(), func(m update.Method) Method { return Method{m.Name, m.Doc, m.Cite, m.Params} })
+}
+
+func rebuilds() []Method {
+	return each(rebuild.Methods(), func(m rebuild.Method) Method { return Method{m.Name, m.Doc, m.Cite, m.Params} })
 }
 
 func each[M any](all []M, f func(M) Method) []Method {

@@ -277,6 +277,9 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 	if r.Update != "" {
 		method += "-" + r.Update
 	}
+	if r.Rebuild != "" {
+		method += "-" + r.Rebuild
+	}
 	if r.Allocate != "" {
 		method += "-" + r.Allocate
 	}

@@ -117,6 +117,9 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	if n, left, ok := rep.Refined(); ok {
 		fmt.Fprintf(w, "refined\t%s: %d exchanges, %.1f %% of the error that it lowers left\n", rep.Refine, n, 100*left)
 	}
+	if left, ok := rep.Rebuilt(); ok {
+		fmt.Fprintf(w, "rebuilt\t%s: %.1f %% of the branches' errors left, in the mean\n", rep.Rebuild, 100*left)
+	}
 	fmt.Fprintf(w, "sparsity\t%.3f %% of %d Linears with %.1f M weights (asked: %.3f %%)\n",
 		100*rep.Sparsity.Measured, len(rep.Linears), float64(weights)/1e6, 100*rep.Sparsity.Target)
 	if n, moved, gain := rep.Permuted(); n > 0 {
@@ -142,6 +145,9 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	}
 	if s.Update > 0 {
 		optional += fmt.Sprintf(", update %.2f", s.Update)
+	}
+	if s.Rebuild > 0 {
+		optional += fmt.Sprintf(", rebuild %.1f", s.Rebuild)
 	}
 	fmt.Fprintf(w, "time\t%.1f s: load %.1f%s, calibrate %.1f, score %.2f, select %.2f%s, measure %.2f, write %.1f, eval %.1f\n",
 		s.Total, s.Load, allocated, s.Calibrate, s.Score, s.Select, optional, s.Measure, s.Write, s.Eval)

@@ -46,6 +46,7 @@ var layers = map[string]int{
 	"stats":             3,
 	"linalg":            3,
 	"fit":               4,
+	"rebuild":           4,
 	"update":            5,
 	"refine":            5,
 	"allocate":          4,
