@@ -106,8 +106,8 @@ func (r *Runner) newText(ctx context.Context, req Request) (*text, error) {
 	if n := req.Options.MaxTokens; n > 0 && n <= limit-len(req.Prompt) {
 		t.limit, t.end = len(req.Prompt)+n, generate.AtMaxTokens
 	}
-	if need := r.m.CacheBytes(t.limit); need > r.opt.CacheBytes {
-		return nil, fmt.Errorf("%d tokens take %d MiB of keys and values, and there are %d MiB: ask for fewer tokens", t.limit, need>>20, r.opt.CacheBytes>>20)
+	if t.bytes = r.m.CacheBytes(t.limit); t.bytes > r.opt.CacheBytes {
+		return nil, &TooLargeError{Tokens: t.limit, Bytes: t.bytes, Most: r.opt.CacheBytes}
 	}
 	return t, nil
 }
@@ -120,6 +120,17 @@ type TooLongError struct{ Tokens, Most int }
 
 func (e *TooLongError) Error() string {
 	return fmt.Sprintf("the prompt has %d tokens, want at most the model's %d", e.Tokens, e.Most)
+}
+
+// TooLargeError says that there is no room for the keys and values of a text of so
+// many tokens, prompt and answer together.
+type TooLargeError struct {
+	Tokens      int
+	Bytes, Most int64
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%d tokens take %d MiB of keys and values, and there are %d MiB: ask for fewer tokens", e.Tokens, e.Bytes>>20, e.Most>>20)
 }
 
 // ending is the last of a text.

@@ -24,11 +24,11 @@ type text struct {
 	gone    atomic.Bool // nobody waits for it
 
 	cache  *model.Cache
-	alike  int // the length up to which its tokens turn as they do
-	fed    int // tokens that the cache has
-	shared int // of these, those of another text
-	bytes  int64
-	bad    bool // its values cannot be trusted for others
+	alike  int   // the length up to which its tokens turn as they do
+	fed    int   // tokens that the cache has
+	shared int   // of these, those of another text
+	bytes  int64 // of keys and values at most
+	bad    bool  // its values cannot be trusted for others
 }
 
 // leave gives up a text that is not at its end.
@@ -122,8 +122,11 @@ func (r *Runner) beginAll() {
 		if t.left() {
 			continue
 		}
+		if len(r.running) == r.opt.Texts {
+			r.waiting = append(later, r.waiting[i:]...)
+			return
+		}
 		t.alike = r.m.LongestAlike(len(t.ids), t.limit)
-		t.bytes = r.m.CacheBytes(t.limit)
 		source, ready := r.source(t)
 		switch {
 		case ready < 0:
@@ -139,9 +142,6 @@ func (r *Runner) beginAll() {
 // begin makes t one of the running texts, which goes on from the first tokens of
 // source, if there is room.
 func (r *Runner) begin(t *text, source *model.Cache, ready int) bool {
-	if len(r.running) == r.opt.Texts {
-		return false
-	}
 	for r.reserved()+t.bytes > r.opt.CacheBytes {
 		if !r.kept.dropOldest() {
 			return false

@@ -41,6 +41,7 @@ func badRequest(param, message string) *apiError {
 func asAPIError(err error) *apiError {
 	var own *apiError
 	var tooLong *batch.TooLongError
+	var tooLargeText *batch.TooLargeError
 	var tooLarge *http.MaxBytesError
 	e := &apiError{Status: http.StatusInternalServerError, Message: err.Error()}
 	switch {
@@ -48,6 +49,8 @@ func asAPIError(err error) *apiError {
 		*e = *own
 	case errors.As(err, &tooLong):
 		e.Status, e.Code = http.StatusBadRequest, "context_length_exceeded"
+	case errors.As(err, &tooLargeText):
+		e.Status, e.Param = http.StatusBadRequest, "max_tokens"
 	case errors.Is(err, chat.ErrNoTemplate):
 		e.Status, e.Code, e.Param = http.StatusBadRequest, "no_chat_template", "model"
 	case errors.As(err, &tooLarge):

@@ -203,7 +203,7 @@ func TestCompletions(t *testing.T) {
 	}
 
 	// Stop texts, wherever they begin and end.
-	for from := 1; from < len(text)-12; from += 5 {
+	for from := 1; from < len(text)-12; from += 11 {
 		stop := text[from : from+9]
 		want := text[:strings.Index(text, stop)]
 		q := fmt.Sprintf(`{"prompt": "In 2009 , the album", "temperature": 0, "max_tokens": 30, "stop": ["no such", %q]}`, stop)
