@@ -229,35 +229,16 @@ func (r *Run) done() ([]prune.LinearReport, map[string]prune.LinearMeasure) {
 // linears are the heat maps over blocks × Linears.
 func linears(items []Item) Section {
 	s := Section{ID: "linears", Title: "Blocks and Linears", Lead: "Where the model loses most. Each cell is a Linear: a row is a block, a column its place in the block. The stronger the colour, the higher the number, which is also in the cell, in the table, and shown when you point at the cell."}
-	for i := range items {
-		if items[i].Run == nil {
-			continue
-		}
-		list, measures := items[i].Run.done()
-		var rows [][]any
-		for _, l := range list {
-			block, kind := place(l.Name)
-			m := measures[l.Name]
-			row := []any{block, kind, nil, optional(m.EnergyLost), l.Sparsity, nil, l.Rows, l.Cols, l.Zeros}
-			if m.Output != nil {
-				row[2], row[5] = number(m.Output.Relative), m.Output.Tokens
-			}
-			if l.Skipped {
-				row[2], row[3] = nil, nil
-			}
-			rows = append(rows, row)
-		}
-		if rows == nil {
-			continue
-		}
-		columns := []Column{
-			{Name: "block"}, {Name: "Linear"},
-			share("output error", "how far the pruned Linear's output is from the dense one's on the calibration text: ‖X·W'ᵀ − X·Wᵀ‖ / ‖X·Wᵀ‖"),
-			share("energy lost", "share of Σ W²·‖X‖² that the pruned weights had"),
-			share("sparsity", "share of zeros, counted"), {Name: "sampled", Unit: "tokens", Hint: "that the output error is measured on"},
-			{Name: "out"}, {Name: "in"}, {Name: "zeros"},
-		}
-		for _, value := range []int{2, 3, 4} {
+	columns := []Column{
+		{Name: "block"}, {Name: "Linear"},
+		share("output error", "how far the pruned Linear's output is from the dense one's on the calibration text: ‖X·W'ᵀ − X·Wᵀ‖ / ‖X·Wᵀ‖"),
+		share("energy lost", "share of Σ W²·‖X‖² that the pruned weights had"),
+		share("sparsity", "share of zeros, counted"), {Name: "sampled", Unit: "tokens", Hint: "that the output error is measured on"},
+		{Name: "out"}, {Name: "in"}, {Name: "zeros"},
+	}
+	for _, value := range []int{2, 3, 4} { // the same of all runs side by side
+		for i := range items {
+			rows := items[i].linearRows()
 			if !slices.ContainsFunc(rows, func(r []any) bool { return r[value] != nil }) {
 				continue
 			}
@@ -267,6 +248,24 @@ func linears(items []Item) Section {
 		}
 	}
 	return s
+}
+
+// linearRows are a row for each Linear of a run.
+func (i *Item) linearRows() (rows [][]any) {
+	if i.Run == nil {
+		return nil
+	}
+	list, measures := i.Run.done()
+	for _, l := range list {
+		block, kind := place(l.Name)
+		m := measures[l.Name]
+		row := []any{block, kind, nil, optional(m.EnergyLost), l.Sparsity, nil, l.Rows, l.Cols, l.Zeros}
+		if m.Output != nil {
+			row[2], row[5] = number(m.Output.Relative), m.Output.Tokens
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // mostSpreads is how many matrices' scores a document shows: those of a mixture of

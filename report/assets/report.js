@@ -269,7 +269,7 @@ const crepeReport = (() => {
 			const series = names.map((name, n) => ({
 				type: "line", name: String(name), symbol: symbols[n % symbols.length], symbolSize: 8, color: c.series[n % c.series.length],
 				lineStyle: { type: dashes[Math.floor(n / 2) % dashes.length] },
-				data: view.rows.map((r, i) => [r, i]).filter(([r]) => (group < 0 || r[group] === name) && isNumber(r[y[0]])).map(([r, i]) => point([category ? String(r[x]) : r[x], r[y[0]]], i)),
+				data: broken(view.rows.map((r, i) => [r, i]).filter(([r]) => (group < 0 || r[group] === name) && isNumber(r[y[0]])).map(([r, i]) => point([category ? String(r[x]) : r[x], r[y[0]]], i))),
 			}));
 			if (series.length) series[0].markLine = marks(view, c);
 			return {
@@ -355,6 +355,12 @@ const crepeReport = (() => {
 			};
 		},
 	};
+
+	// broken leaves a gap in a line between sparsities and N:M, which are no sequence.
+	function broken(points) {
+		const ofGroups = (p) => String(p.value[0]).includes(":");
+		return points.flatMap((p, i) => (i > 0 && ofGroups(p) !== ofGroups(points[i - 1]) ? [{ value: [p.value[0], "-"] }, p] : [p]));
+	}
 
 	function marks(view, c) {
 		const on = (view.marks || []).filter((m) => m.on_y);
