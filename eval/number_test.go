@@ -44,3 +44,20 @@ func TestInfiniteResults(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// The standard error is that of the windows' mean, carried over to the exponential.
+func TestStderr(t *testing.T) {
+	inf := math.Inf(1)
+	for _, c := range []struct {
+		nll  []float64
+		want float64
+	}{
+		{[]float64{1, 2, 3}, math.Exp(2) / math.Sqrt(3)}, // s = 1
+		{[]float64{2, 2}, 0}, {[]float64{2}, 0}, {[]float64{1, inf}, 0}, {[]float64{1, math.NaN()}, 0},
+	} {
+		r := resultOf(c.nll, 8)
+		if !(math.Abs(r.Stderr-c.want) <= 1e-12*c.want) || r.Windows != len(c.nll) || !r.Valid() {
+			t.Errorf("%v: %+v, want a standard error of %v", c.nll, r, c.want)
+		}
+	}
+}

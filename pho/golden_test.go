@@ -127,3 +127,18 @@ func readJSON(t *testing.T, path string, v any) {
 		t.Fatal(err)
 	}
 }
+
+// Bonett & Wright's interval, by hand: for ρ = 0.5 of 28 pairs artanh ρ = 0.549306 and
+// the half width is 1.959964·√(1.125/25) = 0.415772.
+func TestIntervalOfRho(t *testing.T) {
+	for _, c := range []struct {
+		rho       float64
+		n         int
+		low, high float64
+	}{{0.5, 28, math.Tanh(0.133534), math.Tanh(0.965078)}, {-0.5, 28, -math.Tanh(0.965078), -math.Tanh(0.133534)}, {0.9, 3, -1, 1}, {1, 9, 1, 1}} {
+		low, high := interval(c.rho, c.n)
+		if !(math.Abs(low-c.low) < 1e-6) || !(math.Abs(high-c.high) < 1e-6) {
+			t.Errorf("ρ %v of %d: %v to %v, want %v to %v", c.rho, c.n, low, high, c.low, c.high)
+		}
+	}
+}
