@@ -220,13 +220,21 @@ func (g *gauge) relative(y, dense engine.Mat) float64 {
 	return math.Sqrt(d / n)
 }
 
-// take returns what was measured of the block at work, and gives its memory up.
+// release gives the memory of the block at work up: the forward pass that follows
+// takes as much.
+func (g *gauge) release() {
+	if g != nil {
+		g.samples, g.stream, g.y = nil, nil, engine.Mat{}
+	}
+}
+
+// take returns what was measured of the block at work.
 func (g *gauge) take() []LinearMeasure {
 	if g == nil {
 		return nil
 	}
 	done := g.done
-	g.done, g.samples, g.stream, g.y = nil, nil, nil, engine.Mat{}
+	g.done = nil
 	return done
 }
 

@@ -93,6 +93,7 @@ func (p *pruner) linears(ctx context.Context, b int, inputs []*model.Input, s se
 		at.close()
 	}
 	p.memory = buffer{}
+	p.gauge.release()
 	runtime.GC()
 	return linears, nil
 }

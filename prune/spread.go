@@ -99,7 +99,7 @@ func (s *spreads) give(f *spread) {
 	s.free = append(s.free, f)
 }
 
-// measureRows is how many weights a task of a measure takes, in whole rows.
+// measureRows is how many rows a task of a measure takes: of 2¹⁶ weights or so.
 func measureRows(cols int) int { return max(1, 1<<16/max(cols, 1)) }
 
 // of returns how the scores of a matrix are spread; nil if one is negative or not

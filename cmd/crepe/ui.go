@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -38,10 +39,16 @@ func (a *app) ui(ctx context.Context, paths []string, port int) error {
 	if len(paths) == 0 {
 		paths = []string{"."}
 	}
+	var title []string
 	for _, path := range paths {
-		if _, err := os.Stat(path); err != nil {
+		whole, err := filepath.Abs(path)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
 			return err
 		}
+		title = append(title, filepath.Base(whole))
 	}
 	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
@@ -50,6 +57,6 @@ func (a *app) ui(ctx context.Context, paths []string, port int) error {
 	if _, err := fmt.Fprintf(a.stdout, "http://%s/\n", l.Addr()); err != nil {
 		return err
 	}
-	s := live.Server{Paths: paths, Title: strings.Join(paths, ", ")}
+	s := live.Server{Paths: paths, Title: strings.Join(title, ", ")}
 	return s.Serve(ctx, l)
 }
