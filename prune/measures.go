@@ -49,8 +49,7 @@ type LinearMeasure struct {
 }
 
 // OutputError is how far the pruned Linear's output is from the dense one's, for the
-// same input X, which is that of the block before it is pruned, or, where an update
-// fits in order, what the pruned Linears before it give:
+// same input X, which is the one that its statistics are of:
 //
 //	‖X·W'ᵀ − X·Wᵀ‖_F / ‖X·Wᵀ‖_F
 //
