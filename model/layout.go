@@ -66,6 +66,12 @@ func (m *Model) FitBlocks(room int64) (expertBytes, block int64) {
 	return expertBytes, block
 }
 
+// BlockBytes returns what the weights of block i take in memory, its experts included.
+func (m *Model) BlockBytes(i int) int64 {
+	experts, _, others := m.bind(m.binder(), i).bytes()
+	return experts + others
+}
+
 // ScratchBytes returns about what a pass of so many tokens through a block takes
 // beside weights: up to six activations as wide as the hidden states live at once,
 // and a chunk of tokens of the widest product.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -13,12 +14,19 @@ import (
 
 func newBench(a *app) *cobra.Command {
 	var o bench.Options
+	var f benchFlags
 	var asJSON bool
 	var threads int
 	c := &cobra.Command{
-		Use:   "bench [flags]",
-		Short: "Measure this machine's speed, and how close it is to its peak",
-		Long: `Measure crepe's main computations on this machine: matrix products, products with
+		Use:   "bench [MODEL] [flags]",
+		Short: "Measure this machine's speed, or how fast a model runs on it",
+		Long: `With MODEL, measure how fast it runs: size, memory, tokens a second of a prompt and of
+those that follow, and perplexity. With --against, measure another model beside it, such
+as the dense one of a packed one, and the divergence of the two. The models run in turn,
+five times each, and the fastest run counts. Perplexity is measured on the first 8
+windows of 512 tokens of --data, of which the first is the prompt; 64 tokens follow.
+
+Without MODEL, measure crepe's main computations on this machine: matrix products, products with
 one token, attention, score and selection, SparseGPT's factor and sweep, and the
 tokenizer, at LLaMA-2-7B's shapes with 2048 tokens. Each is also shown as a share of
 the machine's peak, which is measured first: multiply-adds in registers, and reading
@@ -33,19 +41,32 @@ part of the time that reading them once would take. --quick measures small shape
 that fit in caches: its shares of the read bandwidth may exceed 100 %.`,
 		Example: `  crepe bench
   crepe bench --quick
-  crepe bench --json --threads 1`,
-		Args: argsBetween(0, 0),
-		RunE: func(c *cobra.Command, _ []string) error {
+  crepe bench --json --threads 1
+  crepe bench ./packed --against ./llama-3.2-1b`,
+		Args: argsBetween(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
 			if err := setThreads(threads); err != nil {
 				return err
+			}
+			if len(args) > 0 {
+				if o.Quick {
+					return usageError{errors.New("--quick: it measures kernels; leave it out with a MODEL")}
+				}
+				return a.benchModel(c.Context(), args[0], f, asJSON)
+			}
+			for _, name := range []string{"against", "data", "compute"} {
+				if c.Flags().Changed(name) {
+					return usageError{fmt.Errorf("--%s: it says how to measure a MODEL; name one", name)}
+				}
 			}
 			return a.bench(c.Context(), o, asJSON)
 		},
 	}
+	f.add(c)
 	c.Flags().BoolVar(&o.Quick, "quick", false, "small shapes: a few seconds and some 200 MB")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to use (0: all)")
-	c.ValidArgsFunction = cobra.NoFileCompletions
+	complete(c, map[string][]string{"data": sourceNames, "compute": computeNames})
 	return c
 }
 

@@ -82,12 +82,7 @@ type dotProduct struct {
 func (v *dotProduct) rows(lo, hi int) {
 	group := v.group
 	if v.b.Packed != nil {
-		buf := packBuffers.Get().(*packBuffer)
-		defer packBuffers.Put(buf)
-		group = func(out []float32, o, apart int) { v.groupExpanded(&buf.expanded, out, o, apart) }
-		if kernels := packedFor(v.dotter); kernels != nil && v.b.Packed.Values.BF16 != nil && v.k >= v.step {
-			group = func(out []float32, o, apart int) { v.groupPacked(kernels[v.m-1], &buf.expanded, out, o, apart) }
-		}
+		group = v.packedGroup()
 	}
 	var few [dotsTokens * dotsRows]float32
 	out := few[:]
@@ -98,6 +93,17 @@ func (v *dotProduct) rows(lo, hi int) {
 	for o := lo + apart*dotsRows; o < hi; o++ {
 		group(out, o, 0)
 	}
+}
+
+// packedGroup returns what group is for a packed b. It is a task's own.
+func (v *dotProduct) packedGroup() func(out []float32, o, apart int) {
+	var e expandedRows
+	kernels := packedFor(v.dotter)
+	if kernels == nil || v.b.Packed.Values.BF16 == nil || v.k < v.step {
+		return func(out []float32, o, apart int) { v.groupExpanded(&e, out, o, apart) }
+	}
+	kernel, values := kernels[v.m-1], new([dotsRows]*uint16)
+	return func(out []float32, o, apart int) { v.groupPacked(kernel, values, &e, out, o, apart) }
 }
 
 // group computes columns o, o+apart, … of dst, dotsRows of them, or o alone if
@@ -124,11 +130,10 @@ func (v *dotProduct) groupExpanded(e *expandedRows, out []float32, o, apart int)
 }
 
 // groupPacked is group of a packed b by a kernel that expands in registers.
-func (v *dotProduct) groupPacked(kernel packedKernel, e *expandedRows, out []float32, o, apart int) {
+func (v *dotProduct) groupPacked(kernel packedKernel, values *[dotsRows]*uint16, e *expandedRows, out []float32, o, apart int) {
 	b := v.b.Packed
 	done := v.k / v.step * v.step
 	base := unsafe.Pointer(unsafe.SliceData(b.Values.BF16))
-	var values [dotsRows]*uint16
 	for r := range values {
 		values[r] = (*uint16)(unsafe.Add(base, 2*b.First[o+r*apart]))
 	}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/session"
+)
+
+// What crepe bench MODEL measures with.
+const (
+	benchSeqLen  = 512 // tokens of a window, and of the prompt
+	benchWindows = 8
+	benchTokens  = 64 // that follow the prompt
+	benchRuns    = 5
+)
+
+type benchFlags struct {
+	against, data, compute string
+}
+
+func (f *benchFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.against, "against", "", "MODEL to measure beside it")
+	c.Flags().StringVar(&f.data, "data", "", `SOURCE of the text (default "demo" for the demo model, otherwise "wikitext2")`)
+	c.Flags().StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto")
+}
+
+// modelBench is what crepe bench MODEL --json prints.
+type modelBench struct {
+	Engine  string       `json:"engine"`
+	Models  []benched    `json:"models"`
+	KL      *eval.Spread `json:"kl,omitempty"` // of the first from the second, nats
+	Windows int          `json:"windows"`
+	SeqLen  int          `json:"seqlen"`
+}
+
+type benched struct {
+	Model string `json:"model"`
+	session.Speed
+	Perplexity eval.Number `json:"perplexity"`
+}
+
+func (a *app) benchModel(ctx context.Context, name string, f benchFlags, asJSON bool) error {
+	if err := checkCompute(f.compute); err != nil {
+		return err
+	}
+	meter := a.startMeter()
+	defer meter.finish()
+	names := []string{name}
+	if f.against != "" {
+		names = append(names, f.against)
+	}
+	models := make([]*session.Session, len(names))
+	for i, name := range names {
+		s, err := a.open(ctx, name, a.options(f.compute, 0))
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		models[i] = s
+	}
+	r, err := measureModels(ctx, models, f.data)
+	if err != nil {
+		return err
+	}
+	meter.finish()
+	if asJSON {
+		return json.NewEncoder(a.stdout).Encode(r)
+	}
+	return a.showBench(r)
+}
+
+func measureModels(ctx context.Context, models []*session.Session, data string) (*modelBench, error) {
+	text := recipe.Eval{Source: cmp.Or(data, session.EvaluationText(models[0].Name)), SeqLen: benchSeqLen, Windows: benchWindows}
+	set, err := models[0].Loader().Evaluation(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	prompt := set.Tokens[0]
+	if room := models[0].Model.Config.MaxPositions - benchTokens; len(prompt) > room {
+		prompt = prompt[:max(1, room)]
+	}
+	speeds, err := session.Race(ctx, models, prompt, benchTokens, benchRuns)
+	if err != nil {
+		return nil, err
+	}
+	r := &modelBench{Engine: models[0].Model.Engine().ID(), Windows: len(set.Tokens), SeqLen: set.SeqLen}
+	for i, s := range models {
+		r.Models = append(r.Models, benched{Model: s.Name, Speed: speeds[i]})
+	}
+	if len(models) == 1 {
+		m, err := models[0].Perplexity(ctx, text)
+		r.Models[0].Perplexity = m.Perplexity
+		return r, err
+	}
+	_, c, err := models[0].Against(ctx, models[1], text)
+	if err != nil {
+		return nil, err
+	}
+	r.Models[0].Perplexity, r.Models[1].Perplexity, r.KL = c.Model.Perplexity, c.Dense.Perplexity, &c.KL
+	return r, nil
+}
+
+// showBench prints a row for each measure, and with two models their ratio.
+func (a *app) showBench(r *modelBench) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	first := r.Models[0]
+	fmt.Fprintf(w, "%s\t%s", r.Engine, first.Model)
+	if len(r.Models) > 1 {
+		fmt.Fprintf(w, "\t%s\tratio", r.Models[1].Model)
+	}
+	fmt.Fprintln(w)
+	row := func(what string, text func(benched) string, value func(benched) float64, fast bool) {
+		fmt.Fprintf(w, "%s\t%s", what, text(first))
+		if len(r.Models) > 1 {
+			other := r.Models[1]
+			ratio := value(first) / value(other)
+			note := ""
+			if fast && ratio < 1 {
+				note = "  slower"
+			}
+			fmt.Fprintf(w, "\t%s\t%.2f%s", text(other), ratio, note)
+		}
+		fmt.Fprintln(w)
+	}
+	size := func(of func(benched) int64) (func(benched) string, func(benched) float64) {
+		return func(b benched) string { return formatBytes(of(b)) }, func(b benched) float64 { return float64(of(b)) }
+	}
+	rate := func(of func(benched) float64) (func(benched) string, func(benched) float64) {
+		return func(b benched) string { return fmt.Sprintf("%.4g tokens/s", of(b)) }, of
+	}
+	text, value := size(func(b benched) int64 { return b.Stored })
+	row("tensors in files", text, value, false)
+	text, value = size(func(b benched) int64 { return b.Memory })
+	row("blocks and head in memory", text, value, false)
+	text, value = rate(func(b benched) float64 { return b.Prefill })
+	row(fmt.Sprintf("prompt of %d tokens", first.Prompt), text, value, true)
+	text, value = rate(func(b benched) float64 { return b.Decode })
+	row(fmt.Sprintf("%d tokens that follow", first.New), text, value, true)
+	row(fmt.Sprintf("perplexity (%d × %d)", r.Windows, r.SeqLen),
+		func(b benched) string { return b.Perplexity.Text(2) }, func(b benched) float64 { return float64(b.Perplexity) }, false)
+	if r.KL != nil {
+		fmt.Fprintf(w, "KL divergence\t%.5f nats\n", r.KL.Mean)
+	}
+	return w.Flush()
+}
