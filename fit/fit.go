@@ -38,11 +38,11 @@ const (
 	Equal  = "equal"  // every token weighs the same
 )
 
-// Params declares what a method fits to, with the method's defaults.
-func Params(to, tokens string) []param.Spec {
+// Params declares what a method fits to; the defaults are what was published.
+func Params() []param.Spec {
 	return []param.Spec{
-		{Name: "fit_to", Doc: "what weights are fitted to: the dense model's output, or the Linear's own weights on the pruned model's input", Default: to, Choices: []any{Dense, Own}},
-		{Name: "fit_tokens", Doc: "how tokens weigh in the fit of a branch's last Linear: by the inverse energy of the output, or all the same", Default: tokens, Choices: []any{Energy, Equal}},
+		{Name: "fit_to", Doc: "what weights are fitted to: the dense model's output, or the Linear's own weights on the pruned model's input", Default: Own, Choices: []any{Dense, Own}},
+		{Name: "fit_tokens", Doc: "how tokens weigh in the fit of a branch's last Linear: by the inverse energy of the output, or all the same", Default: Equal, Choices: []any{Energy, Equal}},
 	}
 }
 

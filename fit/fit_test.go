@@ -158,9 +158,9 @@ func TestOptions(t *testing.T) {
 		want fit.Options
 	}{
 		{nil, fit.Options{}},
-		{param.Defaults(fit.Params(fit.Own, fit.Equal)), fit.Options{}},
-		{param.Defaults(fit.Params(fit.Dense, fit.Equal)), fit.Options{Dense: true}},
-		{param.Defaults(fit.Params(fit.Own, fit.Energy)), fit.Options{Energy: true}},
+		{param.Defaults(fit.Params()), fit.Options{}},
+		{param.Defaults(fit.Params()).With("fit_to", fit.Dense), fit.Options{Dense: true}},
+		{param.Defaults(fit.Params()).With("fit_tokens", fit.Energy), fit.Options{Energy: true}},
 	} {
 		if got := fit.Of(c.p); got != c.want || got.InOrder() != (c.want != fit.Options{}) {
 			t.Errorf("%v: %+v, in order %v", c.p, got, got.InOrder())

@@ -149,7 +149,7 @@ func TestExpertsWithinABudget(t *testing.T) {
 	for _, c := range []struct {
 		fixture string
 		r       recipe.Recipe
-	}{{"mixtral", recipe.Recipe{}}, {"qwen3_moe", recipe.Recipe{}}, {"mixtral", updates["crepe+admm"]}, {"qwen3_moe", updates["sparsegpt"]}} {
+	}{{"mixtral", recipe.Recipe{}}, {"qwen3_moe", recipe.Recipe{}}, {"mixtral", dense(updates["crepe+admm"])}, {"qwen3_moe", dense(updates["sparsegpt"])}} {
 		name := c.fixture
 		t.Run(name+" "+c.r.Method, func(t *testing.T) {
 			opt := fixtureOptions(t, name, c.r)

@@ -51,7 +51,7 @@ func TestStepsOfRecipes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := resolve(t, dense) // by default to the dense model, before refinement and update
+			p := resolve(t, dense.With("fit_to", fit.Dense)) // before refinement and update
 			if len(p.steps) != want.steps+1 || p.needsAt(false) != want.rest {
 				t.Errorf("%s: %d steps that need %+v, fitted to the dense model", spec, len(p.steps), p.needsAt(false))
 			}
@@ -128,7 +128,7 @@ func TestFitBytesByHand(t *testing.T) {
 		{Name: "q", Rows: 96, Cols: 64, Attention: true, Input: 0, Share: 1},
 		{Name: "o", Rows: 64, Cols: 32, Attention: true, Output: true, Input: 1, Share: 1},
 	}
-	p := resolve(t, recipe.Recipe{Method: "sparsegpt", Pattern: "2:4"})
+	p := resolve(t, recipe.Recipe{Method: "sparsegpt", Pattern: "2:4"}.With("fit_to", fit.Dense))
 	held, making := fit.Bytes(96, 64)
 	gram := stats.GramBytes(64)
 	factor, run := update.FactorBytes(64), update.SparseGPT.RunBytes(96, 64, true)

@@ -98,11 +98,10 @@ func (r *Recipe) normalize() {
 	}
 }
 
-// fillParams sets the parameters that r's methods read and that are not set. Of one
-// that methods of two steps read, the later step's default is taken.
+// fillParams sets the parameters that r's methods read and that are not set.
 func (r *Recipe) fillParams() {
 	r.normalize()
-	for _, s := range slices.Backward(r.reads()) {
+	for _, s := range r.reads() {
 		if _, ok := r.Params[s.Name]; !ok {
 			r.Params = r.Params.With(s.Name, s.Default)
 		}

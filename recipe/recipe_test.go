@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
@@ -58,24 +57,6 @@ func TestDefaultsAreThePapers(t *testing.T) {
 }
 
 // A refinement's defaults are its source's, and it needs data whatever the score.
-// Of a parameter that two steps read, the later one's default is taken.
-func TestDefaultOfTwoReaders(t *testing.T) {
-	for r, want := range map[*Recipe]fit.Options{
-		{Refine: "swaps"}:                 {},
-		{Update: "admm"}:                  {Dense: true, Energy: true},
-		{Refine: "swaps", Update: "admm"}: {Dense: true, Energy: true},
-		{Refine: "dsnot"}:                 {},
-		{Refine: "swaps", Params: param.Values{"fit_to": fit.Dense}}: {Dense: true},
-	} {
-		if got, err := r.Resolve(); err != nil || got.Fit != want {
-			t.Errorf("%+v: %+v (%v), want %+v", r, got.Fit, err, want)
-		}
-		if filled := r.WithDefaults(); !reflect.DeepEqual(filled.WithoutDefaults().WithDefaults(), filled) {
-			t.Errorf("%+v is not itself with its defaults", r)
-		}
-	}
-}
-
 func TestRefinementDefaults(t *testing.T) {
 	r := Recipe{Method: "magnitude", Refine: "dsnot"}
 	if d := r.WithDefaults(); d.Params["refine_layers"] != "attention" || d.Params["refine_cycles"] != 50 {

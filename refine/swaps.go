@@ -19,7 +19,7 @@ var Swaps = Method{
 	Name:      "swaps",
 	Doc:       "exchanges the pair that lowers each output's squared error most, until no pair lowers it",
 	Cite:      "Zimmer et al. 2025, arXiv:2512.10922",
-	Params:    append([]param.Spec{layers(All), cycles(100)}, fit.Params(fit.Own, fit.Equal)...),
+	Params:    append([]param.Spec{layers(All), cycles(100)}, fit.Params()...),
 	NeedsGram: true,
 	Run:       runSwaps,
 }

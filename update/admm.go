@@ -23,7 +23,7 @@ var ADMM = Method{
 	Doc:       "selects by ADMM on the Gram matrix, then refits the kept weights by conjugate gradients",
 	Cite:      "Meng et al. 2024, arXiv:2406.07831; Boža 2024, arXiv:2401.02938",
 	NeedsGram: true,
-	Params:    fit.Params(fit.Dense, fit.Energy),
+	Params:    fit.Params(),
 	Prepare:   func(g *stats.Gram, _ pattern.Pattern, _ param.Values) (Prepared, error) { return newADMM(g) },
 	Bytes:     admmBytes,
 	RunBytes:  admmRunBytes,

@@ -24,7 +24,7 @@ var SparseGPT = Method{
 	Doc:       "prunes the lowest w²/d² block by block; the columns to the right compensate",
 	Cite:      "Frantar & Alistarh 2023, arXiv:2301.00774",
 	NeedsGram: true,
-	Params:    fit.Params(fit.Dense, fit.Energy),
+	Params:    fit.Params(),
 	Prepare:   prepareSparseGPT,
 	Bytes:     func(in int, _ bool) int64 { return FactorBytes(in) },
 	RunBytes:  func(out, _ int, _ bool) int64 { return 3 * 4 * int64(out) * blockColumns },
