@@ -25,6 +25,8 @@ type Tokenizer struct {
 	post   []templatePart // nil: the ids as they are
 	dec    decoder        // nil: tokens joined by spaces
 
+	unlisted []string // tokens that tokenizer_config.json names and tokenizer.json does not add
+
 	mu   sync.Mutex
 	idle []*encoder // encoders between two Encode calls, with their caches
 }
@@ -41,7 +43,8 @@ func In(dir string) ReadFile {
 // Load reads the tokenizer of the Hugging Face folder dir: tokenizer.json, or,
 // where there is none, the SentencePiece tokenizer.model.
 //
-// Beside a tokenizer.json, add_bos_token of tokenizer_config.json counts for
+// A text with a token that only tokenizer_config.json names is refused: transformers
+// would find it. Beside a tokenizer.json, add_bos_token of tokenizer_config.json counts for
 // nothing, as in transformers 5: the post-processor alone decides.
 func Load(dir string) (*Tokenizer, error) { return LoadWith(In(dir), dir) }
 
@@ -52,6 +55,9 @@ func LoadWith(readFile ReadFile, dir string) (*Tokenizer, error) {
 		t, err := Parse(data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "tokenizer.json"), err)
+		}
+		if err := t.readUnlisted(readFile, dir); err != nil {
+			return nil, err
 		}
 		return t, nil
 	}
@@ -121,6 +127,9 @@ func (t *Tokenizer) CheckIDs(ids []int32, vocab int) error {
 func (t *Tokenizer) Encode(text string, special bool) ([]int32, error) {
 	if !utf8.ValidString(text) {
 		text = string([]rune(text))
+	}
+	if err := t.checkUnlisted(text); err != nil {
+		return nil, err
 	}
 	e := t.encoder()
 	defer t.release(e)
