@@ -11,7 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/tokenizer"
 )
 
-const maxTokenizer = 512 << 20 // bytes, as package tokenizer has it
+const maxTokenizer = 128 << 20 // bytes, as package tokenizer has it
 
 // tokenizerFile is what is read of a tokenizer.json.
 type tokenizerFile struct {
