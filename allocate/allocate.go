@@ -28,8 +28,9 @@ type Method struct {
 	Cite   string       // its source
 	Params []param.Spec // the parameters it reads; the first sets how far shares lie apart
 
-	// One of the two measures a block; both are nil for Uniform. A result that
+	// One of the three measures a block; all are nil for Uniform. A result that
 	// is NaN says that there is nothing to measure.
+	FromPlace  func(b, n int) float64                          // block b of n
 	FromScores func(s Scores, p param.Values) (float64, error) // needs data
 	FromWeight func(w *tensor.Weight) (float64, error)         // of a Linear; the block's is their mean
 
@@ -48,6 +49,9 @@ type Scores func(f func(s []float32)) error
 // NeedsData reports whether m measures scores.
 func (m Method) NeedsData() bool { return m.FromScores != nil }
 
+// Reads reports whether m measures what is in a block.
+func (m Method) Reads() bool { return m.FromScores != nil || m.FromWeight != nil }
+
 // Block is what is known of a block.
 type Block struct {
 	Weights  int              `json:"weights"`  // that may be pruned
@@ -62,6 +66,7 @@ var methods = registry.New("allocation", func(m Method) string { return m.Name }
 	OWL,
 	DLP,
 	AlphaPruning,
+	Depth,
 )
 
 // Methods returns all methods, the simplest first.
@@ -96,6 +101,9 @@ func (m Method) Allocate(blocks []Block, target pattern.Sparsity, params param.V
 		b := &blocks[i]
 		if b.Weights == 0 {
 			continue
+		}
+		if m.FromPlace != nil {
+			b.Measure = m.FromPlace(i, len(blocks))
 		}
 		if m.spread != nil && !finite(b.Measure) {
 			return false, fmt.Errorf("%s: measure of block %d is %v, want a finite number", m.Name, i, b.Measure)

@@ -28,8 +28,11 @@ type Row struct {
 	Budget *Budget       // not nil: crepe with coefficients found for each model and pattern
 }
 
-// Budget is that of a search for coefficients.
-type Budget struct{ Trials, Top int }
+// Budget is that of a search for coefficients, and what it rates candidates by.
+type Budget struct {
+	Objective   string
+	Trials, Top int
+}
 
 // ParseRows reads specs such as "wanda", "crepe+sparsegpt" or "pho". A spec whose
 // method reads a kernel makes a row for each of kernels, and pho one for each
@@ -59,7 +62,7 @@ func ParseRows(specs []string, kernels []int, budgets []Budget) ([]Row, error) {
 				row := row
 				row.Budget = &b
 				if len(budgets) > 1 {
-					row.Name = fmt.Sprintf("%s (%d, %d)", spec, b.Trials, b.Top)
+					row.Name = fmt.Sprintf("%s (%s, %d, %d)", spec, b.Objective, b.Trials, b.Top)
 				}
 				each = append(each, row)
 			}

@@ -21,7 +21,7 @@ func names(rows []Row) (out []string) {
 }
 
 func TestRowsOfSpecs(t *testing.T) {
-	one, two := []Budget{{60, 10}}, []Budget{{60, 10}, {30, 5}}
+	one, two := []Budget{{"full", 60, 10}}, []Budget{{"full", 60, 10}, {"full", 30, 5}}
 	for _, c := range []struct {
 		specs   string
 		kernels []int
@@ -30,7 +30,7 @@ func TestRowsOfSpecs(t *testing.T) {
 	}{
 		{"wanda,crepe", nil, one, "wanda;crepe"},
 		{"ria, crepe+sparsegpt ,pho", []int{3, 9}, one, "ria;crepe+sparsegpt, kernel 3;crepe+sparsegpt, kernel 9;pho, kernel 3;pho, kernel 9"},
-		{"pho,pho+sparsegpt,sparsegpt", nil, two, "pho (60, 10);pho (30, 5);pho+sparsegpt (60, 10);pho+sparsegpt (30, 5);sparsegpt"},
+		{"pho,pho+sparsegpt,sparsegpt", nil, two, "pho (full, 60, 10);pho (full, 30, 5);pho+sparsegpt (full, 60, 10);pho+sparsegpt (full, 30, 5);sparsegpt"},
 	} {
 		rows, err := ParseRows(strings.Split(c.specs, ","), c.kernels, c.budgets)
 		if err != nil {
@@ -76,7 +76,7 @@ func TestPatterns(t *testing.T) {
 
 // A row is refused before any work only if it can be nowhere.
 func TestCheck(t *testing.T) {
-	rows, err := ParseRows([]string{"wanda", "crepe+owl"}, nil, []Budget{{1, 1}})
+	rows, err := ParseRows([]string{"wanda", "crepe+owl"}, nil, []Budget{{"perplexity", 1, 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +132,8 @@ Zero-shot accuracy at 2:4, acc / acc_norm (no BOS).
 | pho | 0.0000 / 0.0000 | 0.0000 / 0.0000 |
 
 - ria at 2:4, –: 3 columns
-- pho at 50%: α 0.25, β 0.25, γ 0.5, kernel 9, verified on c4 (held out)
-- pho at 2:4: α 0.25, β 0.25, γ 0.5, kernel 9, verified on c4 (held out)
+- pho at 50%: α 0.25 β 0.25 γ 0.5 kernel 9 power 0, verified on c4 (held out)
+- pho at 2:4: α 0.25 β 0.25 γ 0.5 kernel 9 power 0, verified on c4 (held out)
 
 `
 	if got := report().markdown(); got != want {

@@ -134,7 +134,7 @@ func damaged[R record](v R) error {
 		ok = v.Task != "" && v.Documents > 0 && share(v.Acc) && share(v.AccNorm)
 	case *found:
 		c := v.Best.Coefficients
-		ok = v.Seconds >= 0 && min(c.Alpha, c.Beta, c.Gamma) >= 0 && c.Alpha+c.Beta+c.Gamma > 0 && share(v.Best.Gini)
+		ok = v.Seconds >= 0 && c.Valid() == nil
 	}
 	if !ok {
 		return errors.New("it cannot have been measured: the store is damaged; name another with --study, or compute it --again")

@@ -309,7 +309,7 @@ func (g *runner) searchOptions(row Row, pattern string) (pho.Options, provenance
 		kernel = k.(int)
 	}
 	opt := pho.Options{
-		Recipe: base, Sampler: search.Names()[0], Trials: row.Budget.Trials, Top: row.Budget.Top, Kernels: []int{kernel}, Seed: g.opt.Seed,
+		Recipe: base, Objective: row.Budget.Objective, Sampler: pho.SamplerOf(row.Budget.Objective), Trials: row.Budget.Trials, Top: row.Budget.Top, Known: pho.Nearest(g.M, base), Kernels: []int{kernel}, Seed: g.opt.Seed,
 		Calibration: g.Calibration, Verify: g.Verify, Store: g.opt.Store, Model: g.ID,
 		Progress: g.opt.Progress, Warn: g.opt.Warn,
 	}

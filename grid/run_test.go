@@ -63,7 +63,7 @@ func demoModel(t *testing.T) Model {
 // options of a grid in dir; the store is the caller's to close.
 func options(t *testing.T, dir string) (Options, func()) {
 	t.Helper()
-	rows, err := ParseRows([]string{"magnitude", "crepe+sparsegpt", "pho"}, nil, []Budget{{3, 1}})
+	rows, err := ParseRows([]string{"magnitude", "crepe+sparsegpt", "pho"}, nil, []Budget{{"perplexity", 3, 1}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -179,8 +179,7 @@ func (m *ModelReport) notes(b *strings.Builder) {
 		case c.Refused != "":
 			lines = append(lines, fmt.Sprintf("- %s at %s, –: %s", c.Method, c.Pattern, c.Refused))
 		case c.Found != nil:
-			n := c.Found.Coefficients.Normalized()
-			lines = append(lines, fmt.Sprintf("- %s at %s: α %.4g, β %.4g, γ %.4g, kernel %d, verified on %s", c.Method, c.Pattern, n.Alpha, n.Beta, n.Gamma, n.Kernel, m.Verification))
+			lines = append(lines, fmt.Sprintf("- %s at %s: %s, verified on %s", c.Method, c.Pattern, c.Found.Coefficients.Normalized(), m.Verification))
 		}
 	}
 	if len(lines) > 0 {

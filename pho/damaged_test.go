@@ -18,7 +18,7 @@ func TestDamagedRecords(t *testing.T) {
 		t.Error(err)
 	}
 	c := Equal(3)
-	const head = `{"alpha":1,"beta":1,"gamma":1,"kernel":3,`
+	const head = `{"alpha":1,"beta":1,"gamma":1,"kernel":3,"power":0.5,`
 	for value, want := range map[string]string{
 		head + `"nll":1,"perplexity":2.718281828459045}`: "",
 		head + `"nll":1,"perplexity":3}`:                 "damaged",

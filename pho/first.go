@@ -1,6 +1,7 @@
 package pho
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -33,6 +34,9 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 	if err != nil {
 		return nil, err
 	}
+	if n, err := resolved.Target.Pruned(l.Rows, l.Cols); err != nil || n == 0 {
+		return nil, cmp.Or(err, fmt.Errorf("tensor %s.weight: the target prunes none of %d × %d weights: no candidate differs from another", l.Name, l.Rows, l.Cols))
+	}
 	acc, st, x := m.Engine().NewStats(l.Cols, stats.Needs{}), m.NewState(), m.NewMat(opt.Calibration.SeqLen)
 	for i, ids := range opt.Calibration.Tokens {
 		if err := ctx.Err(); err != nil {
@@ -53,7 +57,7 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 
 // proxy returns the proxy of many candidates there.
 func (f *firstLinear) proxy() (*Proxy, error) {
-	p, err := NewProxy(f.w, f.in, f.resolved.Target, f.resolved.Params.Number("power"))
+	p, err := NewProxy(f.w, f.in, f.resolved.Target)
 	if err != nil {
 		return nil, fmt.Errorf("tensor %s.weight: %w", f.l.Name, err)
 	}
@@ -62,7 +66,7 @@ func (f *firstLinear) proxy() (*Proxy, error) {
 
 // proxies returns the five proxies of one candidate there.
 func (f *firstLinear) proxies(work []float32, c Coefficients) (Proxies, error) {
-	p, err := MeasureProxies(work, f.w, f.in, f.resolved.Target, f.resolved.Params.Number("power"), c)
+	p, err := MeasureProxies(work, f.w, f.in, f.resolved.Target, c)
 	if err != nil {
 		return p, fmt.Errorf("tensor %s.weight: %s: %w", f.l.Name, c, err)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/stats"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -44,7 +43,7 @@ func TestGiniEqualsNumpy(t *testing.T) {
 		if strings.Contains(c.Pattern, ":") {
 			sparsity, nm = "", c.Pattern
 		}
-		p, err := NewProxy(w, s, target(t, sparsity, nm), score.DefaultPower)
+		p, err := NewProxy(w, s, target(t, sparsity, nm))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +94,8 @@ func TestProxiesEqualNumpyAndScipy(t *testing.T) {
 		if strings.Contains(c.Pattern, ":") {
 			sparsity, nm = "", c.Pattern
 		}
-		got, err := MeasureProxies(work, w, s, target(t, sparsity, nm), score.DefaultPower, c.Coefficients)
+		c.Power = PaperPower
+		got, err := MeasureProxies(work, w, s, target(t, sparsity, nm), c.Coefficients)
 		if err != nil {
 			t.Fatal(err)
 		}

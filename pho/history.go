@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/crepe-llm/crepe/eval"
@@ -25,7 +23,8 @@ type History struct {
 // Rated is a candidate and the value that the sampler was told of it.
 type Rated struct {
 	Coefficients
-	Value float64 // Rating says what it is
+	Value     float64
+	Objective string // that Value is of
 }
 
 // Sighted is one measurement of a candidate in stage 2.
@@ -38,28 +37,25 @@ type Sighted struct {
 
 // Rating says what Rated.Value is.
 func (h *History) Rating() string {
-	if h.Sampler == ClimbSampler {
-		return "NLL"
+	if len(h.Trials) > 0 && !measures(h.Trials[0].Objective) {
+		return h.Trials[0].Objective
 	}
-	return "Gini, pruned"
+	return "NLL"
 }
 
 // ReadHistory returns the history of a study. One of another kind has an empty one.
 func ReadHistory(s *search.Saved) (*History, error) {
 	h := &History{Sampler: s.Provenance.Value("sampler")}
-	kernels, err := parseKernels(s.Provenance.Value("kernels"))
-	if err != nil {
-		return nil, err
-	}
 	trials, err := s.Trials()
 	if err != nil {
 		return nil, err
 	}
 	for _, t := range trials {
-		if len(t.X) < 2 || len(kernels) > 1 && len(t.X) < 3 {
-			return nil, fmt.Errorf("trial %d is at %v, want a coordinate more", t.Number, t.X)
+		var of label
+		if err := json.Unmarshal(t.Of, &of); err != nil {
+			return nil, fmt.Errorf("trial %d: it does not say of what candidate: the study is of another version", t.Number)
 		}
-		h.Trials = append(h.Trials, Rated{at(t.X, kernels), t.Value})
+		h.Trials = append(h.Trials, Rated{of.Coefficients, t.Value, of.Objective})
 	}
 	for _, r := range s.Records {
 		if r.Kind == fullKind || r.Kind == screenKind {
@@ -85,10 +81,7 @@ func ReadHistory(s *search.Saved) (*History, error) {
 
 // sighted reads a measurement of stage 2.
 func sighted(r search.SavedRecord) (Sighted, error) {
-	text, _, screened := strings.Cut(r.Key, "} from ")
-	if screened {
-		text += "}"
-	}
+	text, _, _ := strings.Cut(r.Key, " from ")
 	var m measurement
 	out := Sighted{Full: r.Kind == fullKind}
 	if err := json.Unmarshal([]byte(text), &out.Coefficients); err != nil {
@@ -102,20 +95,4 @@ func sighted(r search.SavedRecord) (Sighted, error) {
 	}
 	out.Windows, out.Perplexity = len(m.NLL), eval.Number(math.Exp(mean(m.NLL)))
 	return out, nil
-}
-
-// parseKernels reads "[3 9]", as Options.Provenance writes it; none is crepe's own.
-func parseKernels(s string) ([]int, error) {
-	kernels := []int{}
-	for _, f := range strings.Fields(strings.Trim(s, "[]")) {
-		k, err := strconv.Atoi(f)
-		if err != nil {
-			return nil, fmt.Errorf("kernels %q, want numbers", s)
-		}
-		kernels = append(kernels, k)
-	}
-	if len(kernels) == 0 {
-		return []int{DefaultKernel}, nil
-	}
-	return slices.Clip(kernels), nil
 }

@@ -20,7 +20,7 @@ func (o *Options) Fit(m *model.Model, budget int64, dir string) error {
 		return nil // nobody knows
 	}
 	const program = 128 << 20 // with scores and a sequence's activations
-	others := program + prune.ReferenceBytes(m)
+	others := program + prune.DenseBytes(m)
 	experts, block := m.Plain().FitBlocks(budget)
 	if experts > 0 || block+others > budget {
 		return fmt.Errorf("%w: %d MiB, want at least %d MiB: a search holds a whole block (%d MiB) and %d MiB for the rest",

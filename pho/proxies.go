@@ -34,9 +34,9 @@ func (p Proxies) List() []float64 {
 // MeasureProxies scores w as pruning does and sorts: seconds for a large matrix,
 // against a pruned model's perplexity that each is to be compared with. work is
 // for rows·cols scores.
-func MeasureProxies(work []float32, w *tensor.Weight, s *stats.Input, t pattern.Target, power float64, c Coefficients) (Proxies, error) {
+func MeasureProxies(work []float32, w *tensor.Weight, s *stats.Input, t pattern.Target, c Coefficients) (Proxies, error) {
 	x := work[:w.Rows*w.Cols]
-	if err := score.CRePE.Score(x, w, s, c.params(power)); err != nil {
+	if err := score.CRePE.Score(x, w, s, c.params()); err != nil {
 		return Proxies{}, err
 	}
 	kept, err := mask.Select(x, w.Rows, w.Cols, t)

@@ -35,8 +35,9 @@ type Proxy struct {
 	free []*histogram // one for each goroutine that counts; what they count is in all of them together
 }
 
-// NewProxy returns the proxy of w with statistic s under target t.
-func NewProxy(w *tensor.Weight, s *stats.Input, t pattern.Target, power float64) (*Proxy, error) {
+// NewProxy returns the proxy of w with statistic s under target t, for candidates of
+// the paper's power.
+func NewProxy(w *tensor.Weight, s *stats.Input, t pattern.Target) (*Proxy, error) {
 	n, err := t.Pruned(w.Rows, w.Cols)
 	switch {
 	case err != nil:
@@ -49,7 +50,7 @@ func NewProxy(w *tensor.Weight, s *stats.Input, t pattern.Target, power float64)
 		return nil, fmt.Errorf("%d × %d weights, want at most %d", w.Rows, w.Cols, maxElements)
 	}
 	p := &Proxy{rows: w.Rows, cols: w.Cols, pattern: t.Pattern, pruned: n}
-	if p.terms, err = score.NewTerms(w, s, power); err != nil {
+	if p.terms, err = score.NewTerms(w, s, PaperPower); err != nil {
 		return nil, err
 	}
 	if t.Pattern.Of == 0 {
@@ -83,7 +84,7 @@ func (p *Proxy) count(c Coefficients) (*histogram, error) {
 	}
 	var bad error
 	first := p.rows
-	err := p.terms.EachRow(c.params(score.DefaultPower), func(i int, x []float32) {
+	err := p.terms.EachRow(c.params(), func(i int, x []float32) {
 		h := p.take()
 		kept := x
 		if p.scores != nil {
@@ -156,7 +157,7 @@ func (p *Proxy) lowest(at uint32, k int) []float32 {
 // end are sorted.
 func (p *Proxy) sorted(c Coefficients, end uint32, last []float32) (float64, error) {
 	x := make([]float32, 0, p.pruned)
-	err := p.terms.EachRow(c.params(score.DefaultPower), func(_ int, row []float32) {
+	err := p.terms.EachRow(c.params(), func(_ int, row []float32) {
 		if p.scores == nil {
 			row = p.prunedOf(row)
 		}

@@ -68,7 +68,7 @@ func TestGiniByHand(t *testing.T) {
 // direct is Gini_pruned by prune's own scores and mask and a full sort.
 func direct(t testing.TB, w *tensor.Weight, s *stats.Input, tg pattern.Target, c Coefficients) float64 {
 	t.Helper()
-	p := c.params(score.DefaultPower)
+	p := c.params()
 	x := make([]float32, w.Rows*w.Cols)
 	if err := score.CRePE.Score(x, w, s, p); err != nil {
 		t.Fatal(err)
@@ -90,11 +90,11 @@ func TestProxyEqualsFullSort(t *testing.T) {
 	for _, size := range [][2]int{{8, 16}, {96, 200}, {700, 1024}} {
 		w, s := normalWeight(size[0], size[1])
 		for _, tg := range []pattern.Target{target(t, "50%", ""), target(t, "70%", ""), target(t, "", "2:4"), target(t, "", "4:8")} {
-			p, err := NewProxy(w, s, tg, score.DefaultPower)
+			p, err := NewProxy(w, s, tg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, c := range []Coefficients{RIA(9), Equal(9), Equal(3), {Alpha: 0.2, Beta: 0.1, Gamma: 0.7, Kernel: 5}, {Gamma: 1, Kernel: 11}} {
+			for _, c := range []Coefficients{RIA(9), Equal(9), Equal(3), {Alpha: 0.2, Beta: 0.1, Gamma: 0.7, Kernel: 5, Power: PaperPower}, {Gamma: 1, Kernel: 11, Power: PaperPower}} {
 				got, err := p.Gini(c)
 				if err != nil {
 					t.Fatal(err)
@@ -118,7 +118,7 @@ func TestProxyOfCrowdedScores(t *testing.T) {
 		s.ColSq[j] = 1 + float64(j)*1e-6
 	}
 	tg := target(t, "50%", "")
-	p, err := NewProxy(w, s, tg, score.DefaultPower)
+	p, err := NewProxy(w, s, tg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestProxyOfCrowdedScores(t *testing.T) {
 
 func TestProxyDoesNotDependOnThreads(t *testing.T) {
 	w, s := normalWeight(500, 512)
-	p, err := NewProxy(w, s, target(t, "60%", ""), score.DefaultPower)
+	p, err := NewProxy(w, s, target(t, "60%", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func BenchmarkProxy(b *testing.B) {
 	for _, tg := range []pattern.Target{target(b, "50%", ""), target(b, "", "2:4")} {
 		b.Run(fmt.Sprint(tg.Pattern), func(b *testing.B) {
 			for b.Loop() {
-				p, err := NewProxy(w, s, tg, score.DefaultPower)
+				p, err := NewProxy(w, s, tg)
 				if err != nil {
 					b.Fatal(err)
 				}

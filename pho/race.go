@@ -1,8 +1,6 @@
 package pho
 
 import (
-	"math"
-
 	"gonum.org/v1/gonum/mathext"
 )
 
@@ -17,25 +15,36 @@ const looks = 2
 // log-likelihood of windows, nats per token.
 type entrant struct {
 	full     []float64 // pruned in full, of all windows; nil: it was not
-	screened []float64 // screened, of the first windows
+	screened []float64 // pruned by the dense model's statistics, of the first windows
 }
 
-// race decides which candidates of stage 2 are worth what they cost. The first
-// entrant is measured in full.
+// What is known of the errors of screening before any is seen: those of two candidates
+// differ by errorShare of what pruning loses, in the root mean square, which is worth
+// prior observations. docs/real-models.md has what was seen.
+const (
+	errorShare = 0.01
+	prior      = 4
+)
+
+// race decides which candidates of stage 2 are worth what they cost.
 //
-// An entrant that was not has a chance of being the best nonetheless. With d_w =
-// screened_w − best_w on the n of N windows it was screened on, and r_j, by how
-// much the k entrants known both ways differ, full less screened, in the mean of
-// all windows,
+// An entrant that was not measured in full has a chance of being the best nonetheless.
+// Screening errs: by r_j, full less screened in the mean of all windows, of each of the k
+// entrants known both ways, of which the best is one. Most of it is common to all: r̄.
+// With d_w = screened_w + r̄ − best_w on the n of N windows that the entrant was screened
+// on,
 //
-//	chance = P(T_f > d̄/√(v + q)),  v = s²/n·(1 − n/N),  q = Σ r_j²/k
+//	chance = P(T_f > d̄/√(v + q))
+//	v = s²/n·(1 − n/N)
+//	q = (ν·σ² + Σ (r_j − r̄)²)/(ν + k − 1)·(1 + 1/k)
 //
 // where s² is the variance of d_w, of which the last factor of v takes the part
-// that is known (Cochran, Sampling Techniques, 2.6); q is what screening errs by,
-// which has no mean to speak of; and f is the degrees of freedom of a sum of
-// variances, (v + q)²/f = v²/g + q²/k with g = n − 1 (Satterthwaite 1946, Biometrics
-// Bulletin 2). With a flat prior that is the posterior probability that its full
-// mean is the lower one (Gelman et al., Bayesian Data Analysis, 3.2).
+// that is known (Cochran, Sampling Techniques, 2.6); q is how far the entrant's error may
+// be from r̄, with σ and ν of what was known before (errorShare, prior; Gelman et al.,
+// Bayesian Data Analysis, 2.6); and f is the degrees of freedom of a sum of
+// variances, (v + q)²/f = v²/g + q²/(ν + k − 1) with g = n − 1 (Satterthwaite 1946,
+// Biometrics Bulletin 2). With a flat prior that is the posterior probability that its
+// full mean is the lower one (Gelman et al., 3.2).
 //
 // Candidates do well and badly on the same windows. So where it makes v smaller, d̄
 // is corrected by another entrant that was screened on all windows, whose z_w =
@@ -50,30 +59,36 @@ type entrant struct {
 // are at most (1 − Confidence)/2: an entrant is looked at on half of the windows
 // and on all.
 type race struct {
-	windows  int // N
+	windows  int     // N
+	spread   float64 // σ, nats: errorShare of what pruning loses
 	entrants []entrant
 }
 
-// best returns the lowest of those measured in full, of equals the first.
+// best returns the lowest of those measured in full, of equals the first; −1: none was.
 func (r *race) best() int {
-	best := 0
+	best := -1
 	for i, e := range r.entrants {
-		if e.full != nil && mean(e.full) < mean(r.entrants[best].full) {
+		if e.full != nil && (best < 0 || mean(e.full) < mean(r.entrants[best].full)) {
 			best = i
 		}
 	}
 	return best
 }
 
-// errors returns k and q, which is not a number if k is 0.
-func (r *race) errors() (k, q float64) {
+// errors returns r̄, q and its degrees of freedom; ok is false if k is 0.
+func (r *race) errors() (common, q, f float64, ok bool) {
+	var d []float64
 	for _, e := range r.entrants {
 		if e.full != nil && len(e.screened) == r.windows {
-			d := mean(e.full) - mean(e.screened)
-			k, q = k+1, q+d*d
+			d = append(d, mean(e.full)-mean(e.screened))
 		}
 	}
-	return k, q / k
+	if len(d) == 0 {
+		return 0, 0, 0, false
+	}
+	k := float64(len(d))
+	common, f = mean(d), prior+k-1
+	return common, (prior*r.spread*r.spread + squares(d, common)) / f * (1 + 1/k), f, true
 }
 
 // lag is by how much more an entrant is expected to have than the best, in the mean
@@ -138,8 +153,8 @@ func squares(x []float64, m float64) float64 {
 // chances returns each entrant's; 0 of one measured in full. Nobody knows them (nil)
 // as long as no entrant is known both ways.
 func (r *race) chances() []float64 {
-	k, q := r.errors()
-	if k == 0 {
+	common, q, g, ok := r.errors()
+	if !ok {
 		return nil
 	}
 	best := r.entrants[r.best()].full
@@ -149,8 +164,8 @@ func (r *race) chances() []float64 {
 			continue
 		}
 		l := r.lag(e, best)
-		f := (l.v + q) * (l.v + q) / (l.v*l.v/l.g + q*q/k)
-		out[i] = above(l.d, l.v+q, f)
+		f := (l.v + q) * (l.v + q) / (l.v*l.v/l.g + q*q/g)
+		out[i] = above(l.d+common, l.v+q, f)
 	}
 	return out
 }
@@ -158,11 +173,8 @@ func (r *race) chances() []float64 {
 // next returns the entrant to measure further: on all windows, or in full if it has
 // been screened on them. None, −1, if the race is over.
 func (r *race) next() int {
-	chances := r.chances()
-	if chances == nil {
-		return r.lowest()
-	}
 	sum, next := 0.0, 0
+	chances := r.chances()
 	for i, c := range chances {
 		sum += c
 		if c > chances[next] {
@@ -175,19 +187,16 @@ func (r *race) next() int {
 	return next
 }
 
-// lowest returns the entrant of the least lag among those not measured in full.
+// lowest returns the entrant that was screened at the lowest mean, all on as many
+// windows.
 func (r *race) lowest() int {
-	best := r.entrants[r.best()].full
-	next, low := -1, math.Inf(1)
+	low := 0
 	for i, e := range r.entrants {
-		if e.full != nil {
-			continue
-		}
-		if l := r.lag(e, best); l.d < low {
-			next, low = i, l.d
+		if mean(e.screened) < mean(r.entrants[low].screened) {
+			low = i
 		}
 	}
-	return next
+	return low
 }
 
 // firstLook is on how many windows every entrant is screened.

@@ -3,6 +3,7 @@ package pho
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -18,11 +19,20 @@ import (
 	"github.com/crepe-llm/crepe/windows"
 )
 
-// The paper's budget: candidates rated, and verified.
+// The paper's budget, of which stage 2 takes fewer where stage 1 measures.
 const (
 	DefaultTrials = 60
 	DefaultTop    = 10
+	measuredTop   = 3
 )
+
+// TopOf returns the default of Options.Top for an objective.
+func TopOf(objective string) int {
+	if measures(objective) {
+		return measuredTop
+	}
+	return DefaultTop
+}
 
 // MaxTrials is more candidates than anybody waits for.
 const MaxTrials = 1 << 16
@@ -30,18 +40,25 @@ const MaxTrials = 1 << 16
 // DefaultKernel is crepe's.
 var DefaultKernel = score.CRePE.Defaults().Whole("kernel")
 
-// ClimbSampler is the sampler that climbs on perplexity itself: the paper's
-// baseline. Each of its trials prunes the whole model.
-const ClimbSampler = "hillclimb"
+// SamplerOf returns the default sampler of an objective: the paper's for proxies, and
+// steps along one axis after the other where the axes are many.
+func SamplerOf(objective string) string {
+	if measures(objective) {
+		return "hillclimb"
+	}
+	return "cmaes"
+}
 
 // Options of a search.
 type Options struct {
-	Recipe  recipe.Recipe // what to prune by, but for the coefficients; without steps after the method
-	Sampler string
-	Trials  int
-	Top     int
-	Kernels []int // of several, each trial chooses one
-	Seed    uint64
+	Recipe    recipe.Recipe // what to prune by, but for the coefficients; without steps after the method
+	Objective string        // one of Objectives
+	Sampler   string
+	Trials    int
+	Top       int
+	Kernels   []int // of several, each trial chooses one
+	Seed      uint64
+	Known     []Known // take part too
 
 	Calibration *windows.Set
 	Verify      *windows.Set
@@ -55,9 +72,18 @@ type Options struct {
 	Leaders  func(stage int, c []Candidate)   // may be nil; is called after each, the best first
 }
 
+// Known is a candidate that was found elsewhere.
+type Known struct {
+	Name string
+	Coefficients
+}
+
 // Validate checks what can be checked without the model.
 func (o *Options) Validate() error {
 	if err := search.Check(o.Sampler); err != nil {
+		return err
+	}
+	if err := checkObjective(o.Objective); err != nil {
 		return err
 	}
 	switch {
@@ -101,15 +127,19 @@ func (o *Options) Provenance(m *model.Model) (provenance.Record, error) {
 	rec = append(rec, provenance.Record{
 		{Name: "model", Value: o.Model},
 		{Name: "pattern", Value: cmp.Or(pruned.Pattern, pruned.Sparsity)},
+		{Name: "objective", Value: o.Objective},
 		{Name: "sampler", Value: o.Sampler},
 		{Name: "kernels", Value: fmt.Sprint(o.Kernels)},
 		{Name: "seed", Value: fmt.Sprint(o.Seed)},
 		{Name: "calibration", Value: fmt.Sprintf("%s %.12s", o.Calibration.Source, o.Calibration.SHA256())},
 		{Name: "verification", Value: fmt.Sprintf("%s %.12s", o.Verify.Source, o.Verify.SHA256())},
 	}...)
+	for _, k := range o.Known {
+		rec = append(rec, provenance.Field{Name: "known " + k.Name, Value: k.Key()})
+	}
 	// Coefficients are the candidates'; the rest is said above.
-	return append(rec, used.Without("recipe alpha", "recipe beta", "recipe gamma", "recipe kernel",
-		"recipe sparsity", "recipe pattern", "recipe calibration", "recipe eval")...), nil
+	return append(rec, used.Without("recipe alpha", "recipe beta", "recipe gamma", "recipe delta", "recipe kernel", "recipe power",
+		"recipe compare", "recipe sparsity", "recipe pattern", "recipe calibration", "recipe eval")...), nil
 }
 
 // openStudy finds or makes the study in the store. If the one of its name was made
@@ -131,30 +161,11 @@ func (o *Options) openStudy(ctx context.Context, m *model.Model) (search.Study, 
 	return o.Store.Study(ctx, o.Name+" "+rec.Key(), rec)
 }
 
-// start is where samplers begin in the cube: a third axis is that of kernels.
-func (o *Options) start() []float64 {
-	start := slices.Clone(Start)
-	if len(o.Kernels) > 1 {
-		start = append(start, 0.5)
-	}
-	return start
-}
-
-// at returns the candidate at x of the cube.
-func (o *Options) at(x []float64) Coefficients { return at(x, o.Kernels) }
-
-func at(x []float64, kernels []int) Coefficients {
-	k := kernels[0]
-	if n := len(kernels); n > 1 {
-		k = kernels[min(int(x[2]*float64(n)), n-1)]
-	}
-	return At(x[0], x[1], k)
-}
-
 // Candidate is what is known of one.
 type Candidate struct {
 	Coefficients
-	Gini       float64     `json:"gini"`
+	Name       string      `json:"name,omitempty"`       // of one that always takes part
+	Rating     float64     `json:"rating,omitempty"`     // of stage 1: nats per token, or the proxy
 	Perplexity eval.Number `json:"perplexity,omitempty"` // of the model pruned in full, all windows; 0: not known
 	Screened   *Screening  `json:"screened,omitempty"`   // nil if it was not
 	GivenUp    bool        `json:"given_up,omitempty"`   // it cannot win with Confidence: not pruned in full
@@ -170,19 +181,36 @@ type Screening struct {
 // Result is a finished search.
 type Result struct {
 	Best     Candidate   `json:"best"`
-	RIA      Candidate   `json:"ria"`
+	Dense    eval.Number `json:"dense"` // perplexity of the dense model
 	Trials   int         `json:"trials"`
 	Verified []Candidate `json:"-"` // the best first, those given up last
+
+	Objective string      `json:"objective"`             // that was followed
+	Check     *ProxyCheck `json:"proxy_check,omitempty"` // nil: none was asked for
+}
+
+// Named returns the candidate called name that took part, if there is one.
+func (r *Result) Named(name string) (Candidate, bool) {
+	i := slices.IndexFunc(r.Verified, func(c Candidate) bool { return c.Name == name })
+	if i < 0 {
+		return Candidate{}, false
+	}
+	return r.Verified[i], true
 }
 
 type searcher struct {
-	opt   Options
-	study search.Study
-	proxy *Proxy
-	v     verifier
-	done  map[string][]float64 // measurements in the study, by kind and key
-	fixed []Candidate          // RIA first
-	rated []Candidate
+	opt       Options
+	objective string
+	study     search.Study
+	first     *firstLinear
+	space     *space
+	proxy     *Proxy    // nil before it is asked for
+	work      []float32 // for other proxies
+	check     *ProxyCheck
+	v         verifier
+	done      map[string][]float64 // measurements in the study, by kind and key
+	fixed     []Candidate
+	rated     []Candidate
 }
 
 // Search finds the coefficients for m. What the store has is not done again.
@@ -190,7 +218,7 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	s := &searcher{opt: opt, done: map[string][]float64{}, v: newVerifier(m, opt)}
+	s := &searcher{opt: opt, objective: opt.Objective, done: map[string][]float64{}, v: newVerifier(m, opt)}
 	var err error
 	if s.study, err = opt.openStudy(ctx, m); err != nil {
 		return nil, err
@@ -198,31 +226,68 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := s.recall(ctx); err != nil {
 		return nil, err
 	}
-	first, err := newFirstLinear(ctx, m, &opt)
-	if err != nil {
+	if s.first, err = newFirstLinear(ctx, m, &opt); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = first.proxy(); err != nil {
-		return nil, err
-	}
-	for _, c := range []Coefficients{RIA(opt.Kernels[0]), Equal(opt.Kernels[0])} {
-		rated, err := s.rating(c)
-		if err != nil {
+	s.space, s.fixed = &space{kernels: opt.Kernels}, s.always()
+	if !measures(s.objective) {
+		if err := s.checkProxy(ctx); err != nil {
 			return nil, err
 		}
-		s.fixed = append(s.fixed, rated)
+		if !s.check.Followed {
+			s.objective = Perplexity
+		}
+	}
+	if measures(s.objective) {
+		if err := s.widen(ctx, m); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.rate(ctx); err != nil {
 		return nil, err
 	}
-	s.proxy = nil // stage 2 needs the memory
+	s.first, s.proxy, s.work = nil, nil, nil // stage 2 needs the memory
 	m.Trim()
 	return s.verify(ctx)
 }
 
+// always returns the candidates that take part whatever stage 1 finds.
+func (s *searcher) always() []Candidate {
+	k := s.opt.Kernels[0]
+	list := []Candidate{{Coefficients: Default(k), Name: "default"}, {Coefficients: Wanda(k), Name: "wanda"}, {Coefficients: RIA(k), Name: "ria"}}
+	for _, known := range s.opt.Known {
+		list = append(list, Candidate{Coefficients: known.Coefficients, Name: known.Name})
+	}
+	if !measures(s.objective) {
+		list = append(list, Candidate{Coefficients: Equal(k), Name: "equal"})
+	}
+	for i := range list {
+		if s.first.resolved.Target.Pattern.Of != 0 {
+			list[i].Compare = "" // groups are fixed
+		}
+	}
+	return list
+}
+
+// widen takes the wide family for stage 1, around the best of those that always take
+// part.
+func (s *searcher) widen(ctx context.Context, m *model.Model) error {
+	for i := range s.fixed {
+		rated, err := s.rating(ctx, s.fixed[i].Coefficients)
+		if err != nil {
+			return err
+		}
+		rated.Name = s.fixed[i].Name
+		s.fixed[i] = rated
+	}
+	best := slices.MinFunc(s.fixed, func(a, b Candidate) int { return cmp.Compare(a.Rating, b.Rating) })
+	s.space = s.opt.wideSpace(m, s.first, best.Coefficients)
+	return nil
+}
+
 // rate is stage 1.
 func (s *searcher) rate(ctx context.Context) error {
-	sampler, err := search.New(s.opt.Sampler, search.Options{Seed: s.opt.Seed, Start: s.opt.start()})
+	sampler, err := search.New(s.opt.Sampler, search.Options{Seed: s.opt.Seed, Start: s.space.start()})
 	if err != nil {
 		return err
 	}
@@ -253,11 +318,8 @@ func (s *searcher) rate(ctx context.Context) error {
 		if err := s.rateAt(ctx, x); err != nil {
 			return err
 		}
-		value := s.rated[n].Gini
-		if s.opt.Sampler == ClimbSampler {
-			value = min(math.Log(float64(s.rated[n].Perplexity)), eval.MaxNLL)
-		}
-		if err := search.AddTrial(context.WithoutCancel(ctx), s.study, search.Trial{Number: n, X: x, Value: value}); err != nil {
+		value := s.rated[n].Rating
+		if err := search.AddTrial(context.WithoutCancel(ctx), s.study, search.Trial{Number: n, X: x, Value: value, Of: s.label(n)}); err != nil {
 			return err
 		}
 		if err := sampler.Tell(x, value); err != nil {
@@ -269,26 +331,29 @@ func (s *searcher) rate(ctx context.Context) error {
 	return nil
 }
 
+// label says what trial n was of.
+func (s *searcher) label(n int) json.RawMessage {
+	text, err := json.Marshal(label{s.objective, s.rated[n].Coefficients})
+	if err != nil {
+		panic(fmt.Sprintf("pho: trial %d has no JSON: %v", n, err)) // numbers are finite
+	}
+	return text
+}
+
+// label is what a study says of a trial.
+type label struct {
+	Objective string `json:"objective"`
+	Coefficients
+}
+
 // rateAt rates the candidate at x of the cube.
 func (s *searcher) rateAt(ctx context.Context, x []float64) error {
-	c, err := s.rating(s.opt.at(x))
+	c, err := s.rating(ctx, s.space.at(x))
 	if err != nil {
 		return err
 	}
-	if s.opt.Sampler == ClimbSampler {
-		var e entrant
-		if err := s.measure(ctx, &e, c.Coefficients); err != nil {
-			return err
-		}
-		c.Perplexity = eval.Number(math.Exp(mean(e.full)))
-	}
 	s.rated = append(s.rated, c)
 	return nil
-}
-
-func (s *searcher) rating(c Coefficients) (Candidate, error) {
-	g, err := s.proxy.Gini(c)
-	return Candidate{Coefficients: c, Gini: g}, err
 }
 
 func (s *searcher) show(stage int, c []Candidate) {
@@ -299,15 +364,22 @@ func (s *searcher) show(stage int, c []Candidate) {
 	}
 }
 
-// sortCandidates orders by perplexity where it is known, else by Gini.
+// sortCandidates orders by perplexity where it is known, then by what they were
+// screened at, then by the rating.
 func sortCandidates(c []Candidate) {
-	key := func(c Candidate) float64 {
+	full := func(c Candidate) float64 {
 		if c.Perplexity == 0 {
 			return math.Inf(1)
 		}
 		return float64(c.Perplexity)
 	}
+	screened := func(c Candidate) float64 {
+		if c.Screened == nil {
+			return math.Inf(1)
+		}
+		return float64(c.Screened.Perplexity)
+	}
 	slices.SortStableFunc(c, func(a, b Candidate) int {
-		return cmp.Or(cmp.Compare(key(a), key(b)), cmp.Compare(a.Gini, b.Gini))
+		return cmp.Or(cmp.Compare(full(a), full(b)), cmp.Compare(screened(a), screened(b)), cmp.Compare(a.Rating, b.Rating))
 	})
 }

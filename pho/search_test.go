@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
+	"github.com/crepe-llm/crepe/tokenizer"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -80,6 +82,11 @@ func demoModel(t testing.TB) *model.Model {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openModel(t, dir)
+}
+
+func openModel(t testing.TB, dir string) *model.Model {
+	t.Helper()
 	inv, err := checkpoint.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +97,25 @@ func demoModel(t testing.TB) *model.Model {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// demoTexts are few windows of the demo's calibration text, and others to verify on.
+func demoTexts(t testing.TB, m *model.Model) [2]*windows.Set {
+	t.Helper()
+	dir, err := demo.ModelDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &windows.Loader{ModelDir: dir, ReadFile: tokenizer.In(dir), Vocab: m.Config.Vocab, MaxSeqLen: m.Config.MaxPositions}
+	all, err := l.Calibration(t.Context(), recipe.Calibration{Source: "demo", Samples: 80, SeqLen: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	calibration, verify, err := HeldOut(all, 12, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [2]*windows.Set{calibration, verify}
 }
 
 // tokens is n windows of made-up text.
@@ -109,7 +135,7 @@ func tokens(n int, step int32) *windows.Set {
 
 func options(store search.Store) Options {
 	return Options{
-		Recipe: recipe.Recipe{Sparsity: "70%"}, Sampler: "cmaes", Trials: 7, Top: 3, Kernels: []int{9},
+		Recipe: recipe.Recipe{Sparsity: "70%"}, Objective: Perplexity, Sampler: "hillclimb", Trials: 7, Top: 3, Kernels: []int{9},
 		Calibration: tokens(3, 7), Verify: tokens(32, 11), Store: store, Name: "search", Model: "demo",
 	}
 }
@@ -123,58 +149,79 @@ func find(t testing.TB, m *model.Model, opt Options) *Result {
 	return res
 }
 
-// The winner is that of measuring every candidate in full, RIA included, and is
-// measured in full itself; nobody who was given up has less on all windows.
+// The winner is that of measuring every candidate in full, or within half a percent of
+// it, those that always take part included, and is measured in full itself. A proxy is followed if it goes with perplexity, and not otherwise.
 func TestSearchFindsTheWinnerOfAll(t *testing.T) {
 	m := demoModel(t)
-	for _, pattern := range []string{"70%", "2:4"} {
+	text := demoTexts(t, m)
+	for _, c := range []struct{ objective, pattern string }{{Perplexity, "2:4"}, {GiniPruned, "50%"}} {
 		opt := options(newMemory())
-		opt.Calibration, opt.Trials, opt.Top = tokens(24, 7), 20, 5
-		if pattern == "2:4" {
-			opt.Recipe = recipe.Recipe{Pattern: pattern}
+		opt.Objective, opt.Calibration, opt.Verify, opt.Trials, opt.Top = c.objective, text[0], text[1], 6, 2
+		opt.Sampler, opt.Recipe.Sparsity = SamplerOf(c.objective), c.pattern
+		opt.Known = []Known{{"elsewhere", Coefficients{Alpha: 1, Beta: 0.5, Kernel: 9, Power: 1, Kinds: map[string]Kind{"v_proj": {Alpha: 1, Power: 0.5}}}}}
+		if c.pattern == "2:4" {
+			opt.Recipe = recipe.Recipe{Pattern: c.pattern}
 		}
 		res := find(t, m, opt)
-		if len(res.Verified) != 7 || res.Trials != 20 {
-			t.Errorf("%s: %d verified of %d, want 7 of 20", pattern, len(res.Verified), res.Trials)
+		always := []string{"default", "wanda", "ria", "elsewhere"}
+		if c.objective == GiniPruned {
+			always = append(always, "equal")
+			if res.Check == nil || res.Check.Correlation == nil || res.Check.Followed != (res.Check.Rho >= leastRho) || (res.Objective == GiniPruned) != res.Check.Followed {
+				t.Errorf("%v: objective %s after the check %+v", c, res.Objective, res.Check)
+			}
+		}
+		if len(res.Verified) != len(always)+2 || res.Trials != 6 {
+			t.Errorf("%v: %d verified of %d, want %d of 6", c, len(res.Verified), res.Trials, len(always)+2)
+		}
+		for _, name := range always {
+			if _, ok := res.Named(name); !ok {
+				t.Errorf("%v: %s did not take part", c, name)
+			}
 		}
 		v := newVerifier(m, opt)
 		givenUp, lowest := 0, eval.Number(math.Inf(1))
-		for _, c := range res.Verified {
-			nll, err := v.measure(t.Context(), "x", opt.RecipeOf(c.Coefficients))
+		for _, one := range res.Verified {
+			nll, err := v.measure(t.Context(), "x", opt.RecipeOf(one.Coefficients))
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := eval.Number(math.Exp(mean(nll)))
 			lowest = min(lowest, got)
-			if c.GivenUp {
+			if one.GivenUp {
 				givenUp++
-				if c.Perplexity != 0 || c.Screened.Windows < 16 || c.Screened.Chance > 1-Confidence {
-					t.Errorf("%s: %+v was given up with %+v", pattern, c, c.Screened)
+				if one.Perplexity != 0 || one.Screened.Windows < MinVerify || one.Screened.Chance > 1-Confidence {
+					t.Errorf("%v: %+v was given up with %+v", c, one, one.Screened)
 				}
-			} else if got != c.Perplexity {
-				t.Errorf("%s: %+v: perplexity %v by itself", pattern, c, got)
-			}
-			if c.Coefficients == RIA(9) && got != res.RIA.Perplexity {
-				t.Errorf("%s: RIA is %+v, want perplexity %v", pattern, res.RIA, got)
+			} else if got != one.Perplexity {
+				t.Errorf("%v: %+v: perplexity %v by itself", c, one, got)
 			}
 		}
-		if res.Best.Perplexity != lowest || !reflect.DeepEqual(res.Best, res.Verified[0]) {
-			t.Errorf("%s: best %+v, want perplexity %v", pattern, res.Best, lowest)
+		if res.Best.Perplexity > 1.005*lowest || !reflect.DeepEqual(res.Best, res.Verified[0]) {
+			t.Errorf("%v: best %+v, want perplexity %v", c, res.Best, lowest)
 		}
 		if givenUp < 2 {
-			t.Errorf("%s: %d candidates were given up: the test shows nothing of that", pattern, givenUp)
+			t.Errorf("%v: %d candidates were given up: the test shows nothing of that", c, givenUp)
 		}
-		t.Logf("%s: %d of %d given up, best %s, %.4f; RIA %.4f", pattern, givenUp, len(res.Verified), res.Best, res.Best.Perplexity, res.RIA.Perplexity)
+		t.Logf("%v: %d of %d given up, best %s, %.4f", c, givenUp, len(res.Verified), res.Best, res.Best.Perplexity)
 	}
 }
 
 // A search that ends at every record, and goes on after each, ends as one that
 // was never interrupted; so does one on another number of threads.
 func TestSearchGoesOn(t *testing.T) {
-	m := demoModel(t)
-	for _, sampler := range []string{"cmaes", ClimbSampler} {
-		opt := options(newMemory())
-		opt.Sampler, opt.Trials, opt.Top = sampler, 4, 2
+	m := openModel(t, "../testdata/fixtures/llama3-gqa")
+	small := func(store search.Store) Options {
+		opt := options(store)
+		for _, w := range slices.Concat(opt.Calibration.Tokens, opt.Verify.Tokens) {
+			for i := range w {
+				w[i] %= int32(m.Config.Vocab)
+			}
+		}
+		return opt
+	}
+	for _, objective := range []string{Perplexity, Full, "outliers_retained"} {
+		opt := small(newMemory())
+		opt.Objective, opt.Sampler, opt.Trials, opt.Top = objective, SamplerOf(objective), 4, 2
 		want := find(t, m, opt)
 		cut := newMemory()
 		opt.Store = cut
@@ -184,7 +231,7 @@ func TestSearchGoesOn(t *testing.T) {
 			res, err := Search(t.Context(), m, opt)
 			if err == nil {
 				if !reflect.DeepEqual(res, want) {
-					t.Errorf("%s: cut, it finds %+v, want %+v", sampler, res, want)
+					t.Errorf("%s: cut, it finds %+v, want %+v", objective, res, want)
 				}
 				break
 			}
@@ -194,14 +241,14 @@ func TestSearchGoesOn(t *testing.T) {
 			runs++
 		}
 		if runs < 8 {
-			t.Errorf("%s: cut %d times, want once for every record", sampler, runs)
+			t.Errorf("%s: cut %d times, want once for every record", objective, runs)
 		}
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	opt := options(newMemory())
+	opt := small(newMemory())
 	one := find(t, m, opt)
 	runtime.GOMAXPROCS(3)
-	if three := find(t, m, options(newMemory())); !reflect.DeepEqual(one, three) {
+	if three := find(t, m, small(newMemory())); !reflect.DeepEqual(one, three) {
 		t.Errorf("on one thread %+v, on three %+v", one, three)
 	}
 }
@@ -229,7 +276,7 @@ func TestSearchRefusesAnotherStudy(t *testing.T) {
 		"kernels: [9], this is [3 9]":             func(o *Options) { o.Kernels = []int{3, 9} },
 		"model: demo, this is other":              func(o *Options) { o.Model = "other" },
 		"pattern: 70%, this is 2:4":               func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:4" },
-		"sampler: cmaes, this is random":          func(o *Options) { o.Sampler = "random" },
+		"sampler: hillclimb, this is random":      func(o *Options) { o.Sampler = "random" },
 		"seed: 0, this is 1":                      func(o *Options) { o.Seed = 1 },
 		"verification: made up":                   func(o *Options) { o.Verify = tokens(32, 12) },
 		"calibration: made up":                    func(o *Options) { o.Calibration = tokens(3, 12) },
@@ -240,8 +287,10 @@ func TestSearchRefusesAnotherStudy(t *testing.T) {
 		"kernel: 4":                               func(o *Options) { o.Kernels = []int{4} },
 		"multiple of 5":                           func(o *Options) { o.Recipe.Sparsity, o.Recipe.Pattern = "", "2:5" },
 		"crepe+dsnot, want no step":               func(o *Options) { o.Recipe.Refine = "dsnot" },
-		"recipe power: 0.5, this is 1":            func(o *Options) { o.Recipe = o.Recipe.With("power", 1.) },
-		"target prunes none":                      func(o *Options) { o.Recipe.Sparsity = "0%"; o.Name = "new" },
+		"objective: perplexity, this is full":     func(o *Options) { o.Objective = Full },
+		`unknown objective "luck"`:                func(o *Options) { o.Objective = "luck" },
+		"known x: none, this is {":                func(o *Options) { o.Known = []Known{{"x", RIA(9)}} },
+		"target prunes none of 256":               func(o *Options) { o.Recipe.Sparsity = "0%"; o.Name = "new" },
 		`skip: ".*" leaves no Linear to prune`:    func(o *Options) { o.Recipe.Skip = ".*"; o.Name = "newer" },
 		"calibration: sequence 1: token 3 has id": func(o *Options) { o.Calibration.Tokens[1][3] = 123456; o.Name = "newest" },
 	} {

@@ -14,6 +14,7 @@ import (
 // The kinds of stage 2's records. Values are a measurement; keys are candidates as
 // JSON, of a screening with the window that it begins at.
 const (
+	denseKind  = "dense" // the one key is empty
 	fullKind   = "full"
 	screenKind = "screening"
 )
@@ -37,7 +38,7 @@ func checkNLL(nll []float64, windows int) error {
 
 // recall takes up the measurements of an earlier run.
 func (s *searcher) recall(ctx context.Context) error {
-	for _, kind := range []string{fullKind, screenKind} {
+	for _, kind := range []string{denseKind, fullKind, screenKind} {
 		records, err := s.study.Records(ctx, kind)
 		if err != nil {
 			return err
@@ -78,19 +79,14 @@ func (s *searcher) once(ctx context.Context, kind, key string, windows int, meas
 	return nll, nil
 }
 
-// chosen returns the candidates of stage 2: RIA, equal coefficients, and the
-// Top best rated without duplicates.
+// chosen returns the candidates of stage 2: those that always take part, and the Top
+// best rated without duplicates.
 func (s *searcher) chosen() []Candidate {
 	list := slices.Clone(s.fixed)
 	sorted := slices.Clone(s.rated)
 	sortCandidates(sorted)
 	for _, c := range sorted {
-		again := func(d Candidate) bool {
-			if s.opt.Sampler == ClimbSampler { // all are verified: nothing is saved
-				return c.Coefficients == d.Coefficients
-			}
-			return c.Duplicates(d.Coefficients)
-		}
+		again := func(d Candidate) bool { return c.Duplicates(d.Coefficients) }
 		if len(list) < len(s.fixed)+s.opt.Top && !slices.ContainsFunc(list, again) {
 			list = append(list, c)
 		}
@@ -98,50 +94,69 @@ func (s *searcher) chosen() []Candidate {
 	return list
 }
 
-// verify is stage 2. RIA is measured in full, to say what was won against it, and
-// the others are screened by what it saw; those with a chance are measured further.
-// What is done next depends on what was measured in this order alone, so that an
-// interrupted search goes on as if it had not been.
+// verify is stage 2. All are screened; the best of them is pruned in full, then those
+// with a chance are screened further or pruned in full. What is done next depends on
+// what was measured in this order alone, so that an interrupted search goes on as if it
+// had not been.
 func (s *searcher) verify(ctx context.Context) (*Result, error) {
 	list := s.chosen()
 	r := &race{windows: len(s.v.windows), entrants: make([]entrant, len(list))}
-	res := &Result{Trials: len(s.rated)}
-	further := func(i, windows int) error {
-		e, c := &r.entrants[i], list[i].Coefficients
-		if len(e.screened) < windows {
-			if err := s.screen(ctx, e, c, windows); err != nil {
-				return fmt.Errorf("%s: %w", c, err)
-			}
-		} else {
-			if err := s.measure(ctx, e, c); err != nil {
-				return fmt.Errorf("%s: %w", c, err)
-			}
-		}
+	res := &Result{Trials: len(s.rated), Objective: s.objective, Check: s.check}
+	show := func() {
 		describe(list, r)
 		s.show(2, slices.DeleteFunc(slices.Clone(list), func(c Candidate) bool { return c.Perplexity == 0 && c.Screened == nil }))
+	}
+	full := func(i int) error {
+		if err := s.measure(ctx, &r.entrants[i], list[i].Coefficients); err != nil {
+			return fmt.Errorf("%s: %w", list[i], err)
+		}
+		show()
 		return nil
 	}
-	if err := further(0, 0); err != nil {
-		return nil, err
+	screen := func(i, windows int) error {
+		if err := s.screen(ctx, &r.entrants[i], list[i].Coefficients, windows); err != nil {
+			return fmt.Errorf("%s: %w", list[i], err)
+		}
+		show()
+		return nil
 	}
-	first := r.firstLook()
-	if s.opt.Sampler == ClimbSampler {
-		first = 0 // nearly all have been measured in full
-	}
-	for i := 1; i < len(list); i++ {
-		if err := further(i, first); err != nil {
+	for i := range list {
+		if s.objective == Full { // nearly all have been
+			if err := full(i); err != nil {
+				return nil, err
+			}
+		} else if err := screen(i, r.firstLook()); err != nil {
 			return nil, err
 		}
 	}
-	for i := r.next(); i >= 0; i = r.next() {
-		if err := further(i, r.windows); err != nil {
+	dense, err := s.once(ctx, denseKind, "", r.windows, func() ([]float64, error) { return s.v.unpruned(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	res.Dense = eval.Number(math.Exp(mean(dense)))
+	if s.objective != Full {
+		i := r.lowest()
+		if err := screen(i, r.windows); err != nil {
 			return nil, err
+		}
+		r.spread = errorShare * math.Abs(mean(r.entrants[i].screened)-mean(dense))
+		if err := full(i); err != nil {
+			return nil, err
+		}
+		for i = r.next(); i >= 0; i = r.next() {
+			further := full
+			if len(r.entrants[i].screened) < r.windows {
+				further = func(i int) error { return screen(i, r.windows) }
+			}
+			if err := further(i); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for i, e := range r.entrants {
 		list[i].GivenUp = e.full == nil
 	}
-	res.Best, res.RIA, res.Verified = list[r.best()], list[0], list
+	res.Best, res.Verified = list[r.best()], list
 	sortCandidates(res.Verified)
 	return res, nil
 }
@@ -162,39 +177,33 @@ func describe(list []Candidate, r *race) {
 	}
 }
 
-// measure measures e, which is c, in full. RIA becomes what others are screened by.
+// measure measures e, which is c, in full.
 func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) (err error) {
-	e.full, err = s.once(ctx, fullKind, key(c), len(s.v.windows), func() ([]float64, error) {
-		measure := s.v.measure
-		if c == s.fixed[0].Coefficients {
-			measure = s.v.measureReference
-		}
-		return measure(ctx, fmt.Sprintf("prune by %s", c.Normalized()), s.opt.RecipeOf(c))
+	e.full, err = s.once(ctx, fullKind, c.Key(), len(s.v.windows), func() ([]float64, error) {
+		return s.v.measure(ctx, fmt.Sprintf("prune by %s", c.Normalized()), s.opt.RecipeOf(c))
 	})
 	return err
 }
 
-// screen screens e, which is c, on the first windows that it has not been.
+// screen screens e, which is c, on the first windows that it has not been. The objective
+// Perplexity has looked at a few of them.
 func (s *searcher) screen(ctx context.Context, e *entrant, c Coefficients, windows int) error {
-	lo := len(e.screened)
-	nll, err := s.once(ctx, screenKind, fmt.Sprintf("%s from %d", key(c), lo), windows-lo, func() ([]float64, error) {
-		if s.v.ref == nil { // an earlier run has measured it
-			ria := s.fixed[0].Coefficients
-			if err := s.v.calibrate(ctx, fmt.Sprintf("prune by %s again", ria.Normalized()), s.opt.RecipeOf(ria)); err != nil {
-				return nil, err
-			}
-		}
-		return s.v.screen(ctx, fmt.Sprintf("screen %s", c.Normalized()), s.opt.RecipeOf(c), lo, windows)
-	})
-	e.screened = append(e.screened, nll...)
-	return err
-}
-
-// key is a candidate as JSON.
-func key(c Coefficients) string {
-	text, err := json.Marshal(c)
-	if err != nil {
-		panic(fmt.Sprintf("pho: candidate %v has no JSON: %v", c, err))
+	to := []int{windows}
+	if s.objective == Perplexity && windows > s.few() {
+		to = []int{s.few(), windows}
 	}
-	return string(text)
+	for _, hi := range to {
+		lo := len(e.screened)
+		if lo >= hi {
+			continue
+		}
+		nll, err := s.once(ctx, screenKind, fmt.Sprintf("%s from %d", c.Key(), lo), hi-lo, func() ([]float64, error) {
+			return s.v.try(ctx, fmt.Sprintf("try %s", c.Normalized()), s.opt.RecipeOf(c), lo, hi)
+		})
+		if err != nil {
+			return err
+		}
+		e.screened = append(e.screened, nll...)
+	}
+	return nil
 }

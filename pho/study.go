@@ -47,7 +47,7 @@ type ProxyResult struct {
 // Options' Sampler, Trials and Top have no part in it. each is called after every
 // configuration.
 func Study(ctx context.Context, m *model.Model, opt Options, configs int, each func(n int, c Config)) (*StudyResult, error) {
-	opt.Sampler, opt.Trials, opt.Top = "random", configs, 1
+	opt.Objective, opt.Sampler, opt.Trials, opt.Top = Full, "random", configs, 1
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,8 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 	if err != nil {
 		return nil, err
 	}
-	sampler, err := search.New(opt.Sampler, search.Options{Seed: opt.Seed, Start: opt.start()})
+	triangle := &space{kernels: opt.Kernels}
+	sampler, err := search.New(opt.Sampler, search.Options{Seed: opt.Seed, Start: triangle.start()})
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 		if err != nil {
 			return nil, err
 		}
-		c := Config{Coefficients: opt.at(x)}
+		c := Config{Coefficients: triangle.at(x)}
 		if n < len(done) {
 			if err := recallConfig(&c, n, done[n]); err != nil {
 				return nil, err
@@ -125,7 +126,7 @@ func recallConfig(c *Config, n int, r search.Record) error {
 	if err := json.Unmarshal([]byte(r.Value), &was); err != nil || r.Key != strconv.Itoa(n) {
 		return fmt.Errorf("configuration %s is %q, want configuration %d", r.Key, r.Value, n)
 	}
-	if was.Coefficients != c.Coefficients {
+	if was.Coefficients.Key() != c.Coefficients.Key() {
 		return fmt.Errorf("configuration %d was %s, but is %s now: the study is of another version", n, was.Coefficients, c.Coefficients)
 	}
 	if err := checkNLL([]float64{was.NLL}, 1); err != nil {

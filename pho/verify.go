@@ -19,7 +19,7 @@ const MinVerify = 8
 type verifier struct {
 	m       *model.Model
 	pruner  *prune.InMemory
-	ref     *prune.Reference // that candidates are screened by
+	dense   *prune.Dense // that candidates are screened by; nil before the first
 	windows [][]int32
 	spill   string // folder for hidden states; empty keeps them in memory
 }
@@ -41,26 +41,38 @@ func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) 
 	})
 }
 
-// measureReference is measure by what others are to be screened by.
-func (v *verifier) measureReference(ctx context.Context, name string, rec recipe.Recipe) ([]float64, error) {
-	return v.run(ctx, v.windows, func(f each) (err error) {
-		v.ref, _, err = v.pruner.Reference(ctx, name, rec, f)
+// try prunes by rec with the dense model's statistics, and measures windows lo to hi.
+func (v *verifier) try(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) ([]float64, error) {
+	if v.dense == nil {
+		var err error
+		if v.dense, err = v.pruner.Dense(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return v.run(ctx, v.windows[lo:hi], func(f each) error {
+		_, err := v.dense.Prune(ctx, name, rec, f)
 		return err
 	})
 }
 
-// calibrate is measureReference without measuring.
-func (v *verifier) calibrate(ctx context.Context, name string, rec recipe.Recipe) (err error) {
-	v.ref, _, err = v.pruner.Reference(ctx, name, rec, func(*model.Block) error { return nil })
-	return err
-}
-
-// screen prunes by rec as the reference lets it be guessed, and measures windows
-// lo to hi.
-func (v *verifier) screen(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) ([]float64, error) {
-	return v.run(ctx, v.windows[lo:hi], func(f each) error {
-		_, err := v.ref.Screen(ctx, name, rec, f)
-		return err
+// unpruned measures all windows of the dense model.
+func (v *verifier) unpruned(ctx context.Context) ([]float64, error) {
+	return v.run(ctx, v.windows, func(f each) error {
+		for b := range v.m.Blocks() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			block, err := v.m.LoadBlock(b)
+			if err != nil {
+				return err
+			}
+			err = f(block)
+			block.Release()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -75,7 +87,8 @@ func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) 
 		return nil, fmt.Errorf("verification: %w", err)
 	}
 	st := v.m.NewState()
-	if err := prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) }); err != nil {
+	err = prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) })
+	if err != nil {
 		return nil, err
 	}
 	nll, err := eval.NLL(ctx, v.m, windows, store, func(int) {})

@@ -52,8 +52,13 @@ func stepMeasure(b int) string { return fmt.Sprintf("measure block %d", b) }
 // spreads the sparsity over them.
 func (r *runner) allocate(ctx context.Context) error {
 	a := r.plan.resolved.Allocate
-	if a == nil {
+	switch {
+	case a == nil:
 		return nil
+	case !a.Reads():
+		var err error
+		r.shares, err = r.plan.sharesOf(r.plan.blocks(r.m), r.opt.warn)
+		return err
 	}
 	defer timed(&r.report.Seconds.Allocate)()
 	s := r.stream()

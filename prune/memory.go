@@ -74,10 +74,12 @@ func (m *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 		return nil, err
 	}
 	s := m.stream()
-	if err := s.open(sequences, m.text.SeqLen, m.SpillDir); err != nil {
-		return nil, err
+	if len(sequences) > 0 {
+		if err := s.open(sequences, m.text.SeqLen, m.SpillDir); err != nil {
+			return nil, err
+		}
+		defer s.close()
 	}
-	defer s.close()
 	const passes = 2 // dense and pruned
 	s.start(m.Progress, name, passes, m.m.Blocks())
 	masks := Masks{}
@@ -101,8 +103,11 @@ func (m *InMemory) warn(format string, args ...any) {
 // that measure alike.
 func (m *InMemory) allocate(ctx context.Context, plan *Plan) (shares, error) {
 	a := plan.resolved.Allocate
-	if a == nil {
+	switch {
+	case a == nil:
 		return shares{}, nil
+	case !a.Reads():
+		return plan.sharesOf(plan.blocks(m.m), m.warn)
 	}
 	key := fmt.Sprintf("%s %v %v", a.Name, plan.resolved.Params.Only(a.Params), plan.resolved.Skip)
 	if m.measured[key] == nil {

@@ -3,7 +3,10 @@ package prune
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
@@ -27,6 +30,7 @@ type Plan struct {
 	engine   engine.Engine
 	files    *checkpoint.Plan
 	skip     map[string]bool // by Linear: left dense
+	absent   []string        // kinds of the recipe that no Linear is of
 }
 
 // LinearPlan is one prunable Linear of the model.
@@ -83,6 +87,9 @@ type Disk struct {
 // LeftOut lists what is in the input's folder and will not be in the output's.
 func (p *Plan) LeftOut() []checkpoint.LeftOut { return p.files.LeftOut }
 
+// Absent lists the kinds that the recipe has parameters for and the model no Linear of.
+func (p *Plan) Absent() []string { return p.absent }
+
 // MakePlan looks at headers only. It refuses what cannot be done: a pattern
 // that does not divide a Linear's columns, a budget below the least.
 func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, error) {
@@ -114,6 +121,7 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 	p := &Plan{resolved: r, steps: stepsOf(r), engine: m.Engine(), skip: map[string]bool{}}
 	todo, skipped := 0, 0
+	kinds := map[string]bool{}
 	for b := range m.Blocks() {
 		for _, l := range m.Linears(b) {
 			pl := LinearPlan{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
@@ -125,6 +133,7 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 					return nil, fmt.Errorf("%s: %w", l.Name, err)
 				}
 				todo++
+				kinds[recipe.Kind(l.Name)] = true
 			case !l.Gate:
 				skipped++
 			}
@@ -137,6 +146,9 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 		p.Memory.Refine = max(p.Memory.Refine, p.momentsBytes(inputs))
 	}
 	_, p.Memory.Block = p.fitBlocks(m, math.MaxInt64)
+	if err := p.checkKinds(kinds); err != nil {
+		return nil, err
+	}
 	switch {
 	case r.Skip != nil && skipped == 0:
 		return nil, fmt.Errorf("skip: %q matches no Linear that is pruned; there are %s and %d more", r.Skip, p.Linears[0].Name, len(p.Linears)-1)
@@ -156,6 +168,20 @@ func (p *Plan) fitBlocks(m *model.Model, room int64) (expertBytes, blocks int64)
 	}
 	expertBytes, blocks = m.FitBlocks(room / 2)
 	return expertBytes, 2 * blocks
+}
+
+// checkKinds compares the kinds of the recipe with those that are pruned. Some may be
+// missing, as where the recipe is another model's, but not all.
+func (p *Plan) checkKinds(pruned map[string]bool) error {
+	for _, kind := range slices.Sorted(maps.Keys(p.resolved.Kinds)) {
+		if !pruned[kind] {
+			p.absent = append(p.absent, kind)
+		}
+	}
+	if len(p.absent) > 0 && len(p.absent) == len(p.resolved.Kinds) {
+		return fmt.Errorf("kinds: %s: no such Linear is pruned, want some of %s", strings.Join(p.absent, ", "), strings.Join(slices.Sorted(maps.Keys(pruned)), ", "))
+	}
+	return nil
 }
 
 // matrices returns what of a Linear's rows is scored and selected by

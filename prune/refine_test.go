@@ -20,6 +20,7 @@ import (
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/param"
+	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/refine"
@@ -188,7 +189,11 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 		t.Fatal(err)
 	}
 	scores := make([]float32, l.Rows*l.Cols)
-	if err := method.Score(scores, weightOf(t, l), s, method.Defaults()); err != nil {
+	params, group := method.Defaults(), method.Group
+	if c.Method == score.CRePE.Name {
+		params, group = score.Paper(), pattern.Matrix
+	}
+	if err := method.Score(scores, weightOf(t, l), s, params); err != nil {
 		t.Fatal(err)
 	}
 	decided := slices.Clone(scores)
@@ -198,7 +203,7 @@ func refinedMask(t *testing.T, c goldenRefinement, l *model.Linear, s *stats.Inp
 	for _, k := range want.NearPruned {
 		decided[k] = 0
 	}
-	target := goldenConfig{Pattern: c.Pattern, Group: method.Group.String()}.target(t)
+	target := goldenConfig{Pattern: c.Pattern, Group: group.String()}.target(t)
 	kept, err := mask.Select(decided, l.Rows, l.Cols, target)
 	if err != nil {
 		t.Fatal(err)

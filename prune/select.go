@@ -9,13 +9,13 @@ import (
 	"github.com/crepe-llm/crepe/score"
 )
 
-// scoring scores every weight.
-func scoring(m score.Method, p param.Values) step {
+// scoring scores every weight by the parameters of its Linear.
+func scoring(m score.Method, paramsOf func(linear string) param.Values) step {
 	return step{
 		seconds: func(s *Seconds) *float64 { return &s.Score },
 		cost:    scoresCost,
 		run: func(_ context.Context, j *job) error {
-			return m.Score(j.work(), j.w, j.input.Input, p)
+			return m.Score(j.work(), j.w, j.input.Input, paramsOf(j.linear.Name))
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
@@ -110,9 +111,10 @@ func stepsOf(r recipe.Resolved) []step {
 	selects := r.Method.Score == nil // the update does
 	switch {
 	case !selects:
-		steps = append(steps, scoring(r.Method, r.Params))
+		steps = append(steps, scoring(r.Method, r.ParamsOf))
 	case r.Permute != nil:
-		steps = append(steps, scoring(score.RIA, score.RIA.Defaults())) // an update has none before it begins
+		defaults := score.RIA.Defaults()
+		steps = append(steps, scoring(score.RIA, func(string) param.Values { return defaults })) // an update has none before it begins
 	}
 	if r.Permute != nil {
 		steps = append(steps, ordering(*r.Permute, r.Params, r.Target.Pattern))

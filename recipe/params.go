@@ -81,6 +81,11 @@ func (r *Recipe) readsAt(step string) []param.Spec {
 // says nothing: null, empty text and a switch that is off. What is in no type that
 // it could be stays, for check to name.
 func (r *Recipe) normalize() {
+	r.normalizeParams()
+	r.normalizeKinds()
+}
+
+func (r *Recipe) normalizeParams() {
 	known := Parameters()
 	r.Params = maps.Clone(r.Params)
 	for name, v := range r.Params {
@@ -100,12 +105,13 @@ func (r *Recipe) normalize() {
 
 // fillParams sets the parameters that r's methods read and that are not set.
 func (r *Recipe) fillParams() {
-	r.normalize()
+	r.normalizeParams()
 	for _, s := range r.reads() {
 		if _, ok := r.Params[s.Name]; !ok {
 			r.Params = r.Params.With(s.Name, s.Default)
 		}
 	}
+	r.normalizeKinds()
 }
 
 // checkParams returns an error if r sets a parameter that none of its methods

@@ -63,6 +63,10 @@ type Recipe struct {
 	Update   string `yaml:"update,omitempty" json:"update,omitempty"`     // changes what the method keeps
 	Rebuild  string `yaml:"rebuild,omitempty" json:"rebuild,omitempty"`   // then optimises what several Linears keep together
 
+	// Kinds are parameters of Method that differ for a kind of Linear, which is named
+	// by the last part of its name, "q_proj".
+	Kinds map[string]param.Values `yaml:"kinds,omitempty" json:"kinds,omitempty"`
+
 	// Params are the parameters of these methods, in a file keys of their own
 	// beside the others. One that is not there has its default.
 	Params param.Values `yaml:",inline" json:"-"`
@@ -103,9 +107,12 @@ func (r Recipe) Equal(o Recipe) bool {
 	return reflect.DeepEqual(r, o)
 }
 
-// Read reads a recipe file. Unknown keys are errors, so that a misspelt one
-// is not a silent default.
+// Read reads a recipe file, or the built-in recipe that "builtin:NAME" names. Unknown
+// keys are errors, so that a misspelt one is not a silent default.
 func Read(path string) (Recipe, error) {
+	if name, ok := strings.CutPrefix(path, BuiltinPrefix); ok {
+		return readBuiltin(name)
+	}
 	data, err := regular.Read(path, maxBytes)
 	if err != nil {
 		return Recipe{}, err
@@ -243,16 +250,17 @@ func (r Recipe) YAML() ([]byte, error) {
 
 // Resolved is a checked recipe in the types that the work is done with.
 type Resolved struct {
-	Method   score.Method     // Score is nil where Update selects; NeedsData counts what Update and Allocate need
-	Allocate *allocate.Method // nil: every block gets Target
-	Permute  *permute.Method  // nil: columns stay in their order
-	Refine   *refine.Method   // nil: the mask stays as it was selected
-	Update   *update.Method   // nil: what is kept stays as it is
-	Rebuild  *rebuild.Method  // nil: the same
-	Params   param.Values     // of all of these
-	Fit      fit.Options      // what Refine and Update fit to
-	Target   pattern.Target   // of the whole
-	Observes bool             // pruning a block needs what its inputs see
+	Method   score.Method            // Score is nil where Update selects; NeedsData counts what Update and Allocate need
+	Allocate *allocate.Method        // nil: every block gets Target
+	Permute  *permute.Method         // nil: columns stay in their order
+	Refine   *refine.Method          // nil: the mask stays as it was selected
+	Update   *update.Method          // nil: what is kept stays as it is
+	Rebuild  *rebuild.Method         // nil: the same
+	Params   param.Values            // of all of these
+	Kinds    map[string]param.Values // in their place for a kind of Linear, see ParamsOf
+	Fit      fit.Options             // what Refine and Update fit to
+	Target   pattern.Target          // of the whole
+	Observes bool                    // pruning a block needs what its inputs see
 
 	Split bool           // score and select each part of a fused matrix by itself
 	Skip  *regexp.Regexp // nil: nothing is skipped

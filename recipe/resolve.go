@@ -56,6 +56,9 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if err := out.Method.Check(out.Params); err != nil {
 		return out, err
 	}
+	if out.Kinds, err = r.resolveKinds(out.Method); err != nil {
+		return out, err
+	}
 	if out.Target, err = r.target(out.Method); err != nil {
 		return out, err
 	}

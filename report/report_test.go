@@ -207,7 +207,7 @@ func TestLoadStudies(t *testing.T) {
 		}
 	}
 	add("search", provenance.Record{{Name: "pattern", Value: "2:4"}, {Name: "sampler", Value: "cmaes"}, {Name: "kernels", Value: "[3 9]"}},
-		[3]string{"trial", "0", `{"Number":0,"X":[0.25,0.5,0.9],"Value":0.31}`},
+		[3]string{"trial", "0", `{"Number":0,"X":[0.25,0.5,0.9],"Value":0.31,"Of":{"objective":"gini_pruned","alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9,"power":0.5}}`},
 		[3]string{"full", `{"alpha":1,"beta":1,"gamma":0,"kernel":3}`, `{"nll":[2,2]}`},
 		[3]string{"screening", `{"alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9} from 0`, `{"nll":[1]}`},
 	)

@@ -16,16 +16,17 @@ import (
 // The columns of a candidate.
 var coefficientColumns = []Column{
 	{Name: "α", Digits: 4, Hint: "of the row term"}, {Name: "β", Digits: 4, Hint: "of the column term"}, {Name: "γ", Digits: 4, Hint: "of the neighbourhood term"}, {Name: "kernel", Hint: "width of the neighbourhood"},
+	{Name: "δ", Digits: 4, Hint: "of the weight itself"}, {Name: "power", Digits: 4, Hint: "of the activation norm"}, {Name: "compares within", Hint: "what the weights compete in"}, {Name: "own kinds", Hint: "kinds of Linear with parameters of their own"},
 }
 
 func coefficients(c pho.Coefficients) []any {
 	n := c.Normalized()
-	return []any{n.Alpha, n.Beta, n.Gamma, n.Kernel}
+	return []any{n.Alpha, n.Beta, n.Gamma, n.Kernel, n.Delta, n.Power, cmp.Or(n.Compare, "matrix"), len(n.Kinds)}
 }
 
 // searches show what each search tried.
 func searches(items []Item) Section {
-	s := Section{ID: "search", Title: "Search", Lead: "A search for CRePE's coefficients. Stage 1 rates many candidates by a proxy that needs no pass of the model; stage 2 prunes with the best of them and measures perplexity. A corner of the triangle is a candidate of one term only, its middle has all three alike."}
+	s := Section{ID: "search", Title: "Search", Lead: "A search for CRePE's coefficients. Stage 1 rates many candidates, by perplexity on a few windows of the model pruned by the dense model's norms, or by a proxy; stage 2 tries the best on more windows, prunes in full, and measures perplexity. A corner of the triangle is a candidate of one term only, its middle has all three alike."}
 	for i := range items {
 		h := items[i].History
 		if h == nil || len(h.Trials)+len(h.Measured) == 0 {
@@ -58,7 +59,7 @@ func searches(items []Item) Section {
 			s.figure(&items[i], Figure{
 				Title: "Stage 2, in the order of measuring", Chart: c,
 				Columns: append([]Column{{Name: "measurement"}, {Name: "state"}, named(perplexityColumn, "perplexity"), {Name: "windows"}}, coefficientColumns...),
-				Views:   []View{{Rows: race, Note: "The last screening of a candidate that was never pruned in full is where it was given up; while a search is at work, such a candidate may be waiting. What was screened compares with nothing that was pruned in full: it is of another calibration, and often of other windows."}},
+				Views:   []View{{Rows: race, Note: "The last trial of a candidate that was never pruned in full is where it was given up; while a search is at work, such a candidate may be waiting. What was tried compares only with what was tried on as many windows."}},
 			})
 		}
 	}
@@ -67,21 +68,21 @@ func searches(items []Item) Section {
 
 // raceRows returns the candidates that were pruned in full, and all measurements.
 func raceRows(h *pho.History) (full, race [][]any) {
-	inFull := map[pho.Coefficients]bool{}
-	last := map[pho.Coefficients]int{}
+	inFull := map[string]bool{}
+	last := map[string]int{}
 	for n, m := range h.Measured {
 		if m.Full {
-			inFull[m.Coefficients] = true
+			inFull[m.Key()] = true
 			full = append(full, append([]any{perplexity(m.Perplexity)}, coefficients(m.Coefficients)...))
 		}
-		last[m.Coefficients] = n
+		last[m.Key()] = n
 	}
 	for n, m := range h.Measured {
-		state := "screened"
+		state := "tried"
 		switch {
 		case m.Full:
 			state = "pruned in full"
-		case !inFull[m.Coefficients] && last[m.Coefficients] == n:
+		case !inFull[m.Key()] && last[m.Key()] == n:
 			state = "given up, or waiting"
 		}
 		race = append(race, append([]any{n + 1, state, perplexity(m.Perplexity), m.Windows}, coefficients(m.Coefficients)...))

@@ -38,7 +38,7 @@ func BenchmarkCost(b *testing.B) {
 				ratios := map[int][]float64{}
 				for b.Loop() {
 					for k := 3; k <= 11; k += 2 {
-						p := score.CRePE.Defaults()
+						p := score.Paper()
 						p["kernel"] = k
 						r, c := seconds(score.RIA, score.RIA.Defaults()), seconds(score.CRePE, p)
 						ria, ratios[k] = append(ria, r), append(ratios[k], c/r)

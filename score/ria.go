@@ -9,7 +9,8 @@ import (
 	"github.com/crepe-llm/crepe/tensor"
 )
 
-// DefaultPower is the exponent of the activation norm in ria and crepe.
+// DefaultPower is the exponent of the activation norm that RIA and CRePE are published
+// with.
 const DefaultPower = 0.5
 
 // power is the exponent of ‖X_j‖. Up to 4 no score overflows float32 for the

@@ -74,7 +74,7 @@ func BenchmarkScore(b *testing.B) {
 			dst := make([]float32, rows*cols)
 			for _, c := range targets {
 				m := mustLookup(b, c.method)
-				p := m.Defaults()
+				p := published(b, m.Name)
 				name := fmt.Sprintf("%dx%d/%v/%s", rows, cols, dtype, c.method)
 				if c.kernel != 0 {
 					p["kernel"] = c.kernel

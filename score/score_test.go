@@ -46,7 +46,13 @@ func mustScore(tb testing.TB, name string, w *tensor.Weight, s *stats.Input, p p
 	return dst
 }
 
-func defaults(tb testing.TB, name string) param.Values { return mustLookup(tb, name).Defaults() }
+// published returns the parameters of a method's paper.
+func published(tb testing.TB, name string) param.Values {
+	if name == score.CRePE.Name {
+		return score.Paper()
+	}
+	return mustLookup(tb, name).Defaults()
+}
 
 // 2 × 4, by hand. R = 8, 8; C = 3, 5, 4, 4; norms 1, 4, 0, 9. With a kernel of 3
 // the neighbourhood is the weight and the one or two diagonal to it.
@@ -137,11 +143,11 @@ func goldenMethods(t *testing.T) map[string]struct {
 	}
 	all := map[string]method{
 		"magnitude": {"magnitude", nil}, "wanda": {"wanda", nil},
-		"ria":     {"ria", defaults(t, "ria")},
+		"ria":     {"ria", published(t, "ria")},
 		"crepe9b": {"crepe", crepe(0.5, 2, 0.25, 9, 1)},
 	}
 	for k := 3; k <= 11; k += 2 {
-		p := defaults(t, "crepe")
+		p := published(t, "crepe")
 		p["kernel"] = k
 		all[fmt.Sprint("crepe", k)] = method{"crepe", p}
 	}
@@ -228,8 +234,8 @@ func TestCrepeWithoutNeighbourhoodIsRIA(t *testing.T) {
 	rng := rand.New(rand.NewPCG(12, 0))
 	for _, dtype := range []tensor.DType{tensor.BF16, tensor.F16, tensor.F32} {
 		w, s := randomWeight(rng, dtype, 131, 1061), randomInput(rng, 1061)
-		want := mustScore(t, "ria", w, s, defaults(t, "ria"))
-		p := defaults(t, "crepe")
+		want := mustScore(t, "ria", w, s, published(t, "ria"))
+		p := published(t, "crepe")
 		p["gamma"] = 0.
 		if !slices.Equal(mustScore(t, "crepe", w, s, p), want) {
 			t.Errorf("%v: differs from ria", dtype)
@@ -253,11 +259,11 @@ func TestScoresDoNotDependOnTheMachine(t *testing.T) {
 			w.Row(same.Source().F32[i*cols:(i+1)*cols], i)
 		}
 		for _, m := range score.Methods() {
-			want := mustScore(t, m.Name, same, s, m.Defaults())
+			want := mustScore(t, m.Name, same, s, published(t, m.Name))
 			for n, level := range cpu.Levels() {
 				restore := cpu.Use(level)
 				runtime.GOMAXPROCS(1 + 2*n)
-				got := mustScore(t, m.Name, w, s, m.Defaults())
+				got := mustScore(t, m.Name, w, s, published(t, m.Name))
 				restore()
 				if !slices.Equal(got, want) {
 					t.Errorf("%s, %d columns, %v: differs", m.Name, cols, level)
@@ -280,7 +286,7 @@ func TestZeros(t *testing.T) {
 		s := input(slices.Repeat([]float64{2}, w.Cols)...)
 		s.ColSq[w.Cols-1] = 0
 		for _, m := range score.Methods() {
-			for i, v := range mustScore(t, m.Name, w, s, m.Defaults()) {
+			for i, v := range mustScore(t, m.Name, w, s, published(t, m.Name)) {
 				dead := w.At(i/w.Cols, i%w.Cols) == 0 || m.NeedsData && i%w.Cols == w.Cols-1
 				if dead && math.Float32bits(v) != 0 || !dead && !(v > 0 && v <= math.MaxFloat32) {
 					t.Errorf("%s of %v [%d]: %v", m.Name, w.Source().F32, i, v)
@@ -322,7 +328,7 @@ func TestFamilyHoldsItsMembers(t *testing.T) {
 				}
 			}
 			s.ColSq[5] = 0
-			want := mustScore(t, name, w, s, m.Defaults())
+			want := mustScore(t, name, w, s, published(t, m.Name))
 			if !slices.Equal(mustScore(t, "crepe", w, s, p), want) {
 				t.Errorf("%v: %v differs from %s", dtype, p, name)
 			}
@@ -354,7 +360,7 @@ func TestNotFiniteNamesPosition(t *testing.T) {
 						src.F16[k] = c.f16
 					}
 				}
-				err := m.Score(make([]float32, 70*1100), w, s, m.Defaults())
+				err := m.Score(make([]float32, 70*1100), w, s, published(t, m.Name))
 				want := fmt.Sprintf("weight [66, 1087] is %v, want a finite number", c.v)
 				if err == nil || err.Error() != want {
 					t.Errorf("%s %v: error %v, want %s", m.Name, dtype, err, want)
@@ -374,7 +380,7 @@ func TestBadStatistic(t *testing.T) {
 			v    float64
 			want string
 		}{{math.NaN(), "NaN"}, {math.Inf(1), "+Inf"}, {-1, "want at least 0"}} {
-			err := m.Score(make([]float32, 3), w, input(1, c.v, 1), m.Defaults())
+			err := m.Score(make([]float32, 3), w, input(1, c.v, 1), published(t, m.Name))
 			if err == nil || !strings.Contains(err.Error(), "input channel 1") || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s with %v: error %v", m.Name, c.v, err)
 			}

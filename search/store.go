@@ -80,6 +80,9 @@ type Trial struct {
 	Number int       // from 0, without gaps
 	X      []float64 // in the unit cube
 	Value  float64
+
+	// Of says for readers what X stands for. The sampler does not need it.
+	Of json.RawMessage `json:",omitempty"`
 }
 
 const trialKind = "trial"

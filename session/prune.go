@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/prune"
@@ -76,6 +77,9 @@ func (s *Session) Plan(opt *prune.Options) (*prune.Plan, error) {
 	plan, err := prune.MakePlan(s.Inventory, s.Model, expected)
 	if err != nil {
 		return nil, err
+	}
+	if absent := plan.Absent(); len(absent) > 0 {
+		s.opt.warn("the recipe has parameters of its own for %s, of which the model has none", strings.Join(absent, ", "))
 	}
 	return plan, plan.Check(s.Inventory, expected)
 }

@@ -11,13 +11,15 @@ import numpy as np
 from scipy import stats
 
 rng = np.random.default_rng(4)
+SPREAD, PRIOR = 0.005, 4  # as in pho/race.go
 
 
 def chances(windows, full, screened):
     known = [i for i in range(len(full)) if full[i] is not None]
     best = full[min(known, key=lambda i: np.mean(full[i]))]
     r = [np.mean(full[i]) - np.mean(screened[i]) for i in known if len(screened[i]) == windows]
-    k, q = len(r), np.mean(np.square(r))
+    k, common, nu = len(r), np.mean(r), PRIOR + len(r) - 1
+    q = (PRIOR * SPREAD**2 + np.sum(np.square(r - common))) / nu * (1 + 1 / k)
     out = []
     for i, s in enumerate(screened):
         if full[i] is not None:
@@ -34,8 +36,8 @@ def chances(windows, full, screened):
                 u = rest @ rest / (n - 2) / n * (1 - n / windows)
                 if u < v:
                     lag, v, g = fit.intercept + fit.slope * z.mean(), u, n - 2
-        f = (v + q) ** 2 / (v**2 / g + q**2 / k)
-        out.append(float(stats.t.sf(lag / np.sqrt(v + q), f)))
+        f = (v + q) ** 2 / (v**2 / g + q**2 / nu)
+        out.append(float(stats.t.sf((lag + common) / np.sqrt(v + q), f)))
     return out
 
 

@@ -26,11 +26,11 @@ import (
 type compareFlags struct {
 	candidateFlags
 	taskFlags
-	methods, patterns string
-	recipes           []string
-	trials, top       string
-	again             bool
-	format            string
+	methods, patterns      string
+	recipes                []string
+	objective, trials, top string
+	again                  bool
+	format                 string
 }
 
 func newCompare(a *app) *cobra.Command {
@@ -89,7 +89,8 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.recipes, "recipe", nil, "recipe file that adds a row; may be repeated")
 	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: "+widths.Allowed()+" (default: the method's own)")
 	fl.StringVar(&f.trials, "trials", strconv.Itoa(pho.DefaultTrials), "pho: candidates to rate; a list makes several rows")
-	fl.StringVar(&f.top, "top", strconv.Itoa(pho.DefaultTop), "pho: candidates to verify; a list needs as many numbers as --trials")
+	fl.StringVar(&f.top, "top", "", fmt.Sprintf("pho: candidates to verify; a list needs as many numbers as --trials (default %d, of a proxy %d)", pho.TopOf(pho.Perplexity), pho.TopOf(pho.GiniPruned)))
+	fl.StringVar(&f.objective, "objective", pho.Perplexity, "pho: what candidates are rated by, a list makes several rows: "+strings.Join(pho.Objectives(), ", "))
 	fl.StringVar(&f.verify, "verify", "", "pho: SOURCE to verify candidates on (default: held-out windows of the calibration text)")
 
 	fl.StringVar(&p.eval, "eval", "", `SOURCE to measure perplexity on (default "demo" for the demo model, otherwise "wikitext2")`)
@@ -137,7 +138,7 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 			return opt, err
 		}
 	}
-	budgets, err := parseBudgets(f.trials, f.top)
+	budgets, err := parseBudgets(f.objective, f.trials, f.top)
 	if err != nil {
 		return opt, err
 	}
@@ -176,20 +177,29 @@ func searches(rows []grid.Row) bool {
 	return slices.ContainsFunc(rows, func(r grid.Row) bool { return r.Budget != nil })
 }
 
-// parseBudgets reads "60,30" and "10,5" as pairs.
-func parseBudgets(trials, top string) ([]grid.Budget, error) {
-	a, b := strings.Split(trials, ","), strings.Split(top, ",")
-	if len(a) != len(b) {
-		return nil, fmt.Errorf("--trials and --top: %d and %d numbers, want equally many: each pair makes a row", len(a), len(b))
-	}
+// parseBudgets reads "60,30" and "10,5" as pairs, for each objective.
+func parseBudgets(objectives, trials, top string) ([]grid.Budget, error) {
 	var out []grid.Budget
-	for i := range a {
-		n, err1 := strconv.Atoi(strings.TrimSpace(a[i]))
-		k, err2 := strconv.Atoi(strings.TrimSpace(b[i]))
-		if err1 != nil || err2 != nil || k < 1 || n < k {
-			return nil, fmt.Errorf("--trials %s --top %s: want whole numbers, --top at least 1 and --trials at least --top", a[i], b[i])
+	for _, objective := range strings.Split(objectives, ",") {
+		objective = strings.TrimSpace(objective)
+		if !slices.Contains(pho.Objectives(), objective) {
+			return nil, fmt.Errorf("--objective %s: unknown objective %q, want some of %s", objectives, objective, strings.Join(pho.Objectives(), ", "))
 		}
-		out = append(out, grid.Budget{Trials: n, Top: k})
+		a, b := strings.Split(trials, ","), strings.Split(top, ",")
+		if top != "" && len(a) != len(b) {
+			return nil, fmt.Errorf("--trials and --top: %d and %d numbers, want equally many: each pair makes a row", len(a), len(b))
+		}
+		for i := range a {
+			n, err := strconv.Atoi(strings.TrimSpace(a[i]))
+			k := min(pho.TopOf(objective), n)
+			if err == nil && top != "" {
+				k, err = strconv.Atoi(strings.TrimSpace(b[i]))
+			}
+			if err != nil || k < 1 || n < k {
+				return nil, fmt.Errorf("--trials %s --top %s: want whole numbers, --top at least 1 and --trials at least --top", trials, top)
+			}
+			out = append(out, grid.Budget{Objective: objective, Trials: n, Top: k})
+		}
 	}
 	return out, nil
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,12 +20,13 @@ import (
 type methodFlags struct {
 	methods map[string]*string // by step
 	params  param.Values       // those given
+	kinds   kindFlag
 }
 
 // add declares the flags of each step: its own, then its parameters'.
 func (f *methodFlags) add(fl *pflag.FlagSet) {
 	defaults := map[string]string{"method": recipe.DefaultMethod, "allocate": allocate.Uniform.Name}
-	f.methods, f.params = map[string]*string{}, param.Values{}
+	f.methods, f.params, f.kinds = map[string]*string{}, param.Values{}, kindFlag{}
 	for _, s := range recipe.Steps() {
 		f.methods[s.Key] = fl.String(s.Key, defaults[s.Key], s.Doc+": "+strings.Join(s.Names(), ", "))
 		for _, p := range recipe.Parameters() {
@@ -33,6 +37,9 @@ func (f *methodFlags) add(fl *pflag.FlagSet) {
 			if p.Kind() == "switch" {
 				flag.NoOptDefVal = "true"
 			}
+		}
+		if s.Key == "method" {
+			fl.Var(f.kinds, "kind", "parameters of the method for one kind of Linear, such as v_proj:beta=0,power=0.5; may be repeated")
 		}
 	}
 }
@@ -46,6 +53,11 @@ func (f *methodFlags) merge(r recipe.Recipe, fl *pflag.FlagSet) recipe.Recipe {
 	}
 	for name, v := range f.params {
 		r = r.With(name, v)
+	}
+	for kind, values := range f.kinds {
+		for name, v := range values {
+			r = r.WithKind(kind, name, v)
+		}
 	}
 	return r
 }
@@ -89,6 +101,44 @@ func (f *paramFlag) String() string {
 func (f *paramFlag) Type() string {
 	return map[string]string{"number": "float", "whole number": "int", "text": "string", "switch": "bool"}[f.spec.Kind()]
 }
+
+// kindFlag is the flag of parameters by kind of Linear.
+type kindFlag map[string]param.Values
+
+func (f kindFlag) Set(text string) error {
+	kind, list, _ := strings.Cut(text, ":")
+	for _, one := range strings.Split(list, ",") {
+		name, value, ok := strings.Cut(one, "=")
+		if !ok || kind == "" {
+			return errors.New("want KIND:PARAMETER=VALUE, such as v_proj:beta=0")
+		}
+		i := slices.IndexFunc(recipe.Parameters(), func(p recipe.Parameter) bool { return p.Name == name && p.Step.Key == "method" })
+		if i < 0 {
+			return fmt.Errorf("%s: no method has such a parameter", name)
+		}
+		v, err := recipe.Parameters()[i].Parse(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		f[kind] = f[kind].With(name, v)
+	}
+	return nil
+}
+
+func (f kindFlag) String() string {
+	var all []string
+	for _, kind := range slices.Sorted(maps.Keys(f)) {
+		var list []string
+		for _, name := range slices.Sorted(maps.Keys(f[kind])) {
+			list = append(list, fmt.Sprintf("%s=%v", name, f[kind][name]))
+		}
+		all = append(all, kind+":"+strings.Join(list, ","))
+	}
+	return strings.Join(all, " ")
+}
+
+// Type is what help calls the value.
+func (f kindFlag) Type() string { return "kind" }
 
 // paramUsage is the help text of p's flag: "owl: half the range of the blocks'
 // shares, 0 to 1 (default 0.08)".

@@ -25,9 +25,10 @@ import (
 
 type searchFlags struct {
 	candidateFlags
-	sampler string
-	trials  int
-	top     int
+	objective string
+	sampler   string
+	trials    int
+	top       int
 }
 
 func newSearch(a *app) *cobra.Command {
@@ -37,21 +38,29 @@ func newSearch(a *app) *cobra.Command {
 		Short: "Find CRePE's coefficients for a model in minutes",
 		Long: `Find the coefficients of --method crepe for MODEL (PHO; CRePE, section 4).
 
-Stage 1 rates --trials candidates by the Gini coefficient of the scores of the
-weights that they prune in the first query Linear, which needs no model pass.
-Stage 2 prunes the whole model with RIA and measures perplexity. Then it screens
-equal coefficients and the --top candidates with the best rating: they are pruned
-by RIA's statistics, adjusted on a few calibration sequences, and first measured
-on half of the windows. Candidates that may still win are pruned in full, until the
-others cannot win with ` + fmt.Sprintf("%.4g %%", 100*pho.Confidence) + ` confidence. The best candidate's recipe is written
-for crepe prune --recipe, for this or another model.
+Stage 1 rates --trials candidates by --objective:
+
+  perplexity    prune the whole model by the norms of the dense model's inputs, which
+                one calibration pass gathers for all candidates, and measure perplexity
+                on ` + strconv.Itoa(pho.Few) + ` windows. It searches all of the score: α, β, γ, δ, the power, what
+                compares, and α, β and the power of each kind of Linear.
+  full          prune in full and measure on all windows; the paper's baseline.
+  gini_pruned   the paper's proxy: the Gini coefficient of the scores of the weights
+                pruned in the first query Linear. It searches the paper's α, β, γ. Like
+                every proxy, it is held against perplexity on a dozen candidates first
+                and not followed unless the two go together.
+
+Stage 2 tries the --top best on more windows, and with them, always, the default
+coefficients, Wanda, RIA and the built-in recipe of the nearest known model. The best
+are pruned in full until the others cannot win with ` + fmt.Sprintf("%.4g %%", 100*pho.Confidence) + ` confidence. The best
+candidate's recipe is written for crepe prune --recipe, for this or another model.
 
 Perplexity is measured on windows of the calibration text that share no text with
 the calibration sequences, or on --verify SOURCE. Verifying on a test set selects
 on it, and the result says so.
 
 Every result is kept in the --study file: run the same command again to continue an
-interrupted search. --sampler hillclimb prunes the whole model in every trial.`,
+interrupted search.`,
 		Example: `  crepe search demo
   crepe search ./llama-3.2-1b --pattern 2:4 --calibration c4
   crepe search demo --kernels 3,5,7,9,11 --trials 100 -o ./demo-pho
@@ -61,7 +70,7 @@ interrupted search. --sampler hillclimb prunes the whole model in every trial.`,
 	}
 	f.add(c.Flags())
 	complete(c, map[string][]string{
-		"sampler": search.Names(), "compute": computeNames, "calibration": sourceNames, "verify": sourceNames,
+		"objective": pho.Objectives(), "sampler": search.Names(), "compute": computeNames, "calibration": sourceNames, "verify": sourceNames,
 	})
 	return c
 }
@@ -71,8 +80,9 @@ func (f *searchFlags) add(fl *pflag.FlagSet) {
 	p := &f.prune
 	f.addPattern(fl)
 	fl.IntVar(&f.trials, "trials", pho.DefaultTrials, "candidates to rate")
-	fl.IntVar(&f.top, "top", pho.DefaultTop, "candidates to verify, beside RIA and equal coefficients")
-	fl.StringVar(&f.sampler, "sampler", search.Names()[0], strings.Join(search.Names(), ", "))
+	fl.StringVar(&f.objective, "objective", pho.Perplexity, "what candidates are rated by: "+strings.Join(pho.Objectives(), ", "))
+	fl.IntVar(&f.top, "top", 0, fmt.Sprintf("candidates to verify, beside those that always are (default %d, of a proxy %d)", pho.TopOf(pho.Perplexity), pho.TopOf(pho.GiniPruned)))
+	fl.StringVar(&f.sampler, "sampler", "", fmt.Sprintf("%s (default %s, of a proxy %s)", strings.Join(search.Names(), ", "), pho.SamplerOf(pho.Perplexity), pho.SamplerOf(pho.GiniPruned)))
 	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; a list searches among several: "+widths.Allowed())
 	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for the sampler")
 	fl.StringVar(&f.study, "study", "", "study file, which also names the recipe (default: MODEL's name with pho and sparsity, .study)")
@@ -93,7 +103,11 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	if err != nil {
 		return err
 	}
-	opt.Name, opt.Sampler, opt.Trials, opt.Top = "search", f.sampler, f.trials, f.top
+	opt.Name, opt.Objective, opt.Trials = "search", f.objective, f.trials
+	opt.Sampler, opt.Top = cmp.Or(f.sampler, pho.SamplerOf(f.objective)), f.top
+	if !fl.Changed("top") {
+		opt.Top = min(pho.TopOf(f.objective), f.trials)
+	}
 	if err := opt.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -116,6 +130,7 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 		return err
 	}
 	defer c.Close()
+	c.opt.Known = pho.Nearest(c.Model, opt.Recipe)
 	c.opt.Leaders = a.startBoard(meter).leaders
 	res, err := pho.Search(ctx, c.Model, c.opt)
 	if err != nil {
@@ -175,10 +190,12 @@ func madeByCandidate(output string, opt *pho.Options) (bool, error) {
 	if err != nil || *m.Program != program {
 		return false, err
 	}
-	made, candidate := m.Recipe, opt.RecipeOf(pho.Equal(opt.Kernels[0]))
-	for _, name := range []string{"alpha", "beta", "gamma", "kernel"} {
-		candidate = candidate.With(name, made.Params[name])
+	made := m.Recipe
+	c, err := pho.Of(made)
+	if err != nil {
+		return false, nil // of another method
 	}
+	candidate := opt.RecipeOf(c)
 	candidate.Calibration, candidate.Eval, candidate.Compute = made.Calibration, made.Eval, made.Compute
 	return made.Equal(candidate), nil
 }

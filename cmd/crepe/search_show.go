@@ -1,19 +1,23 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/pho"
 )
 
 // searchReport is what crepe search --json prints.
 type searchReport struct {
 	Best         candidateReport   `json:"best"`
-	RIA          candidateReport   `json:"ria"`
+	Dense        eval.Number       `json:"dense"`     // perplexity of the dense model on the same windows
+	Objective    string            `json:"objective"` // that was followed
+	Check        *pho.ProxyCheck   `json:"proxy_check,omitempty"`
 	Trials       int               `json:"trials"`   // candidates rated
 	Verified     int               `json:"verified"` // candidates screened or pruned in full
 	InFull       int               `json:"in_full"`  // of them, pruned in full
@@ -46,7 +50,7 @@ func newCandidateReport(c pho.Candidate) candidateReport {
 }
 
 func (r *searchReport) fill(res *pho.Result, c *candidates) {
-	r.Best, r.RIA, r.Trials, r.Verified = newCandidateReport(res.Best), newCandidateReport(res.RIA), res.Trials, len(res.Verified)
+	r.Best, r.Dense, r.Objective, r.Check, r.Trials, r.Verified = newCandidateReport(res.Best), res.Dense, res.Objective, res.Check, res.Trials, len(res.Verified)
 	for _, v := range res.Verified {
 		r.Candidates = append(r.Candidates, newCandidateReport(v))
 	}
@@ -64,8 +68,12 @@ func (a *app) showSearch(rep searchReport) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "\nbest        %s, RIA %s  (%s, %d windows, %s)\ntime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
-		rep.Best.Perplexity.Text(4), rep.RIA.Perplexity.Text(4), rep.Verification, rep.Windows, rep.Compute, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
+	check := ""
+	if c := rep.Check; c != nil && c.Correlation != nil {
+		check = fmt.Sprintf("proxy       %s: Spearman's ρ %+.2f with perplexity over %d candidates\n", c.Proxy, c.Rho, c.Candidates)
+	}
+	_, err := fmt.Fprintf(a.stdout, "\nbest        %s, dense %s  (%s, %d windows, %s)\nobjective   %s\n%stime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
+		rep.Best.Perplexity.Text(4), rep.Dense.Text(4), rep.Verification, rep.Windows, rep.Compute, rep.Objective, check, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
 	if err == nil && rep.Output != "" {
 		_, err = fmt.Fprintf(a.stdout, "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
 	}
@@ -73,25 +81,29 @@ func (a *app) showSearch(rep searchReport) error {
 }
 
 // candidateHead is the head of candidateRow's columns.
-const candidateHead = "perplexity\tα\tβ\tγ\tkernel\tGini\t"
+const candidateHead = "perplexity\ttried\tα\tβ\tγ\tδ\tkernel\tpower\tin\tkinds\trating\t"
 
-// candidateRow is c as a line of a table. What one was screened at compares with
-// nothing: it is of another calibration, and often of other windows.
+// candidateRow is c as a line of a table. What one was tried at compares with what others
+// were on as many windows alone.
 func candidateRow(c pho.Candidate) string {
 	n := c.Coefficients.Normalized()
-	perplexity, note := "–", ""
-	switch {
-	case c.Perplexity > 0:
+	perplexity, tried, notes := "–", "–", []string(nil)
+	if c.Name != "" {
+		notes = append(notes, c.Name)
+	}
+	if c.Perplexity > 0 {
 		perplexity = c.Perplexity.Text(4)
-	case c.GivenUp:
-		note = fmt.Sprintf("given up after %d windows, chance %.1g", c.Screened.Windows, c.Screened.Chance)
-	case c.Screened != nil:
-		note = fmt.Sprintf("screened on %d windows", c.Screened.Windows)
 	}
-	if n.Gamma == 0 && n.Alpha == n.Beta {
-		note = strings.TrimPrefix(note+", RIA", ", ")
+	if c.Screened != nil {
+		tried = c.Screened.Perplexity.Text(4)
+		if c.GivenUp {
+			notes = append(notes, fmt.Sprintf("given up after %d windows, chance %.1g", c.Screened.Windows, c.Screened.Chance))
+		} else if c.Perplexity == 0 {
+			notes = append(notes, fmt.Sprintf("on %d windows", c.Screened.Windows))
+		}
 	}
-	return fmt.Sprintf("%s\t%.4f\t%.4f\t%.4f\t%d\t%.6f\t%s", perplexity, n.Alpha, n.Beta, n.Gamma, c.Kernel, c.Gini, note)
+	in := cmp.Or(c.Compare, "matrix")
+	return fmt.Sprintf("%s\t%s\t%.4f\t%.4f\t%.4f\t%.4g\t%d\t%.4g\t%s\t%d\t%.5g\t%s", perplexity, tried, n.Alpha, n.Beta, n.Gamma, n.Delta, c.Kernel, n.Power, in, len(c.Kinds), c.Rating, strings.Join(notes, ", "))
 }
 
 // inFull returns how many of c were pruned in full.
@@ -128,7 +140,11 @@ func (a *app) startBoard(m *meter) *board {
 func (b *board) leaders(stage int, c []pho.Candidate) {
 	if !b.meter.live {
 		if stage == 2 {
-			fmt.Fprintf(b.w, "verified %d, %d in full; best: perplexity %s at %s\n", len(c), inFull(c), c[0].Perplexity.Text(4), c[0].Coefficients.Normalized())
+			best, how := c[0].Perplexity, "perplexity"
+			if best == 0 {
+				best, how = c[0].Screened.Perplexity, "tried at"
+			}
+			fmt.Fprintf(b.w, "verified %d, %d in full; best: %s %s, %s\n", len(c), inFull(c), how, best.Text(4), c[0].Coefficients.Normalized())
 		}
 		return
 	}

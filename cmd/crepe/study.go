@@ -85,7 +85,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	if err != nil {
 		return err
 	}
-	opt.Name, opt.Sampler, opt.Trials, opt.Top = "study", "random", f.configs, 1
+	opt.Name, opt.Objective, opt.Sampler, opt.Trials, opt.Top = "study", pho.Full, "random", f.configs, 1
 	if err := cmp.Or(within("configs", f.configs, pho.LeastConfigs, pho.MaxTrials), opt.Validate()); err != nil {
 		return usageError{err}
 	}

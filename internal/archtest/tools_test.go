@@ -35,6 +35,13 @@ func TestToolsAreNamedAndListed(t *testing.T) {
 			t.Errorf("tools/%s: no line in tools/README.md", name)
 		}
 	}
+	real, err := filepath.Glob("../../tools/real/*.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range real {
+		scripts = append(scripts, "real/"+filepath.Base(path))
+	}
 	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !slices.Contains([]string{".go", ".md", ".py"}, filepath.Ext(path)) {
 			return err
