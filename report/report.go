@@ -9,7 +9,6 @@ package report
 
 import (
 	"math"
-	"strings"
 	"time"
 
 	"github.com/crepe-llm/crepe/eval"
@@ -132,21 +131,4 @@ func positive(v float64) any {
 		return number(v)
 	}
 	return nil
-}
-
-// id makes s fit to be a fragment of an address.
-func id(s string) string {
-	const most = 60
-	var b strings.Builder
-	for _, r := range strings.ToLower(s) {
-		switch {
-		case b.Len() >= most:
-			return b.String()
-		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
-			b.WriteRune(r)
-		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
-			b.WriteByte('-')
-		}
-	}
-	return strings.TrimSuffix(b.String(), "-")
 }

@@ -69,7 +69,6 @@ func (r *run) made(v any) any {
 type scope struct {
 	vars   map[string]any
 	parent *scope
-	depth  int
 }
 
 // inner returns a scope within s.
