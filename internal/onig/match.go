@@ -154,13 +154,14 @@ func decode(s string, i int) (rune, int) {
 	return utf8.DecodeRuneInString(s[i:])
 }
 
-// back returns where the character before s[i:] begins.
+// back returns where the character before s[i:] begins, as decode reads it: a byte that is
+// not UTF-8 is a character.
 func back(s string, i int) int {
-	i--
-	for i > 0 && s[i]&0xC0 == 0x80 {
-		i--
+	if s[i-1] < utf8.RuneSelf {
+		return i - 1
 	}
-	return i
+	_, size := utf8.DecodeLastRuneInString(s[:i])
+	return i - size
 }
 
 // run runs the program at pc from position i until it is done, at position
