@@ -46,22 +46,15 @@ func NewPacked(dtype DType, rows, cols, kept int) *Packed {
 // Pack returns w in packed form. Only +0 is left out: −0 is kept, so that Expand
 // gives the same bits.
 func Pack(w *Weight) *Packed {
-	kept := make([]int, w.Rows)
-	mask := make([]byte, w.Rows*kernel.MaskStride(w.Cols))
-	eachRow(w.Rows, w.Cols, func(i int) { kept[i] = w.keptOf(i) })
-	total := 0
-	for _, n := range kept {
-		total += n
-	}
+	kept, total := w.keptRows()
 	p := NewPacked(w.DType, w.Rows, w.Cols, total)
-	p.p.Mask = mask
 	for i, n := range kept {
 		p.p.First[i+1] = p.p.First[i] + int64(n)
 	}
 	stride := kernel.MaskStride(w.Cols)
 	eachRow(w.Rows, w.Cols, func(i int) {
 		first, end := p.p.First[i], p.p.First[i+1]
-		row := mask[i*stride : (i+1)*stride]
+		row := p.p.Mask[i*stride : (i+1)*stride]
 		if w.DType == F32 {
 			kernel.Compress32(bits32(p.p.Values.F32[first:end]), row, bits32(w.w32[i*w.Cols:(i+1)*w.Cols]))
 			return
@@ -110,12 +103,15 @@ func (w *Packed) First() []int64 { return w.p.First }
 
 // Values returns the values as the little-endian bytes of a safetensors file. It
 // aliases w.
-func (w *Packed) Values() []byte {
-	all := Weight{Rows: 1, Cols: w.Kept(), DType: w.DType, w32: w.p.Values.F32}
+func (w *Packed) Values() []byte { return w.values().Bytes() }
+
+// values returns the values as a weight of one row. It aliases w.
+func (w *Packed) values() *Weight {
+	all := &Weight{Rows: 1, Cols: w.Kept(), DType: w.DType, w32: w.p.Values.F32}
 	if w.DType != F32 {
 		all.w16 = w.words()
 	}
-	return all.Bytes()
+	return all
 }
 
 // Check returns an error unless mask, row ends and values fit each other. What is
@@ -172,11 +168,7 @@ func (w *Packed) Expand(dst *Weight, lo int) {
 // FirstNonFinite returns the row and column of the first NaN or infinity in row-major
 // order and its value; ok is false if there is none.
 func (w *Packed) FirstNonFinite() (row, col int, v float32, ok bool) {
-	values := Weight{Rows: 1, Cols: w.Kept(), DType: w.DType, w32: w.p.Values.F32}
-	if w.DType != F32 {
-		values.w16 = w.words()
-	}
-	at := values.FirstNonFinite()
+	at := w.values().FirstNonFinite()
 	if at < 0 {
 		return 0, 0, 0, false
 	}
@@ -191,13 +183,18 @@ func (w *Packed) FirstNonFinite() (row, col int, v float32, ok bool) {
 
 // Kept returns how many elements of w Pack stores: all but +0.
 func (w *Weight) Kept() int {
-	kept := make([]int, w.Rows)
+	_, total := w.keptRows()
+	return total
+}
+
+// keptRows is Kept of each row, and of all.
+func (w *Weight) keptRows() (kept []int, total int) {
+	kept = make([]int, w.Rows)
 	eachRow(w.Rows, w.Cols, func(i int) { kept[i] = w.keptOf(i) })
-	total := 0
 	for _, n := range kept {
 		total += n
 	}
-	return total
+	return kept, total
 }
 
 // keptOf is Kept of row i.
