@@ -300,24 +300,20 @@ func (inv *Inventory) readUnpacked(t Tensor, p *packedParts, dst []byte, off int
 // PackedTensors returns the four tensors that w, the weight t, is stored as in packed
 // form, with the bytes of each.
 func PackedTensors(t Tensor, w *tensor.Packed) ([]Tensor, [][]byte) {
-	base := strings.TrimSuffix(t.Name, ".weight")
 	shape := []int64{int64(w.Rows), int64(w.Cols)}
-	parts := packedLayout(base, t.DType, w.Rows, w.Cols, w.Kept())
-	return parts, [][]byte{bytes64(shape), bytes64(w.First()[:w.Rows]), w.Mask(), w.Values()}
+	return PackedLayout(t, w.Kept()), [][]byte{bytes64(shape), bytes64(w.First()[:w.Rows]), w.Mask(), w.Values()}
 }
 
 // PackedLayout returns the four tensors that the weight t with so many stored
 // elements is in packed form.
 func PackedLayout(t Tensor, kept int) []Tensor {
-	return packedLayout(strings.TrimSuffix(t.Name, ".weight"), t.DType, t.Shape[0], t.Shape[1], kept)
-}
-
-func packedLayout(base string, dtype tensor.DType, rows, cols, kept int) []Tensor {
+	base := strings.TrimSuffix(t.Name, ".weight")
+	rows, cols := t.Shape[0], t.Shape[1]
 	parts := []Tensor{
 		{Name: base + "." + partShape, DType: tensor.I64, Shape: []int{2}},
 		{Name: base + "." + partOffsets, DType: tensor.I64, Shape: []int{rows}},
 		{Name: base + "." + partMask, DType: tensor.U8, Shape: []int{rows, kernel.MaskStride(cols)}},
-		{Name: base + "." + partValues, DType: dtype, Shape: []int{kept}},
+		{Name: base + "." + partValues, DType: t.DType, Shape: []int{kept}},
 	}
 	for i := range parts {
 		parts[i].Size, _ = byteSize(parts[i].DType, parts[i].Shape)
