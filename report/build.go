@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,7 +70,12 @@ func summary(items []Item) Section {
 		}})
 	}
 	if rows := timeRows(items); rows != nil {
-		s.figure(nil, Figure{Title: "Where the time went", Views: []View{{Rows: rows}}, Chart: &Chart{Kind: "bars", X: 0, Y: seq(1, len(timeNames)), Value: -1, Error: -1, Group: -1, Until: -1}, Columns: timeColumns()})
+		c := newChart("bars")
+		c.X = 0
+		for k := range timeNames {
+			c.Y = append(c.Y, k+1)
+		}
+		s.figure(nil, Figure{Title: "Where the time went", Views: []View{{Rows: rows}}, Chart: c, Columns: timeColumns()})
 	}
 	var evals [][]any
 	for _, i := range items {
@@ -103,14 +109,6 @@ func pad(row []any, n int) []any {
 		row = append(row, nil)
 	}
 	return row
-}
-
-func seq(from, n int) []int {
-	var out []int
-	for i := range n {
-		out = append(out, from+i)
-	}
-	return out
 }
 
 const megabyte = 1e6
@@ -236,9 +234,12 @@ func linears(items []Item) Section {
 		share("sparsity", "share of zeros, counted"), {Name: "sampled", Unit: "tokens", Hint: "that the output error is measured on"},
 		{Name: "out"}, {Name: "in"}, {Name: "zeros"},
 	}
+	all := make([][][]any, len(items))
+	for i := range items {
+		all[i] = items[i].linearRows()
+	}
 	for _, value := range []int{2, 3, 4} { // the same of all runs side by side
-		for i := range items {
-			rows := items[i].linearRows()
+		for i, rows := range all {
 			if !slices.ContainsFunc(rows, func(r []any) bool { return r[value] != nil }) {
 				continue
 			}
@@ -450,10 +451,10 @@ func provenances(items []Item) Section {
 					add(of.what, fmt.Sprintf("%s, %d windows of %d tokens, sha256 %s", t.Source, t.Windows, t.SeqLen, t.SHA256))
 				}
 			}
-			for _, name := range sorted(m.Inputs) {
+			for _, name := range slices.Sorted(maps.Keys(m.Inputs)) {
 				add("input "+name, m.Inputs[name])
 			}
-			for _, name := range sorted(m.Files) {
+			for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 				add("output "+name, m.Files[name])
 			}
 			add("key", m.Provenance)
@@ -461,13 +462,4 @@ func provenances(items []Item) Section {
 		s.figure(&items[i], Figure{Title: "Provenance", Columns: []Column{{Name: "what"}, {Name: "value"}}, Views: []View{{Rows: rows}}})
 	}
 	return s
-}
-
-func sorted(m map[string]string) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -117,6 +117,16 @@ const maxObjects = 1 << 20
 // of searches, studies and grids, and what eval, generate, inspect --against and
 // compare print with --json.
 func Load(ctx context.Context, paths []string) ([]Item, error) {
+	all, err := loadEach(ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	Rename(all)
+	return all, nil
+}
+
+// loadEach is Load before names are told apart.
+func loadEach(ctx context.Context, paths []string) ([]Item, error) {
 	var all []Item
 	for _, path := range paths {
 		items, err := load(ctx, path)
@@ -125,7 +135,6 @@ func Load(ctx context.Context, paths []string) ([]Item, error) {
 		}
 		all = append(all, items...)
 	}
-	Rename(all)
 	return all, nil
 }
 
@@ -171,13 +180,9 @@ func loadAll(ctx context.Context, dir string) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []Item
-	for _, path := range paths {
-		items, err := load(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, items...)
+	all, err := loadEach(ctx, paths)
+	if err != nil {
+		return nil, err
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s: no %s in it, and no result: not a folder that crepe prune wrote", dir, prune.ManifestName)
