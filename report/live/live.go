@@ -202,12 +202,16 @@ func (s *Server) watch(ctx context.Context) {
 	if every == 0 {
 		every = time.Second
 	}
-	last := s.signature()
+	seen, last := s.stamp(), s.signature()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(every):
+		}
+		before := seen
+		if seen = s.stamp(); seen == before {
+			continue
 		}
 		now := s.signature()
 		if now == last {
@@ -225,21 +229,39 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-// signature changes when a result does: names, sizes and times of its files.
+// stamp changes when anything in the folders does. It opens no file; signature reads
+// JSON files and journals, to know whether they are results.
+func (s *Server) stamp() string {
+	var b strings.Builder
+	for _, path := range s.Paths {
+		note(&b, path)
+		entries, err := os.ReadDir(path)
+		for _, e := range entries {
+			note(&b, filepath.Join(path, e.Name()))
+		}
+		fmt.Fprintln(&b, err)
+	}
+	return b.String()
+}
+
+// signature changes when a result does.
 func (s *Server) signature() string {
 	var b strings.Builder
-	note := func(path string) {
-		if st, err := os.Stat(path); err == nil {
-			fmt.Fprintf(&b, "%s %d %d\n", path, st.Size(), st.ModTime().UnixNano())
-		}
-	}
 	paths, problems := s.find()
 	for _, path := range paths {
-		note(path)
-		for _, name := range checkpoint.SignsOfProgress {
-			note(filepath.Join(path, name))
-		}
+		note(&b, path)
 	}
 	b.WriteString(strings.Join(problems, "\n"))
 	return b.String()
+}
+
+// note writes what changes when the file or folder at path does: names, modes, sizes
+// and times of it and of what shows its progress.
+func note(b *strings.Builder, path string) {
+	for _, name := range append([]string{""}, checkpoint.SignsOfProgress...) {
+		whole := filepath.Join(path, name)
+		if st, err := os.Stat(whole); err == nil {
+			fmt.Fprintf(b, "%s %v %d %d\n", whole, st.Mode(), st.Size(), st.ModTime().UnixNano())
+		}
+	}
 }

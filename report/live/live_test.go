@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
@@ -160,4 +161,42 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	t.Errorf("no change was told: %v", lines.Err())
+}
+
+// A page hears of a JSON file only once it holds a result.
+func TestEventsOfAFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "eval.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{}`)
+	answer, err := http.Get(serve(t, dir) + "events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	told := make(chan struct{}, 16)
+	go func() {
+		for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+			if lines.Text() == "event: change" {
+				told <- struct{}{}
+			}
+		}
+	}()
+	write(`{"model":"m","compute":"f32"}`)
+	select {
+	case <-told:
+		t.Error("a change was told, want none of what is no result")
+	case <-time.After(200 * time.Millisecond):
+	}
+	write(`{"model":"m","compute":"f32","perplexity":12.5}`)
+	select {
+	case <-told:
+	case <-time.After(10 * time.Second):
+		t.Error("no change was told of a result")
+	}
 }
