@@ -155,8 +155,8 @@ const crepeReport = (() => {
 		};
 	}
 
-	// range returns the least and greatest value of a column over all charts of a scale.
-	function range(figure, k) {
+	// range returns the least and greatest value over all charts of a figure's scale.
+	function range(figure) {
 		let low = Infinity, high = -Infinity;
 		for (const s of doc.sections) {
 			for (const f of s.figures) {
@@ -250,7 +250,7 @@ const crepeReport = (() => {
 			const { x, y } = figure.chart;
 			const ends = { scale: false, min: 0, max: 1 };
 			return {
-				height: 320, tooltip: Object.assign(tip(figure, view, c), { trigger: "item" }), legend: { show: true },
+				height: 320, tooltip: tip(figure, view, c), legend: { show: true },
 				xAxis: axis(c, figure.columns[x], ends), yAxis: upright(c, figure.columns[y[0]], ends),
 				series: [
 					{ type: "line", name: "this matrix", data: view.rows.map((r, i) => point([r[x], r[y[0]]], i)), symbol: "circle", symbolSize: 4, areaStyle: { opacity: 0.15 } },
@@ -376,7 +376,7 @@ const crepeReport = (() => {
 		const d = drawn.get(id);
 		if (!d || !d.place) return;
 		const c = colours(), width = d.place.clientWidth;
-		const option = Object.assign(base(c), {});
+		const option = base(c);
 		const own = kinds[d.figure.chart.kind](d.figure, d.view, c, width);
 		const height = own.height;
 		delete own.height;
