@@ -68,7 +68,7 @@ func (c *call) done() {
 
 type builtin func(c *call) any
 
-// invoke runs f and holds it to its arguments.
+// invoke runs f, holds it to its arguments and counts what it returns.
 func (r *run) invoke(f builtin, c *call) any {
 	if r.err != nil {
 		return nil
@@ -78,7 +78,7 @@ func (r *run) invoke(f builtin, c *call) any {
 	if r.err != nil {
 		return nil
 	}
-	return v
+	return r.made(v)
 }
 
 func (r *run) filter(name string, v any, args []any, named map[string]any) any {
@@ -90,7 +90,7 @@ func (r *run) filter(name string, v any, args []any, named map[string]any) any {
 	if !ok {
 		return r.failf("filter %s is not known", excerpt(name))
 	}
-	return r.made(r.invoke(f, &call{r: r, name: "filter " + name, v: v, args: args, named: named}))
+	return r.invoke(f, &call{r: r, name: "filter " + name, v: v, args: args, named: named})
 }
 
 func renamed(m map[string]any, from, to string) map[string]any {
@@ -110,7 +110,7 @@ func method(v any, name string, of map[string]builtin) (any, bool) {
 		return nil, false
 	}
 	return &function{name: name, call: func(r *run, args []any, named map[string]any) any {
-		return r.made(r.invoke(f, &call{r: r, name: name, v: v, args: args, named: named}))
+		return r.invoke(f, &call{r: r, name: name, v: v, args: args, named: named})
 	}}, true
 }
 
@@ -119,7 +119,7 @@ var globals map[string]func(r *run, args []any, named map[string]any) any
 
 func global(name string, f builtin) {
 	globals[name] = func(r *run, args []any, named map[string]any) any {
-		return r.made(r.invoke(f, &call{r: r, name: name, args: args, named: named}))
+		return r.invoke(f, &call{r: r, name: name, args: args, named: named})
 	}
 }
 
@@ -372,13 +372,14 @@ func pairs(r *run, d *Dict) *List {
 	return l
 }
 
-// stripped returns a method that strips characters by cut, blanks by default.
-func stripped(cut func(s, chars string) string, blanks func(s string) string) builtin {
+// stripped returns a method that strips characters by cut, or blanks, by default, by
+// cutFunc.
+func stripped(cut func(s, chars string) string, cutFunc func(s string, f func(r rune) bool) string) builtin {
 	return func(c *call) any {
 		if chars, ok := c.arg(0, "chars", nil).(string); ok {
 			return cut(c.self(), chars)
 		}
-		return blanks(c.self())
+		return cutFunc(c.self(), isSpace)
 	}
 }
 
@@ -427,12 +428,10 @@ func found(at func(s, part string) int, must bool) builtin {
 var stringMethods map[string]builtin
 
 func init() {
-	trimLeft := func(s string) string { return strings.TrimLeftFunc(s, isSpace) }
-	trimRight := func(s string) string { return strings.TrimRightFunc(s, isSpace) }
 	stringMethods = map[string]builtin{
-		"strip":      stripped(strings.Trim, func(s string) string { return trimLeft(trimRight(s)) }),
-		"lstrip":     stripped(strings.TrimLeft, trimLeft),
-		"rstrip":     stripped(strings.TrimRight, trimRight),
+		"strip":      stripped(strings.Trim, strings.TrimFunc),
+		"lstrip":     stripped(strings.TrimLeft, strings.TrimLeftFunc),
+		"rstrip":     stripped(strings.TrimRight, strings.TrimRightFunc),
 		"startswith": affix(strings.HasPrefix), "endswith": affix(strings.HasSuffix),
 		"removeprefix": func(c *call) any { return strings.TrimPrefix(c.self(), c.text(0, "prefix", "")) },
 		"removesuffix": func(c *call) any { return strings.TrimSuffix(c.self(), c.text(0, "suffix", "")) },
@@ -526,31 +525,23 @@ func split(c *call, right bool) any {
 
 // fields splits s at blanks, at most that often.
 func fields(s string, most int, right bool) []string {
+	trim := strings.TrimLeftFunc
+	if right {
+		trim = strings.TrimRightFunc
+	}
 	var parts []string
-	for {
-		if right {
-			s = strings.TrimRightFunc(s, isSpace)
-		} else {
-			s = strings.TrimLeftFunc(s, isSpace)
-		}
-		if s == "" {
-			break
-		}
+	for s = trim(s, isSpace); s != ""; s = trim(s, isSpace) {
 		if most >= 0 && len(parts) == most {
 			parts = append(parts, s)
 			break
 		}
+		rest := trim(s, func(r rune) bool { return !isSpace(r) })
 		if right {
-			i := strings.LastIndexFunc(s, isSpace)
-			_, size := lastRune(s, i)
-			parts, s = append(parts, s[i+size:]), s[:max(i, 0)]
-			continue
+			parts = append(parts, s[len(rest):])
+		} else {
+			parts = append(parts, s[:len(s)-len(rest)])
 		}
-		i := strings.IndexFunc(s, isSpace)
-		if i < 0 {
-			i = len(s)
-		}
-		parts, s = append(parts, s[:i]), s[i:]
+		s = rest
 	}
 	if right {
 		slices.Reverse(parts)
@@ -558,23 +549,11 @@ func fields(s string, most int, right bool) []string {
 	return parts
 }
 
-// lastRune returns the character of s at i and its width, 1 for i = −1.
-func lastRune(s string, i int) (rune, int) {
-	if i < 0 {
-		return 0, 1
-	}
-	for _, r := range s[i:] {
-		return r, len(string(r))
-	}
-	return 0, 0
-}
-
 func capitalize(s string) string {
-	for i, r := range s {
+	for i := range s {
 		if i > 0 {
 			return strings.ToUpper(s[:i]) + strings.ToLower(s[i:])
 		}
-		_ = r
 	}
 	return strings.ToUpper(s)
 }

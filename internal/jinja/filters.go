@@ -23,7 +23,12 @@ func init() {
 			}
 			return math.Abs(f)
 		},
-		"attr":       func(c *call) any { v, _ := orUndefined(attribute(c.v, c.text(0, "name", ""))); return v },
+		"attr": func(c *call) any {
+			if v, ok := attribute(c.v, c.text(0, "name", "")); ok {
+				return v
+			}
+			return undefined{"attribute"}
+		},
 		"batch":      batch,
 		"capitalize": mapped(capitalize),
 		"count":      length, "length": length,
@@ -104,24 +109,12 @@ func init() {
 			return total
 		},
 		"tojson": tojson,
-		"trim": func(c *call) any {
-			if chars, ok := c.arg(0, "chars", nil).(string); ok {
-				return strings.Trim(c.self(), chars)
-			}
-			return strings.TrimFunc(c.self(), isSpace)
-		},
+		"trim":   stripped(strings.Trim, strings.TrimFunc),
 		"unique": unique,
 		"wordcount": func(c *call) any {
 			return int64(len(strings.FieldsFunc(c.self(), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r) })))
 		},
 	}
-}
-
-func orUndefined(v any, ok bool) (any, bool) {
-	if !ok {
-		return undefined{"attribute"}, false
-	}
-	return v, true
 }
 
 func int64orAll(v any) int64 {
@@ -153,10 +146,9 @@ func defaulted(c *call) any {
 	return c.v
 }
 
-func escaped(c *call) any {
-	s := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;").Replace(c.self())
-	return s
-}
+var entities = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "'", "&#39;", `"`, "&#34;")
+
+func escaped(c *call) any { return entities.Replace(c.self()) }
 
 // end is the first or, for −1, the last item.
 func end(c *call, i int) any {
