@@ -9,7 +9,7 @@ import (
 // node is a statement; expr is an expression.
 type (
 	node interface {
-		exec(r *run, s *scope, w writer)
+		exec(r *run, s *scope, w writer) loopEnd
 	}
 	expr interface{ eval(r *run, s *scope) any }
 )
@@ -387,11 +387,10 @@ func (p *parser) filterName() string {
 
 // arguments reads those of a filter or a test, if there are any.
 func (p *parser) arguments() *callExpr {
-	c := &callExpr{}
 	if p.op("(") {
-		p.callArguments(c)
+		return p.call(nil)
 	}
-	return c
+	return &callExpr{}
 }
 
 // target reads what is assigned to; without several, one thing.
@@ -570,9 +569,7 @@ func (p *parser) unary(withFilter bool) expr {
 		case p.word("is"):
 			e = p.test(e)
 		case p.op("("):
-			c := &callExpr{f: e}
-			p.callArguments(c)
-			e = c
+			e = p.call(e)
 		default:
 			return e
 		}
@@ -587,7 +584,7 @@ func (p *parser) test(e expr) expr {
 	next := p.peek()
 	switch {
 	case p.op("("):
-		p.callArguments(t.call)
+		t.call = p.call(nil)
 	case next.isName("else"), next.isName("or"), next.isName("and"):
 	case next.isName("is"):
 		p.fail("tests cannot be chained")
@@ -613,9 +610,7 @@ func (p *parser) postfix(e expr) expr {
 		case p.op("["):
 			e = p.subscript(e)
 		case p.op("("):
-			c := &callExpr{f: e}
-			p.callArguments(c)
-			e = c
+			e = p.call(e)
 		default:
 			return e
 		}
@@ -648,13 +643,14 @@ func (p *parser) slice(s *sliceExpr) expr {
 	return s
 }
 
-// callArguments reads arguments after their ( into c.
-func (p *parser) callArguments(c *callExpr) {
+// call reads the arguments of f, after their (.
+func (p *parser) call(f expr) *callExpr {
+	c := &callExpr{f: f}
 	for first := true; !p.op(")") && p.err == nil; first = false {
 		if !first {
 			p.wantOp(",")
 			if p.op(")") {
-				return
+				return c
 			}
 		}
 		if t := p.peek(); t.kind == tokenName && p.tokens[p.pos+1].isOp("=") {
@@ -666,6 +662,7 @@ func (p *parser) callArguments(c *callExpr) {
 		}
 		c.args = append(c.args, p.expression())
 	}
+	return c
 }
 
 func (p *parser) integer(t token) expr {

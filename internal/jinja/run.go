@@ -88,24 +88,14 @@ func (r *run) exec(body []node, s *scope, w writer) loopEnd {
 		if !r.step(1) {
 			return endLoop
 		}
-		switch n := n.(type) {
-		case *breakNode:
-			if n.next {
-				return nextItem
-			}
-			return endLoop
-		case block:
-			if end := n.run(r, s, w); end != goOn {
-				return end
-			}
-		default:
-			n.exec(r, s, w)
+		if end := n.exec(r, s, w); end != goOn {
+			return end
 		}
 	}
 	return goOn
 }
 
-// loopEnd says how a body ended.
+// loopEnd says how a statement or a body ended.
 type loopEnd uint8
 
 const (
@@ -113,12 +103,6 @@ const (
 	nextItem
 	endLoop
 )
-
-// block is a statement within which a loop may be ended.
-type block interface {
-	node
-	run(r *run, s *scope, w writer) loopEnd
-}
 
 func (r *run) write(w writer, text string) {
 	if r.make(len(text)) {
@@ -145,18 +129,20 @@ func (r *run) eval(e expr, s *scope) any {
 	return e.eval(r, s)
 }
 
-func (n *textNode) exec(r *run, s *scope, w writer) { r.write(w, n.text) }
+func (n *textNode) exec(r *run, s *scope, w writer) loopEnd {
+	r.write(w, n.text)
+	return goOn
+}
 
-func (n *outNode) exec(r *run, s *scope, w writer) {
+func (n *outNode) exec(r *run, s *scope, w writer) loopEnd {
 	v := r.eval(n.e, s)
 	if r.err == nil {
 		r.write(w, r.str(v))
 	}
+	return goOn
 }
 
-func (n *ifNode) exec(r *run, s *scope, w writer) { n.run(r, s, w) }
-
-func (n *ifNode) run(r *run, s *scope, w writer) loopEnd {
+func (n *ifNode) exec(r *run, s *scope, w writer) loopEnd {
 	for i, c := range n.conds {
 		if truth(r.eval(c, s)) {
 			return r.exec(n.bodies[i], s, w)
@@ -171,10 +157,14 @@ func (n *ifNode) run(r *run, s *scope, w writer) loopEnd {
 	return goOn
 }
 
-func (n *groupNode) exec(r *run, s *scope, w writer)        { n.run(r, s, w) }
-func (n *groupNode) run(r *run, s *scope, w writer) loopEnd { return r.exec(n.body, s.inner(), w) }
+func (n *groupNode) exec(r *run, s *scope, w writer) loopEnd { return r.exec(n.body, s.inner(), w) }
 
-func (n *breakNode) exec(*run, *scope, writer) {}
+func (n *breakNode) exec(*run, *scope, writer) loopEnd {
+	if n.next {
+		return nextItem
+	}
+	return endLoop
+}
 
 // loop is the variable of a loop.
 type loop struct {
@@ -184,7 +174,7 @@ type loop struct {
 	called  bool
 }
 
-func (n *forNode) exec(r *run, s *scope, w writer) {
+func (n *forNode) exec(r *run, s *scope, w writer) loopEnd {
 	items := r.items(r.eval(n.over, s))
 	if n.only != nil {
 		var some []any
@@ -204,16 +194,17 @@ func (n *forNode) exec(r *run, s *scope, w writer) {
 	}
 	for i, v := range items {
 		if !r.step(1) {
-			return
+			break
 		}
 		l.i = i
 		in := s.inner()
 		in.vars["loop"] = l
 		r.assign(in, n.target, v)
 		if r.exec(n.body, in, w) == endLoop {
-			return
+			break
 		}
 	}
+	return goOn
 }
 
 // assign makes t mean v in s.
@@ -242,12 +233,16 @@ func (r *run) assign(s *scope, t target, v any) {
 	}
 }
 
-func (n *setNode) exec(r *run, s *scope, w writer) { r.assign(s, n.target, r.eval(n.value, s)) }
+func (n *setNode) exec(r *run, s *scope, w writer) loopEnd {
+	r.assign(s, n.target, r.eval(n.value, s))
+	return goOn
+}
 
-func (n *setBlockNode) exec(r *run, s *scope, w writer) {
+func (n *setBlockNode) exec(r *run, s *scope, w writer) loopEnd {
 	in := s.inner()
 	text := r.capture(n.body, in)
 	r.assign(s, n.target, r.filtered(n.filters, in, text))
+	return goOn
 }
 
 // filtered returns text as filters leave it.
@@ -264,15 +259,14 @@ const blockVar = " block"
 
 func (blockText) eval(r *run, s *scope) any { return s.get(blockVar) }
 
-func (n *filterNode) exec(r *run, s *scope, w writer) {
+func (n *filterNode) exec(r *run, s *scope, w writer) loopEnd {
 	in := s.inner()
 	text := r.capture(n.body, in)
 	r.write(w, r.str(r.filtered(n.filters, in, text)))
+	return goOn
 }
 
-func (n *withNode) exec(r *run, s *scope, w writer) { n.run(r, s, w) }
-
-func (n *withNode) run(r *run, s *scope, w writer) loopEnd {
+func (n *withNode) exec(r *run, s *scope, w writer) loopEnd {
 	in := s.inner()
 	for i, t := range n.targets {
 		r.assign(in, t, r.eval(n.values[i], s))
@@ -280,10 +274,13 @@ func (n *withNode) run(r *run, s *scope, w writer) loopEnd {
 	return r.exec(n.body, in, w)
 }
 
-func (n *macroNode) exec(r *run, s *scope, w writer) { s.vars[n.macro.name] = r.macro(n.macro, s) }
+func (n *macroNode) exec(r *run, s *scope, w writer) loopEnd {
+	s.vars[n.macro.name] = n.macro.function(s)
+	return goOn
+}
 
-// macro returns m, defined in s, as a function.
-func (r *run) macro(m *macro, s *scope) *function {
+// function returns m, defined in s, as a function.
+func (m *macro) function(s *scope) *function {
 	return &function{name: m.name, call: func(r *run, args []any, named map[string]any) any {
 		if r.calls++; r.calls > maxCalls {
 			r.fail(errDepth)
@@ -329,14 +326,15 @@ func (r *run) macro(m *macro, s *scope) *function {
 	}}
 }
 
-func (n *callNode) exec(r *run, s *scope, w writer) {
+func (n *callNode) exec(r *run, s *scope, w writer) loopEnd {
 	f := r.eval(n.call.f, s)
 	args, named := r.args(n.call, s)
-	named["caller"] = r.macro(n.caller, s)
+	named["caller"] = n.caller.function(s)
 	v := r.call(f, args, named)
 	if r.err == nil {
 		r.write(w, r.str(v))
 	}
+	return goOn
 }
 
 // args evaluates the arguments of a call.
