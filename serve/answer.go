@@ -27,8 +27,8 @@ type form interface {
 	// at the end, without these, why it ended.
 	piece(choice int, p talk.Piece, finish string) any
 
-	// add takes a piece of a choice, which has been sent if it is a stream, into the
-	// answer, which is what is sent at once.
+	// add takes a piece of a choice into the answer, which is what is sent at once
+	// where nothing is streamed. A piece goes to add or to piece.
 	add(choice int, p talk.Piece)
 	answer(finish []string, u usage) any
 
@@ -96,7 +96,8 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, r *http.Request
 	if err != nil {
 		return out, err
 	}
-	if len(prompts)*c.choices() > maxChoices {
+	texts := len(prompts) * c.choices()
+	if texts > maxChoices {
 		return out, badRequest("n", "too many prompts and choices in one request")
 	}
 	for _, p := range prompts {
@@ -104,7 +105,7 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, r *http.Request
 			return out, err
 		}
 	}
-	f := q.form(m, len(prompts)*c.choices())
+	f := q.form(m, texts)
 	if c.Stream {
 		for _, first := range f.begin() {
 			if err := out.send(first); err != nil {
@@ -114,7 +115,7 @@ func (s *Server) run(ctx context.Context, w http.ResponseWriter, r *http.Request
 	}
 	events := s.start(ctx, m, prompts, c.choices(), opt)
 	total, finish, err := s.collect(ctx, events, f, out, &collection{
-		texts: len(prompts) * c.choices(), streaming: c.Stream, logprobs: opt.Logprobs, model: m, start: start,
+		texts: texts, streaming: c.Stream, logprobs: opt.Logprobs, model: m, start: start,
 	})
 	if err != nil {
 		return out, err
@@ -152,7 +153,7 @@ func (s *Server) start(ctx context.Context, m *talk.Model, prompts [][]int32, ch
 			own := opt
 			own.Seed += uint64(i)
 			end, err := m.Continue(ctx, prompts[i/choices], own, func(p talk.Piece) error { return send(event{piece: p}) })
-			if end.Prompt > 0 && i%choices > 0 {
+			if i%choices > 0 {
 				end.Prompt, end.Shared = 0, 0 // counted once
 			}
 			send(event{end: &end, err: err})
@@ -191,12 +192,14 @@ func (s *Server) collect(ctx context.Context, events <-chan event, f form, out *
 			}
 			total.Completion++
 		}
-		if c.streaming && (e.end != nil || e.piece.Text != "" || c.logprobs) {
+		switch {
+		case !c.streaming:
+			f.add(e.choice, e.piece)
+		case e.end != nil || e.piece.Text != "" || c.logprobs:
 			if err := out.send(f.piece(e.choice, e.piece, finish[e.choice])); err != nil {
 				return total, nil, err
 			}
 		}
-		f.add(e.choice, e.piece)
 	}
 	total.Total = total.Prompt + total.Completion
 	s.metrics.answered(c.model.Name, total, time.Since(c.start))

@@ -12,24 +12,18 @@ import (
 
 // apiError is an error in the shape of OpenAI's.
 type apiError struct {
-	Status  int    `json:"-"`
-	Message string `json:"message"`
-	Type    string `json:"type"`
-	Param   string `json:"param"` // null if ""
-	Code    string `json:"code"`  // null if ""
+	Status  int // of HTTP
+	Message string
+	Type    string
+	Param   string
+	Code    string
 }
 
 func (e *apiError) Error() string { return e.Message }
 
 // MarshalJSON writes empty strings as null.
 func (e *apiError) MarshalJSON() ([]byte, error) {
-	orNull := func(s string) any {
-		if s == "" {
-			return nil
-		}
-		return s
-	}
-	return json.Marshal(map[string]any{"message": e.Message, "type": e.Type, "param": orNull(e.Param), "code": orNull(e.Code)})
+	return json.Marshal(map[string]any{"message": e.Message, "type": e.Type, "param": orNil(e.Param), "code": orNil(e.Code)})
 }
 
 // badRequest is an error of the request's parameter param.
@@ -42,7 +36,6 @@ func asAPIError(err error) *apiError {
 	var own *apiError
 	var tooLong *batch.TooLongError
 	var tooLargeText *batch.TooLargeError
-	var tooLarge *http.MaxBytesError
 	e := &apiError{Status: http.StatusInternalServerError, Message: err.Error()}
 	switch {
 	case errors.As(err, &own):
@@ -53,8 +46,6 @@ func asAPIError(err error) *apiError {
 		e.Status, e.Param = http.StatusBadRequest, "max_tokens"
 	case errors.Is(err, chat.ErrNoTemplate):
 		e.Status, e.Code, e.Param = http.StatusBadRequest, "no_chat_template", "model"
-	case errors.As(err, &tooLarge):
-		e.Status = http.StatusRequestEntityTooLarge
 	case errors.Is(err, batch.ErrQueue):
 		e.Status, e.Code = http.StatusTooManyRequests, "queue_full"
 	case errors.Is(err, batch.ErrClosed):
@@ -88,11 +79,17 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	data, err := json.Marshal(v)
-	if err != nil { // only of values of this package
-		panic("serve: " + err.Error())
-	}
+	data := encode(v)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	w.Write(append(data, '\n'))
+}
+
+// encode returns a value of this package, all of which can be written, as JSON.
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("serve: " + err.Error())
+	}
+	return data
 }

@@ -92,7 +92,8 @@ func (c *completion) form(m *talk.Model, choices int) form {
 
 func (f *completionForm) begin() []any { return nil }
 
-// logprobsOf returns what is known of a token; nil unless it was asked for.
+// logprobsOf returns what is known of a choice's next token; nil unless it was asked
+// for.
 func (f *completionForm) logprobsOf(choice int, t *batch.Token) *completionLogprobs {
 	if !f.logprobs || t == nil {
 		return nil
@@ -104,8 +105,9 @@ func (f *completionForm) logprobsOf(choice int, t *batch.Token) *completionLogpr
 			top[text] = l.Logprob
 		}
 	}
-	text := tokenText(f.m, t.ID)
-	return &completionLogprobs{[]string{text}, []float64{t.Logprob}, []map[string]float64{top}, []int{f.offsets[choice]}}
+	text, offset := tokenText(f.m, t.ID), f.offsets[choice]
+	f.offsets[choice] += utf8.RuneCountInString(text)
+	return &completionLogprobs{[]string{text}, []float64{t.Logprob}, []map[string]float64{top}, []int{offset}}
 }
 
 func (f *completionForm) add(choice int, p talk.Piece) {
@@ -114,7 +116,6 @@ func (f *completionForm) add(choice int, p talk.Piece) {
 		all := f.log[choice]
 		all.Tokens, all.Token = append(all.Tokens, l.Tokens...), append(all.Token, l.Token...)
 		all.Top, all.Offsets = append(all.Top, l.Top...), append(all.Offsets, l.Offsets...)
-		f.offsets[choice] += utf8.RuneCountInString(l.Tokens[0])
 	}
 }
 

@@ -5,6 +5,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -47,12 +48,8 @@ type Server struct {
 
 // New returns a Server for models, whose names differ.
 func New(models []*talk.Model, opt Options) *Server {
-	if opt.Timeout == 0 {
-		opt.Timeout = 10 * time.Minute
-	}
-	if opt.MaxTokens == 0 {
-		opt.MaxTokens = 4096
-	}
+	opt.Timeout = cmp.Or(opt.Timeout, 10*time.Minute)
+	opt.MaxTokens = cmp.Or(opt.MaxTokens, 4096)
 	s := &Server{models: models, opt: opt, started: time.Now(), mux: http.NewServeMux()}
 	s.metrics = newMetrics(models)
 	s.mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, `{"status":"ok"}`) })

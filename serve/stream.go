@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,13 +21,7 @@ func (s *stream) deadline() error {
 }
 
 // send sends a value.
-func (s *stream) send(v any) error {
-	data, err := json.Marshal(v)
-	if err != nil { // only of values of this package
-		panic("serve: " + err.Error())
-	}
-	return s.write(data)
-}
+func (s *stream) send(v any) error { return s.write(encode(v)) }
 
 // done says that there is nothing more.
 func (s *stream) done() error { return s.write([]byte("[DONE]")) }
