@@ -9,6 +9,7 @@
 package batch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,14 +45,9 @@ type Options struct {
 
 // withDefaults fills in what is 0.
 func (o Options) withDefaults(m *model.Model) Options {
-	set := func(v *int, otherwise int) {
-		if *v == 0 {
-			*v = otherwise
-		}
-	}
-	set(&o.Texts, 16)
-	set(&o.Queue, 64)
-	set(&o.Chunk, 128)
+	o.Texts = cmp.Or(o.Texts, 16)
+	o.Queue = cmp.Or(o.Queue, 64)
+	o.Chunk = cmp.Or(o.Chunk, 128)
 	if o.CacheBytes == 0 {
 		o.CacheBytes = int64(o.Texts) * m.CacheBytes(m.Config.MaxPositions)
 	}
@@ -99,7 +95,8 @@ type Runner struct {
 	mu      sync.Mutex
 	wake    *sync.Cond // of the goroutine that computes
 	waiting []*text
-	closing bool
+	closing bool // no more requests are taken
+	cut     bool // and those that are there end
 	count   Counts
 	done    chan struct{} // closed when nothing computes any more
 }
@@ -170,7 +167,7 @@ func (r *Runner) Close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
-	r.opt.Texts = 0 // nothing runs any more
+	r.cut = true
 	r.wake.Signal()
 	r.mu.Unlock()
 	<-r.done

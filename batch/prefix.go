@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"iter"
 	"slices"
 
 	"github.com/crepe-llm/crepe/model"
@@ -23,8 +22,6 @@ type prefixes struct {
 	list  []*prefix
 	bytes int64
 }
-
-func (p *prefixes) all() iter.Seq[*prefix] { return slices.Values(slices.Clone(p.list)) }
 
 // add keeps e. Where others can go on from the middle of it, those that it begins
 // with are of no more use.

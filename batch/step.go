@@ -96,7 +96,7 @@ func (r *Runner) admit() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
-		if r.opt.Texts == 0 {
+		if r.cut {
 			return false
 		}
 		r.beginAll()
@@ -179,7 +179,7 @@ func (r *Runner) source(t *text) (best *model.Cache, tokens int) {
 		return nil, 0
 	}
 	tokens = leastShared - 1
-	for e := range r.kept.all() {
+	for _, e := range slices.Clone(r.kept.list) { // which touch changes
 		n := common(e.ids, e.alike)
 		if n > tokens && (r.m.Rewinds() || n == len(e.ids)) {
 			best, tokens = e.cache, n
