@@ -87,7 +87,7 @@ func runAll(branches []*Branch, st *State, x engine.Mat, mode Mode) error {
 		x = y
 	}
 	for i, b := range branches {
-		out := p.into(x).through(b.post)
+		out := &residual{x: x, post: b.post}
 		if mode.Keep && i == len(branches)-1 {
 			out = nil
 		}
@@ -222,15 +222,6 @@ type residual struct {
 	x      engine.Mat
 	post   *engine.Norm    // nil for none
 	routed []engine.Routed // of an expert's tokens: their rows of x and their weights; else nil
-}
-
-// into returns the residual stream x as the place for a layer's output.
-func (p *pass) into(x engine.Mat) *residual { return &residual{x: x} }
-
-// through norms what is added.
-func (r *residual) through(post *engine.Norm) *residual {
-	r.post = post
-	return r
 }
 
 // chunkTokens is how many tokens pass at once where an intermediate result
