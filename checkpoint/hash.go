@@ -16,9 +16,14 @@ import (
 // in hexadecimal. It reads everything, several files at once; progress, if not
 // nil, is told now and then how many bytes are done and how many there are.
 func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]string, error) {
+	return inv.hash(inv.files, progress)
+}
+
+// hash is Hashes of config.json and of these weight files.
+func (inv *Inventory) hash(files []weightFile, progress func(done, total int64)) (map[string]string, error) {
 	var mu sync.Mutex
 	total, done := int64(0), int64(0)
-	for _, f := range inv.files {
+	for _, f := range files {
 		total += f.size
 	}
 	step := func(n int64) {
@@ -29,12 +34,12 @@ func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]strin
 			progress(done, total)
 		}
 	}
-	hashes := make([]string, len(inv.files))
-	errs := make([]error, len(inv.files))
-	parallel.For(len(inv.files), 1, func(lo, hi int) {
+	hashes := make([]string, len(files))
+	errs := make([]error, len(files))
+	parallel.For(len(files), 1, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			if hashes[i], errs[i] = inv.files[i].hash(step); errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", inv.path(inv.files[i].name), errs[i])
+			if hashes[i], errs[i] = files[i].hash(step); errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", inv.path(files[i].name), errs[i])
 			}
 		}
 	})
@@ -42,7 +47,7 @@ func (inv *Inventory) Hashes(progress func(done, total int64)) (map[string]strin
 		return nil, err
 	}
 	sums := map[string]string{configName: hashOf(inv.storedConfig)}
-	for i, f := range inv.files {
+	for i, f := range files {
 		sums[f.name] = hashes[i]
 	}
 	return sums, nil
@@ -59,14 +64,10 @@ func (inv *Inventory) Reproducible(progress func(done, total int64)) (map[string
 	if err != nil {
 		return nil, err
 	}
-	hashes, err := inv.Hashes(progress)
-	if err != nil {
-		return nil, err
-	}
+	var same []weightFile
 	for _, f := range inv.files {
 		i := slices.IndexFunc(plan.Shards, func(s Shard) bool { return s.Name == f.name })
 		if i < 0 || plan.Shards[i].Size != f.size {
-			delete(hashes, f.name)
 			continue
 		}
 		want := plan.Shards[i].head
@@ -74,11 +75,11 @@ func (inv *Inventory) Reproducible(progress func(done, total int64)) (map[string
 		if _, err := f.f.ReadAt(head, 0); err != nil {
 			return nil, fmt.Errorf("%s: %w", inv.path(f.name), shrunk(err))
 		}
-		if string(head) != string(want) {
-			delete(hashes, f.name)
+		if string(head) == string(want) {
+			same = append(same, f)
 		}
 	}
-	return hashes, nil
+	return inv.hash(same, progress)
 }
 
 func (f weightFile) hash(step func(n int64)) (string, error) {
