@@ -646,13 +646,7 @@ func (p *parser) slice(s *sliceExpr) expr {
 // call reads the arguments of f, after their (.
 func (p *parser) call(f expr) *callExpr {
 	c := &callExpr{f: f}
-	for first := true; !p.op(")") && p.err == nil; first = false {
-		if !first {
-			p.wantOp(",")
-			if p.op(")") {
-				return c
-			}
-		}
+	p.items(")", func() {
 		if t := p.peek(); t.kind == tokenName && p.tokens[p.pos+1].isOp("=") {
 			p.next()
 			p.next()
@@ -661,7 +655,7 @@ func (p *parser) call(f expr) *callExpr {
 			p.fail("argument without a name after one with")
 		}
 		c.args = append(c.args, p.expression())
-	}
+	})
 	return c
 }
 
