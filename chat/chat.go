@@ -101,11 +101,8 @@ func readConfig(readFile tokenizer.ReadFile, dir string) (map[string]json.RawMes
 // defaultTemplate reads the key chat_template: a string, or a list of templates
 // with names. It returns "" if there is none.
 func defaultTemplate(raw json.RawMessage) (string, error) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return "", nil
-	}
 	var one string
-	if json.Unmarshal(raw, &one) == nil {
+	if len(raw) == 0 || json.Unmarshal(raw, &one) == nil { // null leaves it ""
 		return one, nil
 	}
 	var several []struct{ Name, Template string }
@@ -123,11 +120,8 @@ func defaultTemplate(raw json.RawMessage) (string, error) {
 // specialToken reads a special token: a string, or an object with content. It
 // returns "" if there is none.
 func specialToken(raw json.RawMessage) (string, error) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return "", nil
-	}
 	var token string
-	if json.Unmarshal(raw, &token) == nil {
+	if len(raw) == 0 || json.Unmarshal(raw, &token) == nil { // null leaves it ""
 		return token, nil
 	}
 	var object struct{ Content string }

@@ -237,7 +237,7 @@ func (c *completion) texts(s *Server, m *talk.Model) ([][]int32, talk.Options, e
 	if len(ids) == 0 {
 		return nil, opt, badRequest("prompt", "want a prompt")
 	}
-	for _, prompt := range ids {
+	for _, prompt := range c.Prompt.tokens { // Encode checks its own
 		for _, id := range prompt {
 			if id < 0 || int(id) >= m.Vocab {
 				return nil, opt, badRequest("prompt", fmt.Sprintf("token %d, want one in [0, %d)", id, m.Vocab))
