@@ -59,10 +59,6 @@ func (a *attention) inputs() []*Input { return a.ins }
 // forward adds the output for norm of x to out.
 func (a *attention) forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) error {
 	defer p.Release(p.Mark())
-	if p.mode.First {
-		p.tap(a.ins[0], p.normed(x, norm))
-		return nil
-	}
 	q := p.Alloc(x.Rows, a.conf.Heads*a.conf.HeadDim)
 	both := q // queries and gates, as q_proj gives them
 	if a.gated {

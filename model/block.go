@@ -27,7 +27,7 @@ type sublayer interface {
 
 	// forward adds the output for norm of x to out, which may be x; norm may be nil.
 	// It calls the pass's Tap with the input of every Linear. With out nil it stops
-	// before its last product, and with Mode.First before its first.
+	// before its last product.
 	forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) error
 }
 
@@ -40,10 +40,6 @@ type Mode struct {
 	// Keep leaves the hidden states as they are: the Tap is all that the Run is
 	// for, and the last product, whose result no Input needs, is not made.
 	Keep bool
-
-	// First, with Keep, ends a branch before its first products: what enters them
-	// is tapped and nothing behind them.
-	First bool
 
 	// Pieces are several sequences whose hidden states lie one after another in
 	// x, each of which takes up where its Cache ended. Products with weights are of
@@ -133,7 +129,10 @@ func (b *Block) FirstInput() *Input { return b.Inputs()[0] }
 
 // Enter writes what enters the first Input for the hidden states x into dst, which
 // may be x: one norm, and nothing of the block's products.
-func (b *Block) Enter(st *State, dst, x engine.Mat) { st.stream.Norm(dst, x, b.branches[0].norm) }
+func (b *Block) Enter(st *State, dst, x engine.Mat) { b.branches[0].Enter(st, dst, x) }
+
+// Enter is Block.Enter of the branch alone.
+func (b *Branch) Enter(st *State, dst, x engine.Mat) { st.stream.Norm(dst, x, b.norm) }
 
 // ReadFrom makes weights that are not in memory be read from inv from now on,
 // which has the tensors of the Model's checkpoint, pruned.

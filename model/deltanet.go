@@ -68,10 +68,6 @@ func (d *deltaNet) inputs() []*Input { return d.ins }
 // forward adds the output for norm of x to out.
 func (d *deltaNet) forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) error {
 	defer p.Release(p.Mark())
-	if p.mode.First {
-		p.tap(d.ins[0], p.normed(x, norm))
-		return nil
-	}
 	z := p.Alloc(x.Rows, d.z.n)
 	d.heads(p, x, norm, z)
 	p.tap(d.ins[1], z)

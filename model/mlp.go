@@ -75,9 +75,6 @@ func (f *mlp) forward(p *pass, x engine.Mat, norm *engine.Norm, out *residual) e
 	defer p.Release(p.Mark())
 	h := p.normed(x, norm)
 	p.tap(f.ins[0], h)
-	if p.mode.First {
-		return nil
-	}
 	act := p.Alloc(h.Rows, f.gate.n)
 	p.eachChunk(h.Rows, func(lo, hi int) { f.activate(p, act.Slice(lo, hi), h.Slice(lo, hi), nil) })
 	p.tap(f.ins[1], act)

@@ -192,30 +192,26 @@ func (f *fitting) first(ctx context.Context, in *model.Input) (seen, error) {
 	if f.plan.resolved.Fit.Dense && needs.Gram {
 		needs.Cross = in.Linears[0].Cols
 	}
-	var lacks engine.Mat
+	var enters, lacks engine.Mat
 	return f.gather(ctx, in, needs, func(i int, x engine.Mat, s engine.Stats) error {
-		enters := func(tap model.Tap) model.Mode { return model.Mode{Tap: tap, Keep: true, First: true} }
+		enters = f.sized(enters, x.Rows, x.Cols)
+		f.branch.Enter(f.state, enters, x)
+		if f.also != nil {
+			f.also(in, enters)
+		}
+		var of engine.Fit
 		if needs.Cross > 0 {
 			d, err := f.dense.store.Get(i)
 			if err != nil {
 				return err
 			}
-			lacks = f.sized(lacks, x.Rows, needs.Cross)
-			if err := f.twin.Run(f.state, d, enters(f.copyTo(lacks, in))); err != nil {
-				return err
-			}
+			lacks = f.sized(lacks, x.Rows, x.Cols)
+			f.twin.Enter(f.state, lacks, d)
+			f.stream.Sub(lacks, lacks, enters)
+			of.Lacks = lacks
 		}
-		return f.branch.Run(f.state, x, enters(func(in *model.Input, x engine.Mat) {
-			if f.also != nil {
-				f.also(in, x)
-			}
-			var of engine.Fit
-			if needs.Cross > 0 {
-				f.stream.Sub(lacks, lacks, x)
-				of.Lacks = lacks
-			}
-			s.AddFit(x, of)
-		}))
+		s.AddFit(enters, of)
+		return nil
 	}, true)
 }
 
