@@ -171,10 +171,8 @@ func (p *pruner) deliver() error {
 func (f *fitting) experts(ctx context.Context) (seen, error) {
 	f.phase(f.b, "calibrate")
 	defer timed(&f.seconds.Calibrate)()
-	g := gather(f.m.Engine(), f.branch.Inputs(), f.plan.needs)
-	n := f.sequences()
-	mode := model.Mode{Tap: f.watched(g), Keep: true}
-	if err := f.store.Run(ctx, f.branch, f.state, mode, f.step); err != nil {
+	s, err := f.see(ctx, f.branch, f.branch.Inputs(), f.plan.needs, true)
+	if err != nil {
 		return nil, err
 	}
 	if f.twin != nil {
@@ -182,8 +180,8 @@ func (f *fitting) experts(ctx context.Context) (seen, error) {
 			return nil, err
 		}
 	}
-	f.bar.Add(int64(n)) // the pass that outputs is for other branches
-	return g.seen(f.branch.Inputs(), n)
+	f.bar.Add(int64(f.sequences())) // the pass that outputs is for other branches
+	return s, nil
 }
 
 // first returns the statistics of the branch's first input, with what it lacks.

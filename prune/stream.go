@@ -121,17 +121,17 @@ func (s *stream) load(b int) (*model.Block, error) {
 func (s *stream) watch(ctx context.Context, b int, block *model.Block, needs func(in *model.Input) stats.Needs) (seen, error) {
 	s.phase(b, "calibrate")
 	defer timed(&s.seconds.Calibrate)()
-	g := gather(s.m.Engine(), block.Inputs(), needs)
-	return s.some(ctx, block, g, 0, s.sequences())
+	return s.see(ctx, block, block.Inputs(), needs, true)
 }
 
-// some adds sequences lo to hi-1 to g and returns what it has seen of the first hi.
-func (s *stream) some(ctx context.Context, block *model.Block, g gatherers, lo, hi int) (seen, error) {
-	mode := model.Mode{Tap: s.watched(g), Keep: true}
-	if err := s.store.RunSome(ctx, block, s.m.NewState(), mode, lo, hi, s.step); err != nil {
+// see runs the sequences through part and returns what its inputs see; keep: they stay
+// before it.
+func (s *stream) see(ctx context.Context, part hidden.Runner, inputs []*model.Input, needs func(in *model.Input) stats.Needs, keep bool) (seen, error) {
+	g := gather(s.m.Engine(), inputs, needs)
+	if err := s.store.Run(ctx, part, s.m.NewState(), model.Mode{Tap: s.watched(g), Keep: keep}, s.step); err != nil {
 		return nil, err
 	}
-	return g.seen(block.Inputs(), hi)
+	return g.seen(inputs, s.sequences())
 }
 
 // watched returns the Tap that gathers, and calls also.
@@ -148,14 +148,7 @@ func (s *stream) watched(g gatherers) model.Tap {
 // pass is watch for block b, which stays dense: it takes the sequences past it at
 // once. Nothing reads what leaves the last block.
 func (s *stream) pass(ctx context.Context, b int, block *model.Block) (seen, error) {
-	g := gather(s.m.Engine(), block.Inputs(), norms)
-	if s.last(b) {
-		return s.some(ctx, block, g, 0, s.sequences())
-	}
-	if err := s.store.Run(ctx, block, s.m.NewState(), model.Mode{Tap: g.tap}, s.step); err != nil {
-		return nil, err
-	}
-	return g.seen(block.Inputs(), s.sequences())
+	return s.see(ctx, block, block.Inputs(), norms, s.last(b))
 }
 
 // part is a block or a branch of one.

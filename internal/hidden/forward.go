@@ -33,12 +33,7 @@ type Runner interface {
 // Run runs every sequence through block, calling step after each. With
 // model.Mode.Keep the sequences stay as they are.
 func (s *Store) Run(ctx context.Context, block Runner, st *model.State, mode model.Mode, step func()) error {
-	return s.RunSome(ctx, block, st, mode, 0, s.n, step)
-}
-
-// RunSome is Run for sequences lo to hi-1.
-func (s *Store) RunSome(ctx context.Context, block Runner, st *model.State, mode model.Mode, lo, hi int, step func()) error {
-	for i := lo; i < hi; i++ {
+	for i := range s.n {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
