@@ -2,7 +2,6 @@ package prune_test
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,7 +9,6 @@ import (
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
-	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 )
@@ -113,36 +111,9 @@ func TestRebuildIsRefused(t *testing.T) {
 func TestRebuildResumes(t *testing.T) {
 	opt := fixtureOptions(t, "llama3-gqa", rebuilt(recipe.Recipe{Method: "ria", Sparsity: "60%"}))
 	opt.Evaluation = nil
-	runIt := func(ctx context.Context) error {
+	checkResume(t, "resumed", opt, [2]int{2, 3}, func(ctx context.Context, opt prune.Options) error {
 		inv, m := openModel(t, filepath.Join(fixturesDir, "llama3-gqa"))
 		_, err := prune.Run(ctx, inv, m, opt)
 		return err
-	}
-	points := 0
-	opt.Progress = func(progress.Update) { points++ }
-	if err := runIt(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	want := content(t, opt.Output)
-	opt.Output, opt.Resume = filepath.Join(t.TempDir(), "again"), true
-	cuts := 0
-	for _, left := range []int{points / 2, points / 3, points} {
-		ctx, cancel := context.WithCancel(t.Context())
-		opt.Progress = func(progress.Update) {
-			if left--; left == 0 {
-				cancel()
-			}
-		}
-		err := runIt(ctx)
-		cancel()
-		if errors.Is(err, context.Canceled) {
-			cuts++
-		} else if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if cuts < 2 {
-		t.Fatalf("%d interruptions, want 2", cuts)
-	}
-	compare(t, "resumed", content(t, opt.Output), want)
+	})
 }

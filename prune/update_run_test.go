@@ -81,36 +81,45 @@ func TestUpdatesResume(t *testing.T) {
 			r.Pattern = "2:4"
 			opt := options(t.TempDir())
 			opt.Recipe, opt.Evaluation = r, nil
-			points := 0
-			opt.Progress = func(progress.Update) { points++ }
-			if _, err := run(t, t.Context(), opt); err != nil {
-				t.Fatal(err)
-			}
-			want := content(t, opt.Output)
-			opt.Output, opt.Resume = filepath.Join(t.TempDir(), "again"), true
-			cuts := 0
-			for _, left := range []int{points / 3, points / 3, points} {
-				ctx, cancel := context.WithCancel(t.Context())
-				opt.Progress = func(progress.Update) {
-					if left--; left == 0 {
-						cancel()
-					}
-				}
+			checkResume(t, name, opt, [2]int{3, 3}, func(ctx context.Context, opt prune.Options) error {
 				_, err := run(t, ctx, opt)
-				cancel()
-				if errors.Is(err, context.Canceled) {
-					cuts++
-				} else if err != nil {
-					t.Fatal(err)
-				}
-			}
-			if cuts < 2 {
-				t.Fatalf("%d interruptions, want 2", cuts)
-			}
-			got := content(t, opt.Output)
-			compare(t, name, got, want)
+				return err
+			})
 		})
 	}
+}
+
+// checkResume runs opt as a whole, then to another output, where it is interrupted after
+// one of so many parts of its progress, twice, and compares the bytes.
+func checkResume(t *testing.T, name string, opt prune.Options, parts [2]int, run func(ctx context.Context, opt prune.Options) error) {
+	t.Helper()
+	points := 0
+	opt.Progress = func(progress.Update) { points++ }
+	if err := run(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, opt.Output)
+	opt.Output, opt.Resume = filepath.Join(t.TempDir(), "again"), true
+	cuts := 0
+	for _, left := range []int{points / parts[0], points / parts[1], points} {
+		ctx, cancel := context.WithCancel(t.Context())
+		opt.Progress = func(progress.Update) {
+			if left--; left == 0 {
+				cancel()
+			}
+		}
+		err := run(ctx, opt)
+		cancel()
+		if errors.Is(err, context.Canceled) {
+			cuts++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cuts < 2 {
+		t.Fatalf("%d interruptions, want 2", cuts)
+	}
+	compare(t, name, content(t, opt.Output), want)
 }
 
 // Every architecture, fused matrices in parts: counts and pattern hold.
