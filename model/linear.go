@@ -45,12 +45,15 @@ type stored struct {
 	plain  bool // as in Model
 }
 
-// packed reports whether it is in memory in packed form, by an engine that can.
-func (s *stored) packed() bool { return !s.plain && s.inv.Packed(s.tensor) }
+// packer returns what keeps l's weight in packed form in memory, if it is packed there.
+func (l *Linear) packer() (engine.Packer, bool) {
+	p, ok := l.engine.(engine.Packer)
+	return p, ok && !l.stored.plain && l.stored.inv.Packed(l.stored.tensor)
+}
 
 // bytes returns what l's weight takes in memory.
 func (l *Linear) bytes() int64 {
-	if _, ok := l.engine.(engine.Packer); ok && l.stored.packed() {
+	if _, ok := l.packer(); ok {
 		return l.stored.inv.Stored(l.stored.tensor)
 	}
 	return l.stored.tensor.Size
@@ -93,7 +96,7 @@ func (l *Linear) load() error {
 	if l.op != nil {
 		return nil
 	}
-	if p, ok := l.engine.(engine.Packer); ok && l.stored.packed() {
+	if p, ok := l.packer(); ok {
 		w, err := readPacked(l.stored.inv, l.stored.tensor)
 		if err == nil {
 			l.op, err = p.LoadPacked(w)
