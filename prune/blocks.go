@@ -41,7 +41,7 @@ func (r *runner) prune(ctx context.Context) error {
 	if f := r.plan.resolved; f.InOrder() && r.opt.Masks == nil {
 		p.inOrder, passes = true, fitPasses
 		if f.Rebuild != nil {
-			passes += 2 * (2 + f.Params.Whole("rebuild_epochs"))
+			passes += 2 * rebuildPasses(f.Params) // attention and MLP
 		}
 		if f.Dense() {
 			p.dense = r.stream()
@@ -105,11 +105,7 @@ type blockDone struct {
 
 // newGauge returns a gauge for what the run prunes.
 func (r *runner) newGauge() *gauge {
-	tokens := 0
-	if c := r.opt.Calibration; c != nil {
-		tokens = len(c.Tokens) * c.SeqLen
-	}
-	return newGauge(r.m.Engine(), tokens, &r.report.Seconds.Measure)
+	return newGauge(r.m.Engine(), r.opt.tokens(), &r.report.Seconds.Measure)
 }
 
 func (o *outputSink) linear(l *model.Linear, w *tensor.Weight, matrices []*job) error {
@@ -139,11 +135,11 @@ func (r *runner) warnOfFewTokens() {
 	if fits == "" {
 		return
 	}
-	c, cols := r.opt.Calibration, 0
+	cols := 0
 	for _, l := range r.plan.Linears {
 		cols = max(cols, l.Cols)
 	}
-	if n := len(c.Tokens) * c.SeqLen; n < cols {
+	if n := r.opt.tokens(); n < cols {
 		r.opt.warn("%d calibration tokens are fewer than the %d columns of the widest Linear: the %s fits those tokens, not what the model sees", n, cols, fits)
 	}
 }

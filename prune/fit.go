@@ -57,10 +57,10 @@ func (j *job) store() error {
 	for i := range j.w.Rows {
 		j.w.Row(row, i)
 		j.stored.SetRow(i, 0, row)
-		j.stored.Row(row, i)
-		if k := slices.IndexFunc(row, notFinite); k >= 0 {
-			return fmt.Errorf("fitted weight [%d, %d] is %v in %v, want a finite number", i, k, row[k], j.stored.DType)
-		}
+	}
+	if k := j.stored.FirstNonFinite(); k >= 0 {
+		row, col := k/j.stored.Cols, k%j.stored.Cols
+		return fmt.Errorf("fitted weight [%d, %d] is %v in %v, want a finite number", row, col, j.stored.At(row, col), j.stored.DType)
 	}
 	j.w, j.stored = j.stored, nil
 	return nil

@@ -168,14 +168,19 @@ func ReadManifest(dir string) (*Manifest, error) {
 const maxObjects = 1 << 20
 
 func parseManifest(text []byte) (*Manifest, error) {
-	if n := bytes.Count(text, []byte("{")); n > maxObjects {
-		return nil, fmt.Errorf("%d objects, want at most %d: not that of a run", n, maxObjects)
-	}
 	m := new(Manifest)
-	if err := json.Unmarshal(text, m); err != nil {
+	if err := parse(text, m); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// parse reads into v what a run has written, unless it has more than maxObjects.
+func parse(text []byte, v any) error {
+	if n := bytes.Count(text, []byte("{")); n > maxObjects {
+		return fmt.Errorf("%d objects, want at most %d: not that of a run", n, maxObjects)
+	}
+	return json.Unmarshal(text, v)
 }
 
 // finished reports whether the output is there already, by an equal run.

@@ -16,7 +16,9 @@
 // matrix of a block through the steps (pruner.go), and an input owns the Gram matrix
 // that its Linears share (input.go). Run writes what comes of it (run.go, blocks.go),
 // InMemory keeps the masks (memory.go), and the measures of an allocation are taken
-// along the same stream (allocation.go).
+// along the same stream (allocation.go). What is fitted to the dense model's output is
+// pruned branch by branch (fit.go) and may be rebuilt (rebuild.go). A gauge measures what
+// becomes of each Linear (gauge.go).
 package prune
 
 import (
@@ -62,6 +64,14 @@ type Options struct {
 
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
+}
+
+// tokens returns how many tokens calibrate.
+func (o *Options) tokens() int {
+	if o.Calibration == nil {
+		return 0
+	}
+	return len(o.Calibration.Tokens) * o.Calibration.SeqLen
 }
 
 func (o *Options) warn(format string, args ...any) {

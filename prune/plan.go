@@ -201,12 +201,14 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		weights += l.share * float64(l.Rows) * float64(l.Cols)
 	}
 	head := float64(width) * float64(m.Config.Vocab)
+	tokens := opt.tokens()
 	use := func(sequences, tokens int, streams int64, flopPerToken float64) {
 		p.Memory.Hidden = max(p.Memory.Hidden, streams*hidden.Bytes(sequences, tokens, width))
 		p.Memory.Scratch = max(p.Memory.Scratch, m.ScratchBytes(tokens))
 		p.FLOP += float64(sequences) * float64(tokens) * flopPerToken
 	}
-	if c := opt.Calibration; c != nil && p.resolved.Method.NeedsData {
+	reads := opt.Calibration != nil && p.resolved.Method.NeedsData
+	if c := opt.Calibration; reads {
 		passes, streams := 0.0, int64(1)
 		if p.resolved.Observes {
 			passes += 2 // dense and pruned
@@ -222,22 +224,19 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		if p.resolved.Rebuild != nil {
 			const passes = 3 // forward, and backward by inputs and by weights
 			epochs := float64(p.resolved.Params.Whole("rebuild_epochs"))
-			p.FLOP32 += (passes*epochs + 2) * 2 * weights * float64(len(c.Tokens)*c.SeqLen)
+			p.FLOP32 += (passes*epochs + 2) * 2 * weights * float64(tokens)
 			p.Memory.Rebuild += p.rebuildScratch(c.SeqLen, width)
 		}
 		if p.resolved.InOrder() {
 			p.Memory.Scratch += p.fitScratch(c.SeqLen, width)
 		}
-		for b := range m.Blocks() {
-			p.FLOP32 += p.gramFLOP(p.inputs(m.Linears(b)), float64(len(c.Tokens)*c.SeqLen))
-		}
-	}
-	tokens := 0
-	if c := opt.Calibration; c != nil {
-		tokens = len(c.Tokens) * c.SeqLen
 	}
 	for b := range m.Blocks() {
-		samples, work := p.measureBytes(p.inputs(m.Linears(b)), tokens)
+		inputs := p.inputs(m.Linears(b))
+		if reads {
+			p.FLOP32 += p.gramFLOP(inputs, float64(tokens))
+		}
+		samples, work := p.measureBytes(inputs, tokens)
 		p.Memory.Samples, p.Memory.Measure = max(p.Memory.Samples, samples), max(p.Memory.Measure, work)
 	}
 	if e := opt.Evaluation; e != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -61,7 +62,7 @@ func (f *fitting) rebuild(ctx context.Context) (rebuild.Result, error) {
 		}
 	}
 	if len(r.linears) == 0 {
-		f.bar.Add(int64(f.rebuildPasses()))
+		f.bar.Add(int64(f.sequences() * rebuildPasses(f.plan.resolved.Params)))
 		return rebuild.Result{}, nil
 	}
 	result, err := r.run(ctx)
@@ -76,11 +77,8 @@ func (f *fitting) rebuild(ctx context.Context) (rebuild.Result, error) {
 	return result, nil
 }
 
-// rebuildPasses is how many sequences pass the branch while it is rebuilt.
-func (f *fitting) rebuildPasses() int {
-	n := f.sequences()
-	return 2*n + f.plan.resolved.Params.Whole("rebuild_epochs")*n
-}
+// rebuildPasses is how often a sequence passes a branch while it is rebuilt.
+func rebuildPasses(p param.Values) int { return 2 + p.Whole("rebuild_epochs") }
 
 func newTrained(l *model.Linear) (*trained, error) {
 	stored, err := l.Read()
@@ -130,6 +128,10 @@ func (t *trained) round() *tensor.Weight {
 func (r *rebuilder) run(ctx context.Context) (rebuild.Result, error) {
 	n := r.sequences()
 	train := n - heldOut(n)
+	judged := train // the first of those that say which weights are best
+	if train == n {
+		judged = 0
+	}
 	before, held, err := r.errors(ctx, train, n)
 	if err != nil {
 		return rebuild.Result{}, err
@@ -145,12 +147,7 @@ func (r *rebuilder) run(ctx context.Context) (rebuild.Result, error) {
 			}
 			step++
 		}
-		now := 0.0
-		if train < n {
-			now, err = r.error(ctx, train, n)
-		} else {
-			now, err = r.error(ctx, 0, n)
-		}
+		now, err := r.error(ctx, judged, n)
 		if err != nil {
 			return result, err
 		}
@@ -192,11 +189,11 @@ func (r *rebuilder) step(ctx context.Context, batch []int, rate float64) error {
 	}
 	tokens := 0
 	for _, i := range batch {
-		if _, n, err := r.loss(ctx, i, r.grads); err != nil {
+		_, n, err := r.loss(ctx, i, r.grads)
+		if err != nil {
 			return err
-		} else {
-			tokens += n
 		}
+		tokens += n
 		r.bar.Add(1)
 	}
 	for _, t := range r.linears {
