@@ -153,9 +153,9 @@ func (v *verifier) checkFiles(ctx context.Context) error {
 		}
 		v.result.Files = len(hashes)
 		if v.record == nil {
-			v.compareHashes(prune.ManifestName+", files", v.manifest.Files, hashes)
+			v.compareHashes(prune.ManifestName+", files", "", v.manifest.Files, hashes)
 		} else {
-			v.compareHashes(checkpoint.PackRecordName+", files", v.record.Files, hashes)
+			v.compareHashes(checkpoint.PackRecordName+", files", "", v.record.Files, hashes)
 		}
 	}
 	if v.Dense == nil {
@@ -165,7 +165,7 @@ func (v *verifier) checkFiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.compareHashes(prune.ManifestName+", inputs", v.manifest.Inputs, hashes)
+	v.compareHashes(prune.ManifestName+", inputs", " of the dense model", v.manifest.Inputs, hashes)
 	return nil
 }
 
@@ -197,12 +197,8 @@ func (v *verifier) hashes(ctx context.Context, inv *checkpoint.Inventory, name s
 }
 
 // compareHashes reports where files have other hashes than a field of crepe.json or of
-// the record of a packing.
-func (v *verifier) compareHashes(field string, want, got map[string]string) {
-	whose := ""
-	if field == prune.ManifestName+", inputs" {
-		whose = " of the dense model"
-	}
+// the record of a packing; whose follows their names.
+func (v *verifier) compareHashes(field, whose string, want, got map[string]string) {
 	names := maps.Clone(want)
 	maps.Copy(names, got)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
