@@ -32,10 +32,8 @@ type evalFlags struct {
 	seqLen  int
 	windows int
 	taskFlags
-	compute string
-	threads int
-	memory  bytesFlag
-	json    bool
+	machineFlags
+	json bool
 }
 
 func newEval(a *app) *cobra.Command {
@@ -87,9 +85,7 @@ the choices in characters.`,
 	fl.IntVar(&f.windows, "windows", 0, "measure on the first N windows (0: all)")
 	fl.StringVar(&f.against, "against", "", "dense MODEL to compare with")
 	f.taskFlags.add(fl)
-	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
-	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
-	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a temporary file (default 3/4 of the free memory)")
+	f.machineFlags.add(fl, "; hidden states that exceed it go to a temporary file")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
 	complete(c, map[string][]string{"data": sourceNames, "compute": computeNames})
 	return c
@@ -101,8 +97,7 @@ func (f *evalFlags) check(given func(flag string) bool) error {
 		return usageError{errors.New("--seqlen and --windows apply to perplexity: with --tasks they need --data too")}
 	}
 	return cmp.Or(
-		setThreads(f.threads),
-		checkCompute(f.compute),
+		f.machineFlags.check(),
 		within("seqlen", f.seqLen, 2, recipe.MaxSeqLen),
 		within("windows", f.windows, 0, recipe.MaxWindows),
 		f.taskFlags.check(given),

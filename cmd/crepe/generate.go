@@ -26,10 +26,8 @@ type generateFlags struct {
 	prompt, file string
 	against      string
 	options      generate.Options
-	compute      string
-	threads      int
-	memory       bytesFlag
-	json         bool
+	machineFlags
+	json bool
 }
 
 func newGenerate(a *app) *cobra.Command {
@@ -70,9 +68,7 @@ Blocks that do not fit --memory are read again for each token.`,
 	fl.StringVar(&f.against, "against", "", "dense MODEL that also continues the text; both are shown side by side")
 	fl.IntVar(&f.options.MaxTokens, "max-tokens", 128, "maximum number of new tokens (0: up to the model's maximum)")
 	addSampling(fl, &f.options.Sampling)
-	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
-	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
-	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB (default 3/4 of the free memory)")
+	f.machineFlags.add(fl, "")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
 	complete(c, map[string][]string{"compute": computeNames})
 	return c
@@ -83,7 +79,7 @@ func (f *generateFlags) check(given func(flag string) bool) error {
 	if given("prompt") == given("prompt-file") {
 		return usageError{errors.New("want one of --prompt TEXT and --prompt-file FILE")}
 	}
-	return cmp.Or(checkSampling(f.options.Sampling, given), setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
+	return cmp.Or(checkSampling(f.options.Sampling, given), f.machineFlags.check(), within("max-tokens", f.options.MaxTokens, 0, recipe.MaxSeqLen))
 }
 
 // text returns the prompt.

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
+	"github.com/spf13/pflag"
+
+	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/session"
 )
 
@@ -26,3 +30,19 @@ func checkCompute(name string) error {
 	}
 	return nil
 }
+
+// machineFlags are those of commands that run a model: with what it computes.
+type machineFlags struct {
+	compute string
+	threads int
+	memory  bytesFlag
+}
+
+// add declares the flags. beyond says what becomes of what exceeds the memory.
+func (f *machineFlags) add(fl *pflag.FlagSet, beyond string) {
+	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
+	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
+	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB"+beyond+" (default 3/4 of the free memory)")
+}
+
+func (f *machineFlags) check() error { return cmp.Or(setThreads(f.threads), checkCompute(f.compute)) }

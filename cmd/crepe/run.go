@@ -23,12 +23,10 @@ import (
 )
 
 type runFlags struct {
-	system  string
-	lines   bool
-	opt     talk.Options
-	compute string
-	threads int
-	memory  bytesFlag
+	system string
+	lines  bool
+	opt    talk.Options
+	machineFlags
 }
 
 func newRunChat(a *app) *cobra.Command {
@@ -69,16 +67,14 @@ tokens are sampled; the same --seed gives the same answers.`,
 	fl.BoolVar(&f.lines, "lines", false, "take each line of standard input as a message, also where it is no terminal")
 	fl.IntVar(&f.opt.MaxTokens, "max-tokens", 1024, "maximum number of new tokens of an answer (0: up to the model's maximum)")
 	addSampling(fl, &f.opt.Sampling)
-	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
-	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
-	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB (default 3/4 of the free memory)")
+	f.machineFlags.add(fl, "")
 	complete(c, map[string][]string{"compute": computeNames})
 	return c
 }
 
 // check refuses what can be seen to be wrong before anything is opened.
 func (f *runFlags) check(given func(flag string) bool) error {
-	return cmp.Or(checkSampling(f.opt.Sampling, given), setThreads(f.threads), checkCompute(f.compute), within("max-tokens", f.opt.MaxTokens, 0, recipe.MaxSeqLen), valid("--system", f.system))
+	return cmp.Or(checkSampling(f.opt.Sampling, given), f.machineFlags.check(), within("max-tokens", f.opt.MaxTokens, 0, recipe.MaxSeqLen), valid("--system", f.system))
 }
 
 func (a *app) runChat(ctx context.Context, name string, f runFlags) error {

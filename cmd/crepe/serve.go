@@ -29,9 +29,7 @@ type serveFlags struct {
 	batch   batch.Options
 	against string
 	grace   time.Duration
-	compute string
-	threads int
-	memory  bytesFlag
+	machineFlags
 }
 
 func newServe(a *app) *cobra.Command {
@@ -74,16 +72,14 @@ cannot see. SIGTERM, or Ctrl-C, lets the requests that it has come to their end.
 	fl.DurationVar(&f.options.Timeout, "timeout", 10*time.Minute, "most time for a request, waiting included")
 	fl.DurationVar(&f.grace, "grace", time.Minute, "time for the requests under way after SIGTERM")
 	fl.BoolVar(&f.batch.Exact, "exact", false, "make answers the same bit for bit whatever else is answered, which is slower for few requests")
-	fl.StringVar(&f.compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
-	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all)")
-	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB (default 3/4 of the free memory)")
+	f.machineFlags.add(fl, "")
 	complete(c, map[string][]string{"compute": computeNames})
 	return c
 }
 
 // check refuses what can be seen to be wrong before anything is opened.
 func (f *serveFlags) check() error {
-	err := cmp.Or(setThreads(f.threads), checkCompute(f.compute),
+	err := cmp.Or(f.machineFlags.check(),
 		within("port", f.port, 0, 65535), within("parallel", f.batch.Texts, 1, 256), within("queue", f.batch.Queue, 1, 1<<16),
 		within("max-prompt", f.options.MaxPrompt, 0, recipe.MaxSeqLen), within("max-tokens", f.options.MaxTokens, 1, recipe.MaxSeqLen))
 	switch {
