@@ -180,32 +180,33 @@ func invertSmall(r []float64, w int) [][]float64 {
 
 // Mirror copies the upper triangle of the square m to the lower, transposed.
 func Mirror(m tensor.Matrix) {
-	const tile = 32 // 32 × 32 float32 of source and target fit in the first cache
 	n, r := m.Rows, m.Data
-	parallel.For((n+tile-1)/tile, 1, func(lo, hi int) {
-		for i0 := lo * tile; i0 < min(hi*tile, n); i0 += tile {
-			for j0 := 0; j0 <= i0; j0 += tile {
-				for i := i0; i < min(i0+tile, n); i++ {
-					for j := j0; j < min(j0+tile, i); j++ {
-						r[i*n+j] = r[j*n+i]
-					}
-				}
-			}
+	belowDiagonal(n, func(i, lo, hi int) {
+		for j := lo; j < hi; j++ {
+			r[i*n+j] = r[j*n+i]
 		}
 	})
 }
 
 // TransposeSquare puts the square m's transpose in its place.
 func TransposeSquare(m tensor.Matrix) {
-	const tile = 32 // as in Mirror
 	n, r := m.Rows, m.Data
+	belowDiagonal(n, func(i, lo, hi int) {
+		for j := lo; j < hi; j++ {
+			r[i*n+j], r[j*n+i] = r[j*n+i], r[i*n+j]
+		}
+	})
+}
+
+// belowDiagonal calls f with pieces of the rows of a square matrix, tile by tile, which
+// together are all that lies below its diagonal: columns lo to hi-1 of row i.
+func belowDiagonal(n int, f func(i, lo, hi int)) {
+	const tile = 32 // 32 × 32 float32 of source and target fit in the first cache
 	parallel.For((n+tile-1)/tile, 1, func(lo, hi int) {
 		for i0 := lo * tile; i0 < min(hi*tile, n); i0 += tile {
 			for j0 := 0; j0 <= i0; j0 += tile {
 				for i := i0; i < min(i0+tile, n); i++ {
-					for j := j0; j < min(j0+tile, i); j++ {
-						r[i*n+j], r[j*n+i] = r[j*n+i], r[i*n+j]
-					}
+					f(i, j0, min(j0+tile, i))
 				}
 			}
 		}
