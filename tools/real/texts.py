@@ -27,12 +27,18 @@ DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p00003
 LEAST = 2000  # characters: what is shorter is a stub or a redirect
 
 
+def wheels(*names):
+    """The wheels of these names, each as a zip file, in their order."""
+    with tempfile.TemporaryDirectory() as d:
+        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", d, *names], check=True)
+        for wheel in sorted(pathlib.Path(d).glob("*.whl")):
+            yield zipfile.ZipFile(wheel)
+
+
 def dump():
     """The XML of the dump."""
-    with tempfile.TemporaryDirectory() as d:
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", d, WHEEL], check=True)
-        wheel = next(pathlib.Path(d).glob("*.whl"))
-        return bz2.decompress(zipfile.ZipFile(wheel).read(DUMP))
+    for wheel in wheels(WHEEL):
+        return bz2.decompress(wheel.read(DUMP))
 
 
 def pages(xml_text):
