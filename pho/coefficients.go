@@ -97,6 +97,10 @@ func Of(r recipe.Recipe) (Coefficients, error) {
 	if r.Method != score.CRePE.Name {
 		return Coefficients{}, fmt.Errorf("recipe: method %s, want %s", r.Method, score.CRePE.Name)
 	}
+	resolved, err := r.Resolve()
+	if err != nil {
+		return Coefficients{}, fmt.Errorf("recipe: %w", err)
+	}
 	p := r.Params
 	c := of(p, p.Whole("kernel"))
 	if r.Compare == pattern.Row.String() {
@@ -109,18 +113,13 @@ func Of(r recipe.Recipe) (Coefficients, error) {
 	default:
 		return c, fmt.Errorf("recipe: allocate %s, want %s or none", r.Allocate, allocate.Depth.Name)
 	}
-	for kind, own := range r.Kinds {
-		for name := range own {
+	for kind, all := range resolved.Kinds {
+		for name := range r.Kinds[kind] {
 			if name != "alpha" && name != "beta" && name != "power" {
 				return c, fmt.Errorf("recipe: kinds: %s: %s, want alpha, beta or power", kind, name)
 			}
 		}
-		all := maps.Clone(p)
-		maps.Copy(all, own)
-		if c.Kinds == nil {
-			c.Kinds = map[string]Kind{}
-		}
-		c.Kinds[kind] = Kind{all.Number("alpha"), all.Number("beta"), all.Number("power")}
+		c.setKind(kind, Kind{all.Number("alpha"), all.Number("beta"), all.Number("power")})
 	}
 	return c, nil
 }
@@ -158,10 +157,7 @@ func (c Coefficients) Normalized() Coefficients {
 	kinds := c.Kinds
 	c.Kinds = nil
 	for kind, k := range kinds {
-		if c.Kinds == nil {
-			c.Kinds = map[string]Kind{}
-		}
-		c.Kinds[kind] = Kind{k.Alpha / s, k.Beta / s, k.Power}
+		c.setKind(kind, Kind{k.Alpha / s, k.Beta / s, k.Power})
 	}
 	return c
 }
@@ -172,6 +168,14 @@ func (c Coefficients) kind(name string) Kind {
 		return k
 	}
 	return Kind{c.Alpha, c.Beta, c.Power}
+}
+
+// setKind gives a kind of Linear its own.
+func (c *Coefficients) setKind(name string, k Kind) {
+	if c.Kinds == nil {
+		c.Kinds = map[string]Kind{}
+	}
+	c.Kinds[name] = k
 }
 
 // depth returns how c spreads the sparsity over the blocks.

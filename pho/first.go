@@ -16,11 +16,12 @@ import (
 type firstLinear struct {
 	l        *model.Linear
 	w        *tensor.Weight
-	in       *stats.Input
+	in       *stats.Input // nil where no proxy is measured
 	resolved recipe.Resolved
 }
 
-func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLinear, error) {
+// newFirstLinear reads it, and gathers its statistic if proxies are to be measured.
+func newFirstLinear(ctx context.Context, m *model.Model, opt *Options, proxies bool) (*firstLinear, error) {
 	resolved, err := opt.RecipeOf(Equal(opt.Kernels[0])).Resolve()
 	if err != nil {
 		return nil, err
@@ -37,6 +38,10 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 	if n, err := resolved.Target.Pruned(l.Rows, l.Cols); err != nil || n == 0 {
 		return nil, cmp.Or(err, fmt.Errorf("tensor %s.weight: the target prunes none of %d × %d weights: no candidate differs from another", l.Name, l.Rows, l.Cols))
 	}
+	first := &firstLinear{l: l, w: w, resolved: resolved}
+	if !proxies {
+		return first, nil
+	}
 	acc, st, x := m.Engine().NewStats(l.Cols, stats.Needs{}), m.NewState(), m.NewMat(opt.Calibration.SeqLen)
 	for i, ids := range opt.Calibration.Tokens {
 		if err := ctx.Err(); err != nil {
@@ -48,11 +53,11 @@ func newFirstLinear(ctx context.Context, m *model.Model, opt *Options) (*firstLi
 		block.Enter(st, x, x)
 		acc.Add(x)
 	}
-	s := acc.Input(len(opt.Calibration.Tokens))
-	if err := s.Check(); err != nil {
+	first.in = acc.Input(len(opt.Calibration.Tokens))
+	if err := first.in.Check(); err != nil {
 		return nil, fmt.Errorf("input of %s: %w", l.Name, err)
 	}
-	return &firstLinear{l: l, w: w, in: s, resolved: resolved}, nil
+	return first, nil
 }
 
 // proxy returns the proxy of many candidates there.

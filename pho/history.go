@@ -13,7 +13,6 @@ import (
 // History is what a study's records tell of a search, or of a study of proxies,
 // finished or not.
 type History struct {
-	Sampler  string
 	Trials   []Rated   // of stage 1, in their order
 	Measured []Sighted // of stage 2, in the order in which they were measured
 	Configs  []Config  // of a study of proxies
@@ -45,7 +44,7 @@ func (h *History) Rating() string {
 
 // ReadHistory returns the history of a study. One of another kind has an empty one.
 func ReadHistory(s *search.Saved) (*History, error) {
-	h := &History{Sampler: s.Provenance.Value("sampler")}
+	h := &History{}
 	trials, err := s.Trials()
 	if err != nil {
 		return nil, err

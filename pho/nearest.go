@@ -13,7 +13,7 @@ import (
 // Nearest returns the built-in recipe that takes part in a search of m at r's target:
 // of those for N:M, or for unstructured sparsity, one whose model is of m's class before
 // others, then the one of the nearest sparsity and pattern, then of the nearest number
-// of weights. None if nothing of its kinds is in m.
+// of weights. Kinds that m has no Linear of are left out of it.
 func Nearest(m *model.Model, r recipe.Recipe) []Known {
 	weights, kinds := 0.0, map[string]bool{}
 	for b := range m.Blocks() {

@@ -174,7 +174,7 @@ type Candidate struct {
 // Screening is what is known of a candidate before it is pruned in full.
 type Screening struct {
 	Windows    int         `json:"windows"`          // that it was screened on
-	Perplexity eval.Number `json:"perplexity"`       // of these; compares with nothing
+	Perplexity eval.Number `json:"perplexity"`       // of these; compares with what was screened on as many
 	Chance     float64     `json:"chance,omitempty"` // of being the best, in full
 }
 
@@ -187,15 +187,6 @@ type Result struct {
 
 	Objective string      `json:"objective"`             // that was followed
 	Check     *ProxyCheck `json:"proxy_check,omitempty"` // nil: none was asked for
-}
-
-// Named returns the candidate called name that took part, if there is one.
-func (r *Result) Named(name string) (Candidate, bool) {
-	i := slices.IndexFunc(r.Verified, func(c Candidate) bool { return c.Name == name })
-	if i < 0 {
-		return Candidate{}, false
-	}
-	return r.Verified[i], true
 }
 
 type searcher struct {
@@ -226,7 +217,7 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := s.recall(ctx); err != nil {
 		return nil, err
 	}
-	if s.first, err = newFirstLinear(ctx, m, &opt); err != nil {
+	if s.first, err = newFirstLinear(ctx, m, &opt, !measures(opt.Objective)); err != nil {
 		return nil, err
 	}
 	s.space, s.fixed = &space{kernels: opt.Kernels}, s.always()
@@ -281,7 +272,7 @@ func (s *searcher) widen(ctx context.Context, m *model.Model) error {
 		s.fixed[i] = rated
 	}
 	best := slices.MinFunc(s.fixed, func(a, b Candidate) int { return cmp.Compare(a.Rating, b.Rating) })
-	s.space = s.opt.wideSpace(m, s.first, best.Coefficients)
+	s.space = wideSpace(m, s.opt.Kernels, s.first, best.Coefficients)
 	return nil
 }
 

@@ -113,10 +113,7 @@ func (s *space) at(x []float64) Coefficients {
 		share := between(0, share+was.share()-of.share()+own[2*i+1]-0.5, 1)
 		k := Kind{onGrid(pair * (1 - share)), onGrid(pair * share), onGrid(power)}
 		if k != (Kind{c.Alpha, c.Beta, c.Power}) {
-			if c.Kinds == nil {
-				c.Kinds = map[string]Kind{}
-			}
-			c.Kinds[name] = k
+			c.setKind(name, k)
 		}
 	}
 	return c
@@ -133,8 +130,8 @@ func (s *space) kernel(x []float64) int {
 
 // wideSpace is the wide family for a model around a candidate. The model's first Linear
 // says in which unit δ is.
-func (o *Options) wideSpace(m *model.Model, first *firstLinear, from Coefficients) *space {
-	s := &space{kernels: o.Kernels, wide: true, from: from, rows: first.resolved.Target.Pattern.Of == 0, unit: 1}
+func wideSpace(m *model.Model, kernels []int, first *firstLinear, from Coefficients) *space {
+	s := &space{kernels: kernels, wide: true, from: from, rows: first.resolved.Target.Pattern.Of == 0, unit: 1}
 	if from.Alpha+from.Beta+from.Gamma == 0 && (!s.rows || from.Compare == pattern.Row.String()) {
 		s.from.Alpha, s.from.Delta = 1, 0 // in a row 1/R is a constant, as δ is
 	}
@@ -152,10 +149,7 @@ func (o *Options) wideSpace(m *model.Model, first *firstLinear, from Coefficient
 	for b := range m.Blocks() {
 		for _, l := range m.Linears(b) {
 			kind := recipe.Kind(l.Name)
-			if l.Gate || first.resolved.Skip != nil && first.resolved.Skip.MatchString(l.Name) {
-				continue
-			}
-			if !slices.Contains(s.kinds, kind) {
+			if !l.Gate && !first.resolved.Skips(l.Name) && !slices.Contains(s.kinds, kind) {
 				s.kinds = append(s.kinds, kind)
 			}
 		}

@@ -20,7 +20,7 @@ const (
 )
 
 type measurement struct {
-	NLL []float64 `json:"nll"` // by window, nats per token
+	NLL []float64 `json:"nll"` // by window, nats per token; of the dense model their mean
 }
 
 // checkNLL refuses what cannot have been measured, as a damaged study holds it.
@@ -129,17 +129,20 @@ func (s *searcher) verify(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	dense, err := s.once(ctx, denseKind, "", r.windows, func() ([]float64, error) { return s.v.unpruned(ctx) })
+	dense, err := s.once(ctx, denseKind, "", 1, func() ([]float64, error) {
+		nll, err := s.v.unpruned(ctx)
+		return []float64{nll}, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	res.Dense = eval.Number(math.Exp(mean(dense)))
+	res.Dense = eval.Number(math.Exp(dense[0]))
 	if s.objective != Full {
 		i := r.lowest()
 		if err := screen(i, r.windows); err != nil {
 			return nil, err
 		}
-		r.spread = errorShare * math.Abs(mean(r.entrants[i].screened)-mean(dense))
+		r.spread = errorShare * math.Abs(mean(r.entrants[i].screened)-dense[0])
 		if err := full(i); err != nil {
 			return nil, err
 		}

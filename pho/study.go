@@ -67,7 +67,7 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 	if err != nil {
 		return nil, err
 	}
-	first, err := newFirstLinear(ctx, m, &opt)
+	first, err := newFirstLinear(ctx, m, &opt, true)
 	if err != nil {
 		return nil, err
 	}

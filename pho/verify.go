@@ -55,25 +55,10 @@ func (v *verifier) try(ctx context.Context, name string, rec recipe.Recipe, lo, 
 	})
 }
 
-// unpruned measures all windows of the dense model.
-func (v *verifier) unpruned(ctx context.Context) ([]float64, error) {
-	return v.run(ctx, v.windows, func(f each) error {
-		for b := range v.m.Blocks() {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			block, err := v.m.LoadBlock(b)
-			if err != nil {
-				return err
-			}
-			err = f(block)
-			block.Release()
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+// unpruned returns the mean of all windows of the dense model.
+func (v *verifier) unpruned(ctx context.Context) (float64, error) {
+	r, err := eval.Perplexity(ctx, v.m, v.windows, eval.Options{SpillDir: v.spill})
+	return min(float64(r.NLL), eval.MaxNLL), err
 }
 
 // run measures windows, which pass each block as soon as prune has pruned it.

@@ -125,7 +125,7 @@ func planLinears(m *model.Model, r recipe.Resolved) (*Plan, error) {
 	for b := range m.Blocks() {
 		for _, l := range m.Linears(b) {
 			pl := LinearPlan{Name: l.Name, Rows: l.Rows, Cols: l.Cols, share: l.Share}
-			named := r.Skip != nil && r.Skip.MatchString(l.Name)
+			named := r.Skips(l.Name)
 			switch pl.Skip = l.Gate || named; {
 			case !pl.Skip:
 				var err error

@@ -26,7 +26,6 @@ var builtinFiles embed.FS
 // found lists the models of the built-in recipes, by the beginning of their names.
 var found = []Builtin{
 	{Name: "smollm2-135m", Model: "SmolLM2-135M-Instruct", Class: "LlamaForCausalLM", Weights: 106168320},
-	{Name: "gemma3-270m", Model: "gemma-3-270m", Class: "Gemma3ForCausalLM", Weights: 100270080},
 }
 
 // Builtins returns the recipes that ship with the program, by name.

@@ -141,11 +141,7 @@ func (r *Recipe) notRead(name string) error {
 	case len(m.Params) == 0:
 		return fmt.Errorf("%s: %s %s has no parameters", name, s.Kind, m.Name)
 	}
-	var read []string
-	for _, p := range m.Params {
-		read = append(read, p.Name)
-	}
-	return fmt.Errorf("%s: %s %s does not read it; it reads %s", name, s.Kind, m.Name, strings.Join(read, ", "))
+	return fmt.Errorf("%s: %s %s does not read it%s", name, s.Kind, m.Name, reads(m.Params))
 }
 
 func names(readers []Reader) []string {

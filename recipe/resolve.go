@@ -82,6 +82,9 @@ func (r Recipe) Resolve() (Resolved, error) {
 	return out, r.checkNumbers()
 }
 
+// Skips reports whether r leaves the Linear of that name dense.
+func (r *Resolved) Skips(linear string) bool { return r.Skip != nil && r.Skip.MatchString(linear) }
+
 // methods returns what selects the weights that go, and what changes those that
 // stay.
 func (r Recipe) methods() (score.Method, *update.Method, error) {

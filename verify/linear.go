@@ -58,7 +58,7 @@ func (v *verifier) checkLinears(ctx context.Context) error {
 
 // skips reports whether the recipe leaves a Linear dense.
 func (v *verifier) skips(l model.LinearSpec) bool {
-	return l.Gate || v.resolved.Skip != nil && v.resolved.Skip.MatchString(l.Name)
+	return l.Gate || v.resolved.Skips(l.Name)
 }
 
 // targets returns what is to be pruned of each block.
