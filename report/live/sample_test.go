@@ -63,7 +63,7 @@ func sampleScores(n int) prune.Scores {
 // sampleItems has an item of each kind.
 func sampleItems() []report.Item {
 	three, e := 3, 0.02
-	h := &pho.History{Sampler: "cmaes"}
+	h := &pho.History{}
 	for i := range 20 {
 		c := pho.At(float64(i)/20, float64(i*7%20)/20, 9)
 		h.Trials = append(h.Trials, pho.Rated{Coefficients: c, Value: 0.3 + 0.001*float64(i*i%17)})
