@@ -320,7 +320,7 @@ const crepeReport = (() => {
 		scatter(figure, view, c) {
 			const { x, y, group } = figure.chart;
 			const names = group < 0 ? [figure.columns[y[0]].name] : unique(view.rows.map((r) => r[group]));
-			const signs = { "pruned in full": "circle", screened: "emptyTriangle", "given up, or waiting": "path://M0,0 L3,0 L8,5 L13,0 L16,0 L16,3 L11,8 L16,13 L16,16 L13,16 L8,11 L3,16 L0,16 L0,13 L5,8 L0,3 Z" };
+			const signs = { "pruned in full": "circle", tried: "emptyTriangle", "given up, or waiting": "path://M0,0 L3,0 L8,5 L13,0 L16,0 L16,3 L11,8 L16,13 L16,16 L13,16 L8,11 L3,16 L0,16 L0,13 L5,8 L0,3 Z" };
 			return {
 				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1 },
 				xAxis: axis(c, figure.columns[x], {}), yAxis: upright(c, figure.columns[y[0]], {}),
