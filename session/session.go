@@ -167,15 +167,21 @@ func (s *Session) Loader() *windows.Loader {
 	}
 }
 
+// budget returns the memory that may be taken, in bytes; 0 if nothing is said and the
+// system does not tell its free memory.
+func (s *Session) budget() int64 {
+	if s.opt.Memory != 0 {
+		return s.opt.Memory
+	}
+	return sysinfo.Budget()
+}
+
 // Bounded returns the model with each block's weights held to half of the memory
 // budget, and the other half in bytes, which is for hidden states. If the budget
 // is 0 and the system does not tell its free memory, nothing is bounded and the
 // half is 0.
 func (s *Session) Bounded() (m *model.Model, half int64) {
-	budget := s.opt.Memory
-	if budget == 0 {
-		budget = sysinfo.Budget()
-	}
+	budget := s.budget()
 	if budget == 0 {
 		return s.Model, 0
 	}

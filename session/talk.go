@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/crepe-llm/crepe/batch"
-	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/talk"
 )
@@ -15,10 +14,7 @@ import (
 // Runner before the Session. Without a bound on keys and values they take what
 // the memory budget leaves, and at most what opt.Texts of the model's longest take.
 func (s *Session) Talk(opt batch.Options) (*talk.Model, error) {
-	budget := s.opt.Memory
-	if budget == 0 {
-		budget = sysinfo.Budget()
-	}
+	budget := s.budget()
 	if need, least := batch.Bytes(s.Model, opt), s.Model.CacheBytes(1); budget > 0 && need+least > budget {
 		return nil, fmt.Errorf("%s: %w: %d MiB, want at least %d MiB, since all weights stay in memory", s.Name, prune.ErrMemory, budget>>20, (need+least)>>20+1)
 	} else if budget > 0 && opt.CacheBytes == 0 {
