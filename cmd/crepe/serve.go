@@ -116,14 +116,13 @@ func (a *app) serve(ctx context.Context, name string, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	sessions := []*session.Session{o}
+	if dense != nil {
+		defer dense.Close()
+		sessions = append(sessions, dense)
+	}
 	var models []*talk.Model
-	for _, s := range []*session.Session{o, dense} {
-		if s == nil {
-			continue
-		}
-		if s == dense {
-			defer dense.Close()
-		}
+	for _, s := range sessions {
 		m, err := s.Talk(f.batch)
 		a.meter.finish()
 		if err != nil {
