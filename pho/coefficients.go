@@ -55,8 +55,8 @@ type Depth struct {
 	First float64 `json:"first"`
 }
 
-// share is the column term's part of row and column.
-func (k Kind) share() float64 { return quotient(k.Beta, k.Alpha+k.Beta) }
+// Share is the column term's part of row and column.
+func (k Kind) Share() float64 { return quotient(k.Beta, k.Alpha+k.Beta) }
 
 // PaperPower is the power that CRePE and RIA are published with.
 const PaperPower = score.DefaultPower
@@ -162,8 +162,9 @@ func (c Coefficients) Normalized() Coefficients {
 	return c
 }
 
-// kind returns what c has for a kind of Linear.
-func (c Coefficients) kind(name string) Kind {
+// Kind returns what c has for a kind of Linear; that of "" is for all that have none of
+// their own.
+func (c Coefficients) Kind(name string) Kind {
 	if k, ok := c.Kinds[name]; ok {
 		return k
 	}
@@ -202,7 +203,7 @@ func (c Coefficients) Duplicates(d Coefficients) bool {
 		return false
 	}
 	for _, name := range append(slices.Concat(slices.Collect(maps.Keys(a.Kinds)), slices.Collect(maps.Keys(b.Kinds))), "") {
-		k, l := a.kind(name), b.kind(name)
+		k, l := a.Kind(name), b.Kind(name)
 		if !near(k.Alpha, l.Alpha) || !near(k.Beta, l.Beta) || !near(k.Power, l.Power) {
 			return false
 		}

@@ -2,9 +2,11 @@ package pho
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/crepe-llm/crepe/eval"
@@ -96,6 +98,28 @@ type ProxyCheck struct {
 	Followed     bool   `json:"followed"`
 }
 
+// newProxyCheck says how values of a proxy go with nats per token.
+func newProxyCheck(proxy string, values, nll []float64) *ProxyCheck {
+	check := &ProxyCheck{Proxy: proxy, Candidates: len(nll)}
+	if c, ok := Spearman(values, nll); ok {
+		check.Correlation, check.Followed = &c, c.Rho >= leastRho
+	}
+	return check
+}
+
+// checkKind is that of the records, for readers of the study, of the values that the
+// check saw: keys are numbers, values a Rated.
+const checkKind = "check"
+
+// keepCheck writes down what the check saw of candidate n.
+func (s *searcher) keepCheck(ctx context.Context, n int, c Rated) error {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return s.study.Add(context.WithoutCancel(ctx), checkKind, search.Record{Key: strconv.Itoa(n), Value: string(text)})
+}
+
 // A proxy is held against the objective Perplexity on so many candidates that are drawn
 // evenly, and followed if Spearman's ρ is at least leastRho: with 12, that happens to
 // one in twenty that have nothing to do with perplexity.
@@ -110,9 +134,13 @@ func (s *searcher) checkProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known, err := s.study.Records(ctx, checkKind)
+	if err != nil {
+		return err
+	}
 	var proxies, nll []float64
 	bar := s.opt.Progress.Start("check "+s.objective, checked, "candidates")
-	for range checked {
+	for n := range checked {
 		x, err := sampler.Ask()
 		if err != nil {
 			return err
@@ -126,13 +154,15 @@ func (s *searcher) checkProxy(ctx context.Context) error {
 		if err := s.screen(ctx, &e, c, s.few()); err != nil {
 			return err
 		}
+		if n >= len(known) {
+			if err := s.keepCheck(ctx, n, Rated{c, v, s.objective}); err != nil {
+				return err
+			}
+		}
 		proxies, nll = append(proxies, v), append(nll, mean(e.screened))
 		bar.Add(1)
 	}
-	s.check = &ProxyCheck{Proxy: s.objective, Candidates: checked}
-	if c, ok := Spearman(proxies, nll); ok {
-		s.check.Correlation, s.check.Followed = &c, c.Rho >= leastRho
-	}
+	s.check = newProxyCheck(s.objective, proxies, nll)
 	if !s.check.Followed && s.opt.Warn != nil {
 		rho := "is the same for all of"
 		if s.check.Correlation != nil {

@@ -1,12 +1,18 @@
 package pho
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/mathext"
 )
 
 // Confidence is that with which the rest are given up: with at most 1 − Confidence
 // probability one of them would be the best, were all pruned in full.
 const Confidence = 0.95
+
+// GiveUp is at which sum of their chances the rest are given up: each is judged at looks
+// numbers of windows.
+const GiveUp = (1 - Confidence) / looks
 
 // looks are at how many numbers of windows an entrant is judged.
 const looks = 2
@@ -15,6 +21,7 @@ const looks = 2
 // log-likelihood of windows, nats per token.
 type entrant struct {
 	full     []float64 // pruned in full, of all windows; nil: it was not
+	blocks   []float64 // of that: Candidate.Blocks
 	screened []float64 // pruned by the dense model's statistics, of the first windows
 }
 
@@ -56,12 +63,17 @@ const (
 // with the variance of what b·z_w leaves of d_w, and g = n − 2.
 //
 // The race is over when all chances together, which bounds the probability of any,
-// are at most (1 − Confidence)/2: an entrant is looked at on half of the windows
-// and on all.
+// are at most GiveUp: an entrant is looked at on half of the windows and on all.
 type race struct {
 	windows  int     // N
 	spread   float64 // σ, nats: errorShare of what pruning loses
 	entrants []entrant
+}
+
+// expect sets what is known of the errors of screening before any is seen: entrant i was
+// screened on all windows, and the dense model has so many nats per token.
+func (r *race) expect(i int, dense float64) {
+	r.spread = errorShare * math.Abs(mean(r.entrants[i].screened)-dense)
 }
 
 // best returns the lowest of those measured in full, of equals the first; −1: none was.
@@ -181,18 +193,17 @@ func (r *race) next() int {
 			next = i
 		}
 	}
-	if sum <= (1-Confidence)/looks {
+	if sum <= GiveUp {
 		return -1
 	}
 	return next
 }
 
-// lowest returns the entrant that was screened at the lowest mean, all on as many
-// windows.
+// lowest returns the entrant whose first look has the lowest mean; all have had it.
 func (r *race) lowest() int {
-	low := 0
+	low, n := 0, r.firstLook()
 	for i, e := range r.entrants {
-		if mean(e.screened) < mean(r.entrants[low].screened) {
+		if mean(e.screened[:n]) < mean(r.entrants[low].screened[:n]) {
 			low = i
 		}
 	}

@@ -21,7 +21,7 @@ func TestChancesEqualScipy(t *testing.T) {
 	for n, c := range cases {
 		r := &race{windows: c.Windows, spread: 0.005}
 		for i := range c.Full {
-			r.entrants = append(r.entrants, entrant{c.Full[i], c.Screened[i]})
+			r.entrants = append(r.entrants, entrant{full: c.Full[i], screened: c.Screened[i]})
 		}
 		for i, got := range r.chances() {
 			if want := c.Chances[i]; !(math.Abs(got-want) <= 1e-9*want) {

@@ -169,6 +169,7 @@ type Candidate struct {
 	Perplexity eval.Number `json:"perplexity,omitempty"` // of the model pruned in full, all windows; 0: not known
 	Screened   *Screening  `json:"screened,omitempty"`   // nil if it was not
 	GivenUp    bool        `json:"given_up,omitempty"`   // it cannot win with Confidence: not pruned in full
+	Blocks     []float64   `json:"blocks,omitempty"`     // of the model pruned in full: the share of zeros in each block
 }
 
 // Screening is what is known of a candidate before it is pruned in full.
@@ -199,7 +200,7 @@ type searcher struct {
 	work      []float32 // for other proxies
 	check     *ProxyCheck
 	v         verifier
-	done      map[string][]float64 // measurements in the study, by kind and key
+	done      map[string]measurement // of the study, by kind and key
 	fixed     []Candidate
 	rated     []Candidate
 }
@@ -209,7 +210,7 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	s := &searcher{opt: opt, objective: opt.Objective, done: map[string][]float64{}, v: newVerifier(m, opt)}
+	s := &searcher{opt: opt, objective: opt.Objective, done: map[string]measurement{}, v: newVerifier(m, opt)}
 	var err error
 	if s.study, err = opt.openStudy(ctx, m); err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ type memory struct {
 type memoryStudy struct {
 	store   *memory
 	fields  provenance.Record
-	records map[string][]search.Record
+	records []search.SavedRecord
 }
 
 var errFull = errors.New("disk full")
@@ -47,7 +47,7 @@ func (m *memory) Study(_ context.Context, name string, fields provenance.Record)
 		}
 		return s, nil
 	}
-	m.studies[name] = &memoryStudy{m, fields, map[string][]search.Record{}}
+	m.studies[name] = &memoryStudy{store: m, fields: fields}
 	return m.studies[name], nil
 }
 
@@ -55,7 +55,12 @@ func (m *memory) Forget(_ context.Context, name string) error { delete(m.studies
 func (m *memory) Close() error                                { return nil }
 
 func (s *memoryStudy) Records(_ context.Context, kind string) ([]search.Record, error) {
-	return s.records[kind], nil
+	return s.saved().Of(kind), nil
+}
+
+// saved is what a reader of the study finds.
+func (s *memoryStudy) saved() *search.Saved {
+	return &search.Saved{Name: "search", Provenance: s.fields, Records: s.records}
 }
 
 func (s *memoryStudy) Add(_ context.Context, kind string, r search.Record) error {
@@ -63,16 +68,12 @@ func (s *memoryStudy) Add(_ context.Context, kind string, r search.Record) error
 		return errFull
 	}
 	s.store.room--
-	s.records[kind] = append(s.records[kind], r)
+	s.records = append(s.records, search.SavedRecord{Kind: kind, Record: r})
 	return nil
 }
 
 func (s *memoryStudy) Remove(_ context.Context, kind, key string) error {
-	for i, r := range s.records[kind] {
-		if r.Key == key {
-			s.records[kind] = append(s.records[kind][:i:i], s.records[kind][i+1:]...)
-		}
-	}
+	s.records = slices.DeleteFunc(s.records, func(r search.SavedRecord) bool { return r.Kind == kind && r.Key == key })
 	return nil
 }
 
@@ -163,6 +164,7 @@ func TestSearchFindsTheWinnerOfAll(t *testing.T) {
 			opt.Recipe = recipe.Recipe{Pattern: c.pattern}
 		}
 		res := find(t, m, opt)
+		checkHistory(t, opt, res)
 		always := []string{"default", "wanda", "ria", "elsewhere"}
 		if c.objective == GiniPruned {
 			always = append(always, "equal")
@@ -181,11 +183,11 @@ func TestSearchFindsTheWinnerOfAll(t *testing.T) {
 		v := newVerifier(m, opt)
 		givenUp, lowest := 0, eval.Number(math.Inf(1))
 		for _, one := range res.Verified {
-			nll, err := v.measure(t.Context(), "x", opt.RecipeOf(one.Coefficients))
+			m, err := v.measure(t.Context(), "x", opt.RecipeOf(one.Coefficients))
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := eval.Number(math.Exp(mean(nll)))
+			got := eval.Number(math.Exp(mean(m.NLL)))
 			lowest = min(lowest, got)
 			if one.GivenUp {
 				givenUp++
@@ -196,13 +198,70 @@ func TestSearchFindsTheWinnerOfAll(t *testing.T) {
 				t.Errorf("%v: %+v: perplexity %v by itself", c, one, got)
 			}
 		}
-		if res.Best.Perplexity > 1.005*lowest || !reflect.DeepEqual(res.Best, res.Verified[0]) {
+		for b, share := range res.Best.Blocks {
+			if of := res.Best.Depth; (of == nil || *of == Depth{}) && !(math.Abs(share-0.5) <= 1e-4) || !(share > 0 && share < 1) {
+				t.Errorf("%v: block %d has %v zeros with %v", c, b, share, res.Best)
+			}
+		}
+		if len(res.Best.Blocks) != m.Blocks() || res.Best.Perplexity > 1.005*lowest || !reflect.DeepEqual(res.Best, res.Verified[0]) {
 			t.Errorf("%v: best %+v, want perplexity %v", c, res.Best, lowest)
 		}
 		if givenUp < 2 {
 			t.Errorf("%v: %d candidates were given up: the test shows nothing of that", c, givenUp)
 		}
 		t.Logf("%v: %d of %d given up, best %s, %.4f", c, givenUp, len(res.Verified), res.Best, res.Best.Perplexity)
+	}
+}
+
+// checkHistory compares what a study tells of a search with the search's result.
+func checkHistory(t *testing.T, opt Options, res *Result) {
+	t.Helper()
+	saved := opt.Store.(*memory).studies[opt.Name].saved()
+	h, err := ReadHistory(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := h.Stage2
+	if len(h.Trials) != res.Trials || s == nil || !s.Over || s.Dense != res.Dense || !reflect.DeepEqual(h.Check, res.Check) {
+		t.Fatalf("%d trials, check %+v, stage 2 %+v, want %d, %+v and one that is over, dense %v", len(h.Trials), h.Check, s, res.Trials, res.Check, res.Dense)
+	}
+	if !reflect.DeepEqual(s.Candidates[s.Best()], res.Best) {
+		t.Errorf("best %+v, want %+v", s.Candidates[s.Best()], res.Best)
+	}
+	list := slices.Clone(s.Candidates)
+	sortCandidates(list)
+	if !reflect.DeepEqual(list, res.Verified) {
+		t.Errorf("candidates %+v, want %+v", list, res.Verified)
+	}
+	inFull := 0
+	for _, step := range s.Steps {
+		if step.Full {
+			inFull++
+		}
+	}
+	last := s.Steps[len(s.Steps)-1]
+	for i, c := range s.Candidates {
+		if c.GivenUp && last.Chances[i] != c.Screened.Chance {
+			t.Errorf("candidate %d: chance %v after the last step, want %v", i, last.Chances[i], c.Screened.Chance)
+		}
+		if c.Perplexity != 0 {
+			inFull--
+		}
+	}
+	if inFull != 0 || s.Steps[0].Chances != nil || s.Steps[0].Windows < MinVerify {
+		t.Errorf("steps %+v, want one for each candidate pruned in full, and chances from the first of them on", s.Steps)
+	}
+	// While it was at work, less was known, and nobody was given up.
+	for n := range saved.Records {
+		part := *saved
+		part.Records = saved.Records[:n]
+		h, err := ReadHistory(&part)
+		if err != nil {
+			t.Fatalf("%d records: %v", n, err)
+		}
+		if s := h.Stage2; s != nil && (s.Over || slices.ContainsFunc(s.Candidates, func(c Candidate) bool { return c.GivenUp })) {
+			t.Errorf("%d of %d records: it is over", n, len(saved.Records))
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ func (s *space) start() []float64 {
 	if c.Delta > 0 {
 		delta = c.Delta / (c.Delta + s.unit)
 	}
-	x = append(x, c.kind("").share(), between(0, c.Power/mostPower, 1), c.Gamma, delta)
+	x = append(x, c.Kind("").Share(), between(0, c.Power/mostPower, 1), c.Gamma, delta)
 	if s.rows {
 		rows := 0.25
 		if c.Compare == pattern.Row.String() {
@@ -108,9 +108,9 @@ func (s *space) at(x []float64) Coefficients {
 	}
 	c.Kernel = s.kernel(x)
 	for i, name := range s.kinds {
-		was, of := s.from.kind(name), s.from.kind("")
+		was, of := s.from.Kind(name), s.from.Kind("")
 		power := between(0, power+was.Power-of.Power+own[2*i]-0.5, mostPower)
-		share := between(0, share+was.share()-of.share()+own[2*i+1]-0.5, 1)
+		share := between(0, share+was.Share()-of.Share()+own[2*i+1]-0.5, 1)
 		k := Kind{onGrid(pair * (1 - share)), onGrid(pair * share), onGrid(power)}
 		if k != (Kind{c.Alpha, c.Beta, c.Power}) {
 			c.setKind(name, k)

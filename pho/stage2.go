@@ -12,15 +12,24 @@ import (
 )
 
 // The kinds of stage 2's records. Values are a measurement; keys are candidates as
-// JSON, of a screening with the window that it begins at.
+// JSON, of a screening with the window that it begins at. What takes part is written
+// down for readers of the study: its value is a field.
 const (
 	denseKind  = "dense" // the one key is empty
 	fullKind   = "full"
 	screenKind = "screening"
+	fieldKind  = "field" // the one key is empty
 )
 
 type measurement struct {
-	NLL []float64 `json:"nll"` // by window, nats per token; of the dense model their mean
+	NLL    []float64 `json:"nll"`              // by window, nats per token; of the dense model their mean
+	Blocks []float64 `json:"blocks,omitempty"` // of the model pruned in full: Candidate.Blocks
+}
+
+// field is who takes part in stage 2, and on how many windows.
+type field struct {
+	Windows    int         `json:"windows"`
+	Candidates []Candidate `json:"candidates"`
 }
 
 // checkNLL refuses what cannot have been measured, as a damaged study holds it.
@@ -48,7 +57,7 @@ func (s *searcher) recall(ctx context.Context) error {
 			if err := json.Unmarshal([]byte(r.Value), &m); err != nil {
 				return fmt.Errorf("%s of %s: %w", kind, r.Key, err)
 			}
-			s.done[kind+r.Key] = m.NLL
+			s.done[kind+r.Key] = m
 		}
 	}
 	return nil
@@ -56,27 +65,44 @@ func (s *searcher) recall(ctx context.Context) error {
 
 // once returns what an earlier run has measured of so many windows, or measures and
 // keeps it.
-func (s *searcher) once(ctx context.Context, kind, key string, windows int, measure func() ([]float64, error)) ([]float64, error) {
-	if nll, ok := s.done[kind+key]; ok {
-		if err := checkNLL(nll, windows); err != nil {
-			return nil, fmt.Errorf("%s of %s: %w", kind, key, err)
+func (s *searcher) once(ctx context.Context, kind, key string, windows int, measure func() (measurement, error)) (measurement, error) {
+	if m, ok := s.done[kind+key]; ok {
+		if err := checkNLL(m.NLL, windows); err != nil {
+			return m, fmt.Errorf("%s of %s: %w", kind, key, err)
 		}
-		return nll, nil
+		return m, nil
 	}
-	nll, err := measure()
+	m, err := measure()
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	text, err := json.Marshal(measurement{nll})
+	text, err := json.Marshal(m)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	ctx = context.WithoutCancel(ctx) // what is finished is kept, also after an interrupt
 	if err := s.study.Add(ctx, kind, search.Record{Key: key, Value: string(text)}); err != nil {
-		return nil, err
+		return m, err
 	}
-	s.done[kind+key] = nll
-	return nll, nil
+	s.done[kind+key] = m
+	return m, nil
+}
+
+// announce writes down who takes part. A search with another budget has others.
+func (s *searcher) announce(ctx context.Context, list []Candidate, windows int) error {
+	text, err := json.Marshal(field{windows, list})
+	if err != nil {
+		return err
+	}
+	records, err := s.study.Records(ctx, fieldKind)
+	if err != nil || len(records) == 1 && records[0].Value == string(text) {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := s.study.Remove(ctx, fieldKind, ""); err != nil {
+		return err
+	}
+	return s.study.Add(ctx, fieldKind, search.Record{Value: string(text)})
 }
 
 // chosen returns the candidates of stage 2: those that always take part, and the Top
@@ -100,6 +126,9 @@ func (s *searcher) chosen() []Candidate {
 // had not been.
 func (s *searcher) verify(ctx context.Context) (*Result, error) {
 	list := s.chosen()
+	if err := s.announce(ctx, list, len(s.v.windows)); err != nil {
+		return nil, err
+	}
 	r := &race{windows: len(s.v.windows), entrants: make([]entrant, len(list))}
 	res := &Result{Trials: len(s.rated), Objective: s.objective, Check: s.check}
 	show := func() {
@@ -129,20 +158,20 @@ func (s *searcher) verify(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	dense, err := s.once(ctx, denseKind, "", 1, func() ([]float64, error) {
+	dense, err := s.once(ctx, denseKind, "", 1, func() (measurement, error) {
 		nll, err := s.v.unpruned(ctx)
-		return []float64{nll}, err
+		return measurement{NLL: []float64{nll}}, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	res.Dense = eval.Number(math.Exp(dense[0]))
+	res.Dense = eval.Number(math.Exp(dense.NLL[0]))
 	if s.objective != Full {
 		i := r.lowest()
 		if err := screen(i, r.windows); err != nil {
 			return nil, err
 		}
-		r.spread = errorShare * math.Abs(mean(r.entrants[i].screened)-dense[0])
+		r.expect(i, dense.NLL[0])
 		if err := full(i); err != nil {
 			return nil, err
 		}
@@ -169,7 +198,7 @@ func describe(list []Candidate, r *race) {
 	chances := r.chances()
 	for i, e := range r.entrants {
 		if e.full != nil {
-			list[i].Perplexity = eval.Number(math.Exp(mean(e.full)))
+			list[i].Perplexity, list[i].Blocks = eval.Number(math.Exp(mean(e.full))), e.blocks
 		}
 		if len(e.screened) > 0 {
 			list[i].Screened = &Screening{Windows: len(e.screened), Perplexity: eval.Number(math.Exp(mean(e.screened)))}
@@ -181,10 +210,11 @@ func describe(list []Candidate, r *race) {
 }
 
 // measure measures e, which is c, in full.
-func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) (err error) {
-	e.full, err = s.once(ctx, fullKind, c.Key(), len(s.v.windows), func() ([]float64, error) {
+func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) error {
+	m, err := s.once(ctx, fullKind, c.Key(), len(s.v.windows), func() (measurement, error) {
 		return s.v.measure(ctx, fmt.Sprintf("prune by %s", c.Normalized()), s.opt.RecipeOf(c))
 	})
+	e.full, e.blocks = m.NLL, m.Blocks
 	return err
 }
 
@@ -200,13 +230,14 @@ func (s *searcher) screen(ctx context.Context, e *entrant, c Coefficients, windo
 		if lo >= hi {
 			continue
 		}
-		nll, err := s.once(ctx, screenKind, fmt.Sprintf("%s from %d", c.Key(), lo), hi-lo, func() ([]float64, error) {
-			return s.v.try(ctx, fmt.Sprintf("try %s", c.Normalized()), s.opt.RecipeOf(c), lo, hi)
+		m, err := s.once(ctx, screenKind, screenKey(c, lo), hi-lo, func() (measurement, error) {
+			nll, err := s.v.try(ctx, fmt.Sprintf("try %s", c.Normalized()), s.opt.RecipeOf(c), lo, hi)
+			return measurement{NLL: nll}, err
 		})
 		if err != nil {
 			return err
 		}
-		e.screened = append(e.screened, nll...)
+		e.screened = append(e.screened, m.NLL...)
 	}
 	return nil
 }

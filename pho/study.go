@@ -92,11 +92,11 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 				return nil, err
 			}
 			name := fmt.Sprintf("configuration %d of %d: %s", n+1, configs, c.Coefficients)
-			nll, err := v.measure(ctx, name, opt.RecipeOf(c.Coefficients))
+			measured, err := v.measure(ctx, name, opt.RecipeOf(c.Coefficients))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c, err)
 			}
-			c.NLL = mean(nll)
+			c.NLL = mean(measured.NLL)
 			c.Perplexity = eval.Number(math.Exp(c.NLL))
 			text, err := json.Marshal(c)
 			if err != nil {

@@ -34,11 +34,32 @@ func newVerifier(m *model.Model, o Options) verifier {
 type each = func(block *model.Block) error
 
 // measure prunes by rec and measures all windows.
-func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) ([]float64, error) {
-	return v.run(ctx, v.windows, func(f each) error {
-		_, err := v.pruner.Prune(ctx, name, rec, f)
+func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) (m measurement, err error) {
+	var masks prune.Masks
+	m.NLL, err = v.run(ctx, v.windows, func(f each) (err error) {
+		masks, err = v.pruner.Prune(ctx, name, rec, f)
 		return err
 	})
+	m.Blocks = v.shares(masks)
+	return m, err
+}
+
+// shares returns what share of each block's weights masks prune, of those that may be.
+func (v *verifier) shares(masks prune.Masks) []float64 {
+	shares := make([]float64, v.m.Blocks())
+	for b := range shares {
+		pruned, weights := 0, 0
+		for _, l := range v.m.Linears(b) {
+			for _, of := range masks[l.Name] {
+				pruned += of.Pruned()
+				weights += of.Rows * of.Cols
+			}
+		}
+		if weights > 0 {
+			shares[b] = float64(pruned) / float64(weights)
+		}
+	}
+	return shares
 }
 
 // try prunes by rec with the dense model's statistics, and measures windows lo to hi.

@@ -60,7 +60,11 @@ func summary(items []Item) Section {
 		}
 	}
 	if rows != nil {
-		s.figure(nil, Figure{Title: "Runs", Views: []View{{Rows: rows}}, Columns: []Column{
+		note := ""
+		if !slices.ContainsFunc(items, func(i Item) bool { return i.Eval != nil && i.Eval.Against != nil }) {
+			note = "How far a model's predictions are from the dense model's (KL divergence, same top token) is not measured by a run: crepe eval FOLDER --against DENSE --json prints it, and a report takes that file too."
+		}
+		s.figure(nil, Figure{Title: "Runs", Views: []View{{Rows: rows, Note: note}}, Columns: []Column{
 			{Name: "run"}, {Name: "state"}, {Name: "model"}, {Name: "method", Hint: "with its steps"}, {Name: "pattern"},
 			share("sparsity", "share of zeros over the pruned Linears, counted in what was written"), share("asked", "share of zeros that was asked for"),
 			{Name: "dense perplexity", Digits: 6}, {Name: "perplexity", Digits: 6, Hint: "of the pruned model"}, {Name: "±", Digits: 3, Hint: "standard error of the perplexity over the windows"},
@@ -71,12 +75,14 @@ func summary(items []Item) Section {
 	}
 	if rows := timeRows(items); rows != nil {
 		c := newChart("bars")
-		c.X = 0
+		c.X, c.Stack = 0, true
 		for k := range timeNames {
 			c.Y = append(c.Y, k+1)
 		}
 		s.figure(nil, Figure{Title: "Where the time went", Views: []View{{Rows: rows}}, Chart: c, Columns: timeColumns()})
 	}
+	sameTop := share("same top token", "share of positions at which both models find the same token likeliest; higher is better")
+	sameTop.Best = "high"
 	var evals [][]any
 	for _, i := range items {
 		if e := i.Eval; e != nil && e.Windows > 0 {
@@ -90,9 +96,9 @@ func summary(items []Item) Section {
 	if evals != nil {
 		s.figure(nil, Figure{Title: "Evaluations", Views: []View{{Rows: evals}}, Columns: []Column{
 			{Name: "file"}, {Name: "model"}, perplexityColumn, {Name: "±", Digits: 3, Hint: "standard error over the windows"}, {Name: "text"}, {Name: "windows"}, {Name: "window length", Unit: "tokens"},
-			{Name: "against"}, named(perplexityColumn, "its perplexity"), {Name: "KL, mean", Unit: "nats", Digits: 4, Hint: "Kullback-Leibler divergence of the predictions from the dense model's: 0 where they are the same"},
+			{Name: "against"}, named(perplexityColumn, "its perplexity"), {Name: "KL, mean", Unit: "nats", Digits: 4, Best: "low", Hint: "Kullback-Leibler divergence of the predictions from the dense model's: 0 where they are the same; lower is better"},
 			{Name: "KL, median", Unit: "nats", Digits: 4}, {Name: "KL, 90 %", Unit: "nats", Digits: 4, Hint: "nine of ten tokens are below"}, {Name: "KL, 99 %", Unit: "nats", Digits: 4}, {Name: "KL, highest", Unit: "nats", Digits: 4},
-			share("same top token", "share of positions at which both models find the same token likeliest"),
+			sameTop,
 		}})
 	}
 	for i := range items {
@@ -117,7 +123,7 @@ func runRow(item *Item, r *Run) []any {
 	row := []any{item.Name, "finished"}
 	if u := r.UnderWay; u != nil {
 		field := u.Provenance.Value
-		row[1] = fmt.Sprintf("%d blocks pruned", u.Blocks)
+		row[1] = fmt.Sprintf("blocks pruned: %d", u.Blocks)
 		amount := cmp.Or(field("recipe pattern"), field("recipe sparsity"))
 		row = append(row, nil, field("recipe method"), amount, nil, nil)
 		row = append(row, results(u.Dense, u.Pruned)...)
@@ -326,10 +332,10 @@ func spreadView(label string, sc prune.Scores) View {
 	case t == nil:
 		v.Note = "N:M: every group of M weights has its own threshold."
 	case t.Group == "row":
-		v.Note = fmt.Sprintf("Each row has its own threshold: from %g, median %g, to %g.", t.Low, t.Median, t.High)
+		v.Note = fmt.Sprintf("Each row has its own threshold: from %.5g, median %.5g, to %.5g.", t.Low, t.Median, t.High)
 		v.Marks = []Mark{{Label: "lowest", Value: float64(t.Low)}, {Label: "median threshold", Value: float64(t.Median)}, {Label: "highest", Value: float64(t.High)}}
 	default:
-		v.Note = fmt.Sprintf("Threshold %g.", t.High)
+		v.Note = fmt.Sprintf("Threshold %.5g.", t.High)
 		v.Marks = []Mark{{Label: "threshold", Value: float64(t.High)}}
 	}
 	return v

@@ -327,7 +327,7 @@ func loadStudies(ctx context.Context, path string) ([]Item, error) {
 		if len(all) > 1 {
 			item.Name += ", " + s.Name + " " + item.Pattern
 		}
-		if h := item.History; len(h.Trials)+len(h.Measured)+len(h.Configs) > 0 {
+		if h := item.History; len(h.Trials)+len(h.Checked)+len(h.Configs) > 0 {
 			items = append(items, item)
 		}
 	}
@@ -402,17 +402,21 @@ func base(path string) string {
 func (i *Item) State() string {
 	switch {
 	case i.Run != nil && i.UnderWay:
-		return fmt.Sprintf("at work or interrupted, %d blocks pruned", i.Run.UnderWay.Blocks)
+		return fmt.Sprintf("at work or interrupted, blocks pruned: %d", i.Run.UnderWay.Blocks)
 	case i.Run != nil:
 		return "finished run"
 	case i.Grid != nil:
-		return fmt.Sprintf("grid, %d cells", len(i.Grid))
+		return fmt.Sprintf("grid, cells: %d", len(i.Grid))
 	case i.Table != nil:
 		return "grid"
 	case i.History != nil && i.History.Configs != nil:
-		return fmt.Sprintf("study, %d configurations", len(i.History.Configs))
+		return fmt.Sprintf("study, configurations: %d", len(i.History.Configs))
+	case i.History != nil && i.History.Stage2 == nil:
+		return fmt.Sprintf("search, trials: %d", len(i.History.Trials))
+	case i.History != nil && i.History.Stage2.Over:
+		return "finished search"
 	case i.History != nil:
-		return fmt.Sprintf("search, %d trials, %d measurements", len(i.History.Trials), len(i.History.Measured))
+		return fmt.Sprintf("search, trials: %d, steps of stage 2: %d", len(i.History.Trials), len(i.History.Stage2.Steps))
 	case i.Texts != nil:
 		return "texts"
 	case i.Masks != nil:

@@ -74,11 +74,13 @@ type Mark struct {
 type Chart struct {
 	Kind  string `json:"kind"` // heatmap, histogram, lines, area, bars, scatter, triangle
 	X     int    `json:"x"`
-	Y     []int  `json:"y"`     // of a heatmap: the row of the cell
-	Value int    `json:"value"` // of a heatmap or triangle: what the colour says
-	Error int    `json:"error"` // of Y[0]
-	Group int    `json:"group"` // a series for each of its values
-	Until int    `json:"until"` // of a histogram: the upper edge of a bin; X is the lower
+	Y     []int  `json:"y"`               // of a heatmap: the row of the cell
+	Value int    `json:"value"`           // of a heatmap or triangle: what the colour says
+	Error int    `json:"error"`           // of Y[0]
+	Label int    `json:"label"`           // of a scatter: what is written beside its points
+	Group int    `json:"group"`           // a series for each of its values
+	Until int    `json:"until"`           // of a histogram: the upper edge of a bin; X is the lower
+	Stack bool   `json:"stack,omitempty"` // bars of several Y are parts of one
 	LogX  bool   `json:"log_x,omitempty"`
 	LogY  bool   `json:"log_y,omitempty"`
 	Scale string `json:"scale,omitempty"` // charts with equal ones share the range of their colours
@@ -86,7 +88,7 @@ type Chart struct {
 
 // newChart returns a chart of a kind without columns.
 func newChart(kind string) *Chart {
-	return &Chart{Kind: kind, X: -1, Value: -1, Error: -1, Group: -1, Until: -1}
+	return &Chart{Kind: kind, X: -1, Value: -1, Error: -1, Label: -1, Group: -1, Until: -1}
 }
 
 // newDocument returns an empty document.

@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -208,8 +211,11 @@ func TestLoadStudies(t *testing.T) {
 	}
 	add("search", provenance.Record{{Name: "pattern", Value: "2:4"}, {Name: "sampler", Value: "cmaes"}, {Name: "kernels", Value: "[3 9]"}},
 		[3]string{"trial", "0", `{"Number":0,"X":[0.25,0.5,0.9],"Value":0.31,"Of":{"objective":"gini_pruned","alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9,"power":0.5}}`},
-		[3]string{"full", `{"alpha":1,"beta":1,"gamma":0,"kernel":3}`, `{"nll":[2,2]}`},
-		[3]string{"screening", `{"alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9} from 0`, `{"nll":[1]}`},
+		[3]string{"check", "0", `{"alpha":0.5,"beta":0.5,"gamma":0,"kernel":9,"power":0.5,"value":0.25,"objective":"gini_pruned"}`},
+		[3]string{"screening", `{"alpha":0.5,"beta":0.5,"gamma":0,"kernel":9,"power":0.5} from 0`, `{"nll":[1]}`},
+		[3]string{"field", "", `{"windows":2,"candidates":[{"alpha":1,"beta":1,"gamma":0,"kernel":3,"power":0.5,"name":"ria"},{"alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9,"power":0.5,"rating":0.31}]}`},
+		[3]string{"full", `{"alpha":1,"beta":1,"gamma":0,"kernel":3,"power":0.5}`, `{"nll":[2,2],"blocks":[0.5]}`},
+		[3]string{"screening", `{"alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9,"power":0.5} from 0`, `{"nll":[1,2]}`},
 	)
 	config := func(gini, nll float64) string {
 		return fmt.Sprintf(`{"alpha":0.5,"beta":0.25,"gamma":0.25,"kernel":9,"gini_pruned":%v,"nll":%v,"perplexity":%v}`, gini, nll, 10*nll)
@@ -228,8 +234,16 @@ func TestLoadStudies(t *testing.T) {
 	if tr := h.Trials[0]; tr.Alpha != 0.5 || tr.Beta != 0.25 || tr.Gamma != 0.25 || tr.Kernel != 9 || tr.Value != 0.31 {
 		t.Errorf("trial %+v", tr)
 	}
-	if m := h.Measured; len(m) != 2 || !m[0].Full || m[0].Kernel != 3 || m[1].Full || m[1].Windows != 1 || m[1].Gamma != 0.25 {
-		t.Errorf("stage 2: %+v", m)
+	if c := h.Checked; len(c) != 1 || c[0].Value != 0.25 || c[0].Perplexity != math.E || h.Check != nil {
+		t.Errorf("checked %+v, %+v", c, h.Check)
+	}
+	s2 := h.Stage2
+	if s2 == nil || s2.Over || s2.Best() != 0 || s2.Candidates[0].Name != "ria" || s2.Candidates[0].Perplexity != eval.Number(math.Exp(2)) || s2.Candidates[1].Screened.Windows != 2 {
+		t.Fatalf("stage 2: %+v", s2)
+	}
+	want := []pho.Step{{Candidate: 0, Full: true, Windows: 2, Perplexity: eval.Number(math.Exp(2))}, {Candidate: 1, Windows: 2, Perplexity: eval.Number(math.Exp(1.5))}}
+	if !reflect.DeepEqual(s2.Steps, want) {
+		t.Errorf("steps %+v, want %+v", s2.Steps, want)
 	}
 	if p := items[1].History.Proxies; p[4].Rho != 1 || p[4].Low != 1 || p[0].Correlation != nil {
 		t.Errorf("proxies %+v", p)
@@ -237,14 +251,18 @@ func TestLoadStudies(t *testing.T) {
 	if g := items[2].Grid; len(g) != 2 || g[0].Method != "crepe, kernel 3" || g[0].Pattern != "50%" || g[0].Tasks[0].Acc != 0.6 || g[1].Method != "dense" || g[1].Pattern != "" {
 		t.Errorf("grid %+v", items[2].Grid)
 	}
-	for _, bad := range [][3]string{
-		{"trial", "1", `{"Number":1,"X":[0.1],"Value":1}`}, {"full", "{", `{"nll":[1]}`}, {"screening", `{"alpha":1}`, `{"nll":[]}`}, {"config", "9", "["},
+	field := [3]string{"field", "", `{"windows":2,"candidates":[{"alpha":1,"beta":1,"gamma":0,"kernel":3,"power":0.5}]}`}
+	const ria = `{"alpha":1,"beta":1,"gamma":0,"kernel":3,"power":0.5}`
+	for _, bad := range [][][3]string{
+		{{"trial", "1", `{"Number":1,"X":[0.1],"Value":1}`}}, {{"config", "9", "["}}, {{"field", "", "{"}}, {{"check", "1", "{}"}},
+		{{"check", "0", `{"alpha":1,"beta":0,"gamma":0,"kernel":3,"power":0.5,"value":1,"objective":"gini_pruned"}`}}, // not measured
+		{field, {"dense", "", `{"nll":[]}`}}, {field, {"full", ria, `{"nll":[1]}`}}, {field, {"full", ria, `{"nll":[1,1e300]}`}}, {field, {"screening", ria + " from 0", `{"nll":[1,1,1]}`}},
 	} {
-		add("bad "+bad[0], nil, bad)
-		if _, err := report.Load(ctx, []string{path}); err == nil || !strings.Contains(err.Error(), "study bad "+bad[0]) {
+		add("bad", nil, bad...)
+		if _, err := report.Load(ctx, []string{path}); err == nil || !strings.Contains(err.Error(), "study bad: ") {
 			t.Errorf("%v: %v, want an error that names the study", bad, err)
 		}
-		if err := s.Forget(ctx, "bad "+bad[0]); err != nil {
+		if err := s.Forget(ctx, "bad"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -108,6 +108,7 @@ const crepeReport = (() => {
 		return {
 			fg: css("--fg"), muted: css("--muted"), line: css("--line"), bg: css("--bg"), soft: css("--soft"),
 			series: [0, 1, 2, 3, 4, 5, 6, 7].map((i) => css("--c" + i)), scale: [css("--low"), css("--mid"), css("--high")],
+			turn: Number(css("--turn")), // from where on the scale a text in the background's colour is easier to read
 		};
 	}
 
@@ -136,7 +137,7 @@ const crepeReport = (() => {
 		return Object.assign({
 			type: "value", scale: true, name: column ? short(heading(column), 48) : "", nameLocation: "middle", nameGap: 28,
 			nameTextStyle: { color: c.muted }, axisLabel: { color: c.fg, hideOverlap: true, formatter: (v) => label(v, column && { share: column.share, digits: 4 }) },
-			axisLine: { lineStyle: { color: c.muted } }, splitLine: { lineStyle: { color: c.line } },
+			axisLine: { onZero: false, lineStyle: { color: c.muted } }, splitLine: { lineStyle: { color: c.line } },
 		}, more);
 	}
 
@@ -193,7 +194,7 @@ const crepeReport = (() => {
 			const data = view.rows.map((r, i) => {
 				const v = r[value];
 				const d = point([xAt.get(r[x]), yAt.get(r[y[0]]), isNumber(v) ? v : "-"], i);
-				const strong = isNumber(v) && (v - low) / ((high - low) || 1) > 0.55;
+				const strong = isNumber(v) && (v - low) / ((high - low) || 1) > c.turn;
 				d.label = { color: strong ? c.bg : c.fg };
 				return d;
 			});
@@ -231,11 +232,13 @@ const crepeReport = (() => {
 					},
 				};
 			});
+			const first = view.rows[0], last = view.rows[view.rows.length - 1];
+			const along = log ? Math.log : (v) => v;
+			const right = (v) => along(v) - along(first[x]) > (along(last[until]) - along(first[x])) / 2;
 			(view.marks || []).forEach((m, i, all) => series.push({
 				type: "line", name: m.label, data: [[m.value, 0], [m.value, top * (1 + 0.08 * (all.length - i))]], symbol: "none", silent: true, z: 5,
-				lineStyle: { color: c.fg, type: "dashed", width: 1.5 }, endLabel: { show: true, color: c.fg, formatter: m.label }, clip: false,
+				lineStyle: { color: c.fg, type: "dashed", width: 1.5 }, endLabel: { show: true, color: c.fg, formatter: m.label, align: right(m.value) ? "right" : "left", padding: right(m.value) ? [0, 12, 0, 0] : 0 }, clip: false,
 			}));
-			const first = view.rows[0], last = view.rows[view.rows.length - 1];
 			const exact = (v) => text(v, { digits: 2 });
 			return {
 				height: 340, tooltip: tip(figure, view, c),
@@ -275,7 +278,7 @@ const crepeReport = (() => {
 			return {
 				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1 },
 				xAxis: axis(c, figure.columns[x], category ? { type: "category", data: xs.map(String) } : { minInterval: 1 }),
-				yAxis: upright(c, figure.columns[y[0]], { type: log ? "log" : "value", axisLabel: { color: c.fg, formatter: (v) => text(v, { digits: 3 }) } }),
+				yAxis: upright(c, figure.columns[y[0]], { type: log ? "log" : "value", axisLabel: { color: c.fg, formatter: (v) => text(v, { share: figure.columns[y[0]].share, digits: 3 }) } }),
 				series,
 			};
 		},
@@ -290,8 +293,8 @@ const crepeReport = (() => {
 			const key = (n) => (group < 0 ? y[n] : y[0]);
 			names.forEach((name, n) => {
 				const data = of(n).filter(([r]) => isNumber(r[key(n)])).map(([r, i]) => point([String(r[x]), r[key(n)]], i));
-				if (y.length > 1 && !data.some((d) => d.value[1] > 0)) return;
-				series.push({ type: "bar", name: String(name), stack: y.length > 1 ? "all" : null, barMaxWidth: 60, data, label: { show: y.length === 1 && view.rows.length <= 12, position: "insideBottom", color: c.bg, textBorderColor: "transparent", formatter: (p) => text(p.value[1], { share: column.share, digits: 4 }) } });
+				if (figure.chart.stack && !data.some((d) => d.value[1] > 0)) return;
+				series.push({ type: "bar", name: String(name), stack: figure.chart.stack ? "all" : null, barMaxWidth: 60, data, label: { show: y.length === 1 && view.rows.length <= 12, position: "insideBottom", color: c.bg, textBorderColor: "transparent", formatter: (p) => text(p.value[1], { share: column.share, digits: 4 }) } });
 			});
 			if (series.length) series[0].markLine = marks(view, c);
 			const bars = series.length;
@@ -320,12 +323,15 @@ const crepeReport = (() => {
 		scatter(figure, view, c) {
 			const { x, y, group } = figure.chart;
 			const names = group < 0 ? [figure.columns[y[0]].name] : unique(view.rows.map((r) => r[group]));
-			const signs = { "pruned in full": "circle", tried: "emptyTriangle", "given up, or waiting": "path://M0,0 L3,0 L8,5 L13,0 L16,0 L16,3 L11,8 L16,13 L16,16 L13,16 L8,11 L3,16 L0,16 L0,13 L5,8 L0,3 Z" };
+			const cross = "path://M0,0 L3,0 L8,5 L13,0 L16,0 L16,3 L11,8 L16,13 L16,16 L13,16 L8,11 L3,16 L0,16 L0,13 L5,8 L0,3 Z";
+			const sign = (name, n) => (name === "pruned in full" ? "circle" : String(name).includes("given up") ? cross : symbols[(group < 0 ? n : n + 1) % symbols.length]);
+			const beside = figure.chart.label;
 			return {
-				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1 },
+				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1, itemWidth: 12, itemHeight: 12 },
 				xAxis: axis(c, figure.columns[x], {}), yAxis: upright(c, figure.columns[y[0]], {}),
 				series: names.map((name, n) => ({
-					type: "scatter", name: String(name), symbol: signs[name] || symbols[n % symbols.length], symbolSize: 10, color: c.series[n % c.series.length],
+					type: "scatter", name: String(name), symbol: sign(name, n), symbolSize: 10, color: c.series[n % c.series.length],
+					label: { show: beside >= 0, position: "top", color: c.fg, fontSize: 11, padding: [0, 4], formatter: (p) => short(String(view.rows[p.data.row][beside]), 20) }, labelLayout: { hideOverlap: true },
 					data: view.rows.map((r, i) => [r, i]).filter(([r]) => (group < 0 || r[group] === name) && isNumber(r[x]) && isNumber(r[y[0]])).map(([r, i]) => point([r[x], r[y[0]]], i)),
 				})),
 			};
@@ -469,9 +475,10 @@ const crepeReport = (() => {
 			const button = element("button", { type: "button" }, "Copy as CSV");
 			const tools = element("div", { class: "tools" }, button, " ", element("output", {}));
 			button.addEventListener("click", () => copy(csv(f, d.view), tools));
-			const hints = f.columns.filter((c, k) => c.hint && f.columns.findIndex((o) => o.hint === c.hint) === k);
+			const hints = new Map(); // the columns of each
+			for (const c of f.columns) if (c.hint) hints.set(c.hint, (hints.get(c.hint) || []).concat(c));
 			body.replaceChildren(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": f.title }, table(f, d.view)), tools,
-				hints.length ? element("ul", { class: "hints" }, ...hints.map((c) => element("li", { dir: "auto" }, short(c.name, 60) + ": " + c.hint))) : "");
+				hints.size ? element("ul", { class: "hints" }, ...[...hints].map(([hint, of]) => element("li", { dir: "auto" }, short(of.map((c) => c.name).join(", "), 80) + ": " + hint))) : "");
 		};
 		d.fill();
 		return box;

@@ -440,7 +440,7 @@ func TestLiveInABrowser(t *testing.T) {
 	value[int](t, b, "window.stays = 1")
 
 	run := pruneFixture(t, filepath.Join(dir, "one"), 1) // stops after a block
-	b.until(t, "document.querySelectorAll('#runs input').length === 1 && document.querySelector('#runs').textContent.includes('1 blocks pruned')")
+	b.until(t, "document.querySelectorAll('#runs input').length === 1 && document.querySelector('#runs').textContent.includes('blocks pruned: 1')")
 	b.until(t, "document.getElementById('linears') !== null")
 	run.finish()
 	b.until(t, "document.querySelector('#runs').textContent.includes('finished run')")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -35,6 +36,27 @@ type fixtureRun struct {
 // that is interrupted, so many blocks.
 func pruneFixture(t *testing.T, output string, blocks int) *fixtureRun {
 	t.Helper()
+	r := newFixtureRun(t, output)
+	if blocks == 0 {
+		r.finish()
+		return r
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r.opt.Progress = func(u progress.Update) {
+		if strings.HasPrefix(u.Phase, fmt.Sprintf("block %d ", blocks+1)) {
+			cancel()
+		}
+	}
+	if err := r.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v, want it interrupted", err)
+	}
+	return r
+}
+
+// newFixtureRun is a run of a tiny model into the folder output.
+func newFixtureRun(t *testing.T, output string) *fixtureRun {
+	t.Helper()
 	ids := golden.Read(t, filepath.Join(fixture, "golden.safetensors"))["input_ids"]
 	set := &windows.Set{Source: "fixture", SeqLen: ids.Shape[1]}
 	for at := 0; at < len(ids.I64); at += set.SeqLen {
@@ -44,25 +66,10 @@ func pruneFixture(t *testing.T, output string, blocks int) *fixtureRun {
 		}
 		set.Tokens = append(set.Tokens, w)
 	}
-	r := &fixtureRun{t: t, opt: prune.Options{
+	return &fixtureRun{t: t, opt: prune.Options{
 		Recipe: recipe.Recipe{Method: "wanda", Calibration: recipe.Calibration{Source: "fixture"}, Eval: recipe.Eval{Source: "fixture"}},
 		Model:  "tiny", Output: output, Calibration: set, Evaluation: set, Memory: 1 << 30,
 	}}
-	if blocks == 0 {
-		r.finish()
-		return r
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	r.opt.Progress = func(u progress.Update) {
-		if strings.HasPrefix(u.Phase, "block 2") {
-			cancel()
-		}
-	}
-	if err := r.run(ctx); !errors.Is(err, context.Canceled) {
-		t.Fatalf("%v, want it interrupted", err)
-	}
-	return r
 }
 
 func (r *fixtureRun) run(ctx context.Context) error {
@@ -123,6 +130,9 @@ func TestServer(t *testing.T) {
 	}{
 		{"GET", "", "", "", 200, "<title>live</title>"},
 		{"GET", "", "localhost:80", "", 200, "<title>live</title>"},
+		{"GET", "", "[::1]", "", 200, "<title>live</title>"},
+		{"GET", "", "[::1]:80", "", 200, "<title>live</title>"},
+		{"GET", "", "[fe80::1]", "", 403, "this machine's own address"},
 		{"GET", "", "evil.example", "", 403, "this machine's own address"},
 		{"POST", "data", "192.168.0.1:80", "{}", 403, "this machine's own address"},
 		{"POST", "data", "", "{}", 200, `"state":"finished run"`},

@@ -63,14 +63,6 @@ func sampleScores(n int) prune.Scores {
 // sampleItems has an item of each kind.
 func sampleItems() []report.Item {
 	three, e := 3, 0.02
-	h := &pho.History{}
-	for i := range 20 {
-		c := pho.At(float64(i)/20, float64(i*7%20)/20, 9)
-		h.Trials = append(h.Trials, pho.Rated{Coefficients: c, Value: 0.3 + 0.001*float64(i*i%17)})
-		if i%3 == 0 {
-			h.Measured = append(h.Measured, pho.Sighted{Coefficients: c, Full: i%2 == 0, Windows: 8, Perplexity: eval.Number(30 + float64(i))})
-		}
-	}
 	study := &pho.History{}
 	for i := range 12 {
 		v := float64(i)
@@ -97,11 +89,49 @@ func sampleItems() []report.Item {
 	}}}
 	return []report.Item{
 		sampleRun("first run", 4, 0), sampleRun("second run", 4, 2),
-		{Name: "search", History: h, Pattern: "50%"}, {Name: "study", History: study}, {Name: "grid", Grid: cells}, {Name: "table", Table: table},
+		{Name: "search", History: sampleSearch(pho.Perplexity), Pattern: "50%"}, {Name: "search by a proxy", History: sampleSearch(pho.GiniPruned), Pattern: "2:4"}, {Name: "study", History: study}, {Name: "grid", Grid: cells}, {Name: "table", Table: table},
 		{Name: "evaluation", Eval: sampleEvaluation()},
 		{Name: "texts", Texts: &report.Texts{Prompt: "Once", Continuation: report.Continuation{Model: "a", Text: " upon a time", IDs: []int32{1, 2, 3, 4}}, Against: &report.Continuation{Model: "b", Text: " more", IDs: []int32{1, 2, 3}}, Same: &three}},
 		{Name: "masks", Masks: sampleMasks()},
 	}
+}
+
+// sampleSearch is a finished search of twenty trials, of which three were verified, with
+// Wanda and RIA.
+func sampleSearch(objective string) *pho.History {
+	h, s := &pho.History{}, &pho.Stage2{Windows: 16, Dense: 25, Over: true}
+	for i := range 20 {
+		c := pho.At(float64(i)/20, float64(i*7%20)/20, 9)
+		c.Depth = &pho.Depth{Slope: float64(i%5) / 10, First: -0.5}
+		c.Kinds = map[string]pho.Kind{"v_proj": {Alpha: 0.1 * float64(i%4), Beta: 0.5, Power: 1}, "down_proj": {Alpha: 0.5, Beta: 0.25, Power: 0.05 * float64(i)}}
+		h.Trials = append(h.Trials, pho.Rated{Coefficients: c, Value: 3.3 + 0.001*float64(i*i%17), Objective: objective})
+		if objective == pho.GiniPruned && i < 12 {
+			h.Checked = append(h.Checked, pho.Checked{Rated: h.Trials[i], Perplexity: eval.Number(40 + i%5)})
+		}
+	}
+	if h.Checked != nil {
+		h.Check = &pho.ProxyCheck{Proxy: objective, Candidates: 12, Correlation: &pho.Correlation{Rho: 0.3}}
+	}
+	s.Candidates = []pho.Candidate{{Name: "wanda", Coefficients: pho.Wanda(9)}, {Name: "ria", Coefficients: pho.RIA(9)}}
+	for i := range 3 {
+		s.Candidates = append(s.Candidates, pho.Candidate{Coefficients: h.Trials[i+1].Coefficients, Rating: h.Trials[i+1].Value})
+	}
+	for i := range s.Candidates {
+		c := &s.Candidates[i]
+		c.Screened = &pho.Screening{Windows: 8, Perplexity: eval.Number(34 - float64(i)), Chance: 0.001 * float64(i)}
+		s.Steps = append(s.Steps, pho.Step{Candidate: i, Windows: 8, Perplexity: c.Screened.Perplexity})
+	}
+	for _, i := range []int{4, 3} {
+		c := &s.Candidates[i]
+		c.Screened.Windows, c.Screened.Perplexity, c.Perplexity, c.Blocks = 16, eval.Number(33-float64(i)), eval.Number(33.5-float64(i)), []float64{0.4, 0.5, 0.5 + 0.02*float64(i)}
+		s.Steps = append(s.Steps, pho.Step{Candidate: i, Windows: 16, Perplexity: c.Screened.Perplexity},
+			pho.Step{Candidate: i, Full: true, Windows: 16, Perplexity: c.Perplexity, Chances: []float64{0.001, 0.002, 0.003, 0.01 * float64(i), 0}})
+	}
+	for i := range 3 {
+		s.Candidates[i].GivenUp = true
+	}
+	h.Stage2 = s
+	return h
 }
 
 func sampleEvaluation() *report.Evaluation {
