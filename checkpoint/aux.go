@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/crepe-llm/crepe/internal/regular"
@@ -94,7 +95,7 @@ func (inv *Inventory) sortAux(rel, root string, e fs.DirEntry) error {
 	switch {
 	case strings.HasPrefix(e.Name(), "."):
 		whole = reasonHidden
-	case rel == ManifestName || rel == MeasuresName || rel == PackRecordName:
+	case slices.Contains([]string{ManifestName, MeasuresName, PackRecordName, RotationRecordName}, rel):
 		whole = reasonManifest
 	}
 	switch {

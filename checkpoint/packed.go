@@ -354,6 +354,30 @@ func PackedConfig(config []byte, linears []string, sparsity float64) ([]byte, er
 	return out, nil
 }
 
+// UntiedConfig returns a config.json that says that embedding and head are not one
+// matrix.
+func UntiedConfig(config []byte) ([]byte, error) {
+	const key = "tie_word_embeddings"
+	if rest, there := removeMember(config, key); there {
+		config = rest
+	}
+	end := bytes.LastIndexByte(config, '}')
+	if end < 0 {
+		return nil, fmt.Errorf("%s: no object", configName)
+	}
+	body := bytes.TrimRight(config[:end], " \t\r\n")
+	comma := ","
+	if body[len(body)-1] == '{' {
+		comma = ""
+	}
+	out := slices.Concat(body, []byte(comma+"\n  "), appendString(nil, key), []byte(": false"), config[len(body):])
+	var top map[string]json.RawMessage
+	if err := pyjson.Unmarshal(out, &top); err != nil || string(top[key]) != "false" {
+		return nil, fmt.Errorf("%s: it cannot be told that embedding and head are not one: %w", configName, err)
+	}
+	return out, nil
+}
+
 // removeMember returns the JSON object text without the member called key, and
 // without the comma that parted it from its neighbour.
 func removeMember(text []byte, key string) ([]byte, bool) {

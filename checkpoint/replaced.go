@@ -24,27 +24,41 @@ const MaxManifest = 1 << 30 // bytes
 // PackRecordName is the file in a packed folder that says what was packed.
 const PackRecordName = "crepe-pack.json"
 
+// RotationRecordName is the file in a rotated folder that says how it was rotated.
+const RotationRecordName = "crepe-rotation.json"
+
 // written returns an error unless dir has the manifest of a run, or the record of a
-// packing.
+// packing or a rotation.
 func written(dir string) error {
 	err := writtenByRun(dir)
-	if err != nil && packedBy(dir) {
+	if err != nil && (packedBy(dir) || recorded(dir, RotationRecordName, "provenance")) {
 		return nil
 	}
 	return err
 }
 
 // packedBy reports whether dir has the record of a packing.
-func packedBy(dir string) bool {
-	path := filepath.Join(dir, PackRecordName)
+func packedBy(dir string) bool { return recorded(dir, PackRecordName, "format") }
+
+// recorded reports whether dir has a record of that name, by crepe and with a text
+// called key.
+func recorded(dir, name, key string) bool {
+	path := filepath.Join(dir, name)
 	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
 		return false
 	}
-	var r struct {
-		Crepe, Format string
-	}
+	var r map[string]json.RawMessage
 	text, err := regular.Read(path, MaxManifest)
-	return err == nil && json.Unmarshal(text, &r) == nil && r.Crepe != "" && r.Format != ""
+	if err != nil || json.Unmarshal(text, &r) != nil {
+		return false
+	}
+	for _, k := range []string{"crepe", key} {
+		var v string
+		if json.Unmarshal(r[k], &v) != nil || v == "" {
+			return false
+		}
+	}
+	return true
 }
 
 func writtenByRun(dir string) error {

@@ -346,20 +346,26 @@ func (w *Writer) WriteTensor(name string, data []byte) error {
 
 // CopyTensor writes a tensor as it is in the input.
 func (w *Writer) CopyTensor(name string) error {
+	src, ok := w.inv.Tensor(name)
+	if dst, planned := w.plan.Tensor(name); planned && (!ok || src.Size != dst.Size) {
+		panic(fmt.Sprintf("checkpoint: CopyTensor of %s: the plan is not of %s", name, w.inv.dir))
+	}
+	return w.WriteParts(name, copyBuffer, func(dst []byte, off int64) error { return w.inv.ReadAt(src, dst, off) })
+}
+
+// WriteParts writes all of a tensor in parts of so many bytes, the last perhaps of
+// fewer: part fills each, which begins at byte off.
+func (w *Writer) WriteParts(name string, bytes int64, part func(dst []byte, off int64) error) error {
 	dst, ok := w.plan.Tensor(name)
 	if !ok {
 		return fmt.Errorf("tensor %s: not in the output's plan", name)
 	}
-	src, ok := w.inv.Tensor(name)
-	if !ok || src.Size != dst.Size {
-		panic(fmt.Sprintf("checkpoint: CopyTensor of %s: the plan is not of %s", name, w.inv.dir))
-	}
 	f := w.files[w.plan.byName[name].shard]
-	buf := make([]byte, min(src.Size, copyBuffer))
+	buf := make([]byte, min(dst.Size, bytes))
 	sum := uint32(0)
-	for at := int64(0); at < src.Size; at += int64(len(buf)) {
-		buf = buf[:min(int64(len(buf)), src.Size-at)]
-		if err := w.inv.ReadAt(src, buf, at); err != nil {
+	for at := int64(0); at < dst.Size; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), dst.Size-at)]
+		if err := part(buf, at); err != nil {
 			return err
 		}
 		if _, err := f.WriteAt(buf, dst.Offset+at); err != nil {

@@ -72,13 +72,23 @@ func (b *binder) vector(name string, shape ...int) []float32 {
 
 // norm returns the RMS norm with the n weights of that name.
 func (b *binder) norm(name string, n int) *engine.Norm {
+	return &engine.Norm{W: b.engine.NewVec(b.gain(name, n)), Eps: b.normEps}
+}
+
+// gain returns what that norm multiplies with.
+func (b *binder) gain(name string, n int) []float32 {
 	v := b.vector(name, n)
 	if b.zeroCentred {
 		for i := range v {
 			v[i]++ // in float32, as transformers adds it
 		}
 	}
-	return &engine.Norm{W: b.engine.NewVec(v), Eps: b.normEps}
+	return v
+}
+
+// branch returns a Branch of layer behind the norm of that name.
+func (b *binder) branch(norm string, width int, layer sublayer) *Branch {
+	return &Branch{norm: b.norm(norm, width), gain: b.prefix + norm, layer: layer}
 }
 
 // linear returns the Linear of that name: name.weight, and name.bias if bias is set.

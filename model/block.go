@@ -17,6 +17,7 @@ type Block struct{ branches []*Branch }
 //	x += post(layer(norm(x)))
 type Branch struct {
 	norm  *engine.Norm
+	gain  string // the tensor of norm's weights
 	layer sublayer
 	post  *engine.Norm // nil for none
 }

@@ -83,9 +83,13 @@ func gemma3Rotary(k *keys, c *Config) {
 //	x += norm(attention(norm(x)))
 //	x += norm(mlp(norm(x)))
 func newGemmaBlock(c *Config, b *binder, i int) []*Branch {
-	norm := func(name string) *engine.Norm { return b.norm(name+"_layernorm.weight", c.Width) }
+	branch := func(norm, post string, layer sublayer) *Branch {
+		br := b.branch(norm+"_layernorm.weight", c.Width, layer)
+		br.post = b.norm(post+"_layernorm.weight", c.Width)
+		return br
+	}
 	return []*Branch{
-		{norm: norm("input"), layer: newAttention(c, b, i), post: norm("post_attention")},
-		{norm: norm("pre_feedforward"), layer: newMLP(c, b), post: norm("post_feedforward")},
+		branch("input", "post_attention", newAttention(c, b, i)),
+		branch("pre_feedforward", "post_feedforward", newMLP(c, b)),
 	}
 }

@@ -22,8 +22,8 @@ func init() {
 //	x += mlp(norm(x))
 func llamaBlock(c *Config, b *binder, attention, mlp sublayer) []*Branch {
 	return []*Branch{
-		{norm: b.norm("input_layernorm.weight", c.Width), layer: attention},
-		{norm: b.norm("post_attention_layernorm.weight", c.Width), layer: mlp},
+		b.branch("input_layernorm.weight", c.Width, attention),
+		b.branch("post_attention_layernorm.weight", c.Width, mlp),
 	}
 }
 

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,6 +35,9 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 	if err != nil {
 		return err
 	}
+	if there, err := rotating(opt.Output); err != nil || there && !opt.Overwrite && !resumes {
+		return cmp.Or(err, fmt.Errorf("output folder %s: an interrupted run is in %s: continue it with --resume, or name another output folder", opt.Output, rotationPath(opt.Output)))
+	}
 	if err := fits(RecipePath(opt.Output) + fsys.PartialSuffix); err != nil {
 		return fmt.Errorf("output folder %s: the recipe beside it: %w", opt.Output, err)
 	}
@@ -51,6 +55,9 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 	if p.Memory.Spill {
 		need += p.Memory.Hidden
 	}
+	if p.rotation != nil {
+		need += p.rotation.Files.Bytes()
+	}
 	if free, err := checkpoint.FreeBytes(dir); err == nil && free < need {
 		return fmt.Errorf("output folder %s: the run needs %d bytes of disk, %d are free", opt.Output, need, free)
 	}
@@ -64,6 +71,9 @@ func (o *Options) resumes() (bool, error) {
 		return false, nil
 	}
 	if there, err := checkpoint.Partial(o.Output); there || err != nil {
+		return there, err
+	}
+	if there, err := rotating(o.Output); there || err != nil {
 		return there, err
 	}
 	_, err := ReadManifest(o.Output)

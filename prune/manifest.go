@@ -16,6 +16,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/rotate/rotated"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -47,7 +48,8 @@ type Manifest struct {
 	Pruned  *eval.Result   `json:"pruned,omitempty"`
 	Linears []LinearReport `json:"linears,omitempty"`
 
-	Allocation *Allocation `json:"allocation,omitempty"`
+	Rotation   *rotated.Result `json:"rotation,omitempty"`
+	Allocation *Allocation     `json:"allocation,omitempty"`
 }
 
 // Text is what was calibrated or measured on, as it came out: a recipe's
@@ -85,7 +87,7 @@ func (r *runner) commit(hashes map[string]string) error {
 		Crepe: program.Version, Program: &program, Engine: r.m.Engine().ID(), Provenance: r.depends.Key(),
 		Level: cpu.Current().String(), Compute: r.m.Engine().Compute().String(), Recipe: used, Inputs: hashes,
 		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
-		Allocation: rep.Allocation,
+		Rotation: rep.Rotation, Allocation: rep.Allocation,
 		Evaluation: newText(r.opt.Evaluation),
 	}
 	if r.plan.resolved.Method.NeedsData {
@@ -197,7 +199,7 @@ func (r *runner) recall() error {
 	}
 	rep := r.report
 	rep.Finished = true
-	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation
+	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation, rep.Rotation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation, m.Rotation
 	return nil
 }
 

@@ -55,6 +55,9 @@ func (m *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 	if err != nil {
 		return nil, err
 	}
+	if resolved.Rotate != nil {
+		return nil, fmt.Errorf("rotation %s: makes new weights, which masks alone cannot hold", resolved.Rotate.Name)
+	}
 	if resolved.Update != nil {
 		return nil, fmt.Errorf("update %s: makes new weights, which masks alone cannot hold", resolved.Update.Name)
 	}

@@ -96,7 +96,11 @@ func (o *Options) Validate() error {
 
 // needing names what needs data.
 func needing(r recipe.Resolved) string {
-	if !r.Observes {
+	switch {
+	case r.Observes:
+	case r.Rotate != nil:
+		return "rotation " + r.Rotate.Name
+	default:
 		return "allocation " + r.Allocate.Name
 	}
 	return "method " + r.Method.Name

@@ -14,6 +14,7 @@ import (
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/rotate/rotated"
 )
 
 // Plan is what a run will do and take, known before any weight is read.
@@ -29,6 +30,7 @@ type Plan struct {
 	steps    []step // of every matrix
 	engine   engine.Engine
 	files    *checkpoint.Plan
+	rotation *rotated.Plan   // nil: nothing is rotated
 	skip     map[string]bool // by Linear: left dense
 	absent   []string        // kinds of the recipe that no Linear is of
 }
@@ -50,6 +52,7 @@ type Memory struct {
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
 	Gram    int64 `json:"gram"`    // of a block's inputs, and what refinement and update of the largest hold; 0: nothing needs them
+	Rotate  int64 `json:"rotate"`  // what finding and doing a rotation holds, not at the same time as what follows; 0: nothing is rotated
 	Rebuild int64 `json:"rebuild"` // what rebuilding a branch holds of it, not at the same time as Gram and Refine; 0: nothing is rebuilt
 	Refine  int64 `json:"refine"`  // what a refinement of the mask gathers of a block's inputs and works in
 	Samples int64 `json:"samples"` // tokens that enter a block's Linears, to measure their outputs' errors
@@ -72,7 +75,7 @@ func (m Memory) Total() int64 {
 // fixed is what no budget can do without: scores and a sequence's activations
 // are not held at the same time.
 func (m Memory) fixed() int64 {
-	return m.Block + max(m.Gram+m.Refine, m.Rebuild) + m.Samples + max(m.Scores+m.Measure, m.Scratch) + programBytes
+	return m.Block + max(m.Gram+m.Refine, m.Rebuild, m.Rotate) + m.Samples + max(m.Scores+m.Measure, m.Scratch) + programBytes
 }
 
 // programBytes is the program itself: code, packed panels, buffers of files.
@@ -111,6 +114,9 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 		return nil, err
 	}
 	if p.files, err = checkpoint.NewPlan(inv, 0); err != nil {
+		return nil, err
+	}
+	if err := p.planRotation(inv, m, opt); err != nil {
 		return nil, err
 	}
 	p.count(m, opt)
@@ -242,6 +248,9 @@ func (p *Plan) count(m *model.Model, opt Options) {
 	if e := opt.Evaluation; e != nil {
 		use(len(e.Tokens), e.SeqLen, 1, 2*2*(weights+head))
 	}
+	if r := p.rotation; r != nil {
+		p.FLOP, p.FLOP32, p.Memory.Rotate = p.FLOP+r.FLOP, p.FLOP32+r.FLOP32, r.Bytes
+	}
 	p.Memory.Budget = opt.Memory
 	if p.Memory.Budget == 0 {
 		p.Memory.Budget = sysinfo.Budget()
@@ -257,6 +266,10 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		if p.Memory.Spill {
 			p.Disk.Extra += p.Memory.Hidden
 		}
+	}
+	if r := p.rotation; r != nil { // the dense model, rotated
+		p.Disk.Output = r.Files.Bytes()
+		p.Disk.Extra += r.Files.Bytes()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
+	"github.com/crepe-llm/crepe/rotate/rotated"
 )
 
 // Report is what a run did, as crepe prune --json prints it.
@@ -21,7 +22,8 @@ type Report struct {
 	Pruned   *eval.Result   `json:"pruned"`
 	Linears  []LinearReport `json:"linears"`
 
-	Allocation *Allocation `json:"allocation,omitempty"` // nil: every block gets the same share
+	Rotation   *rotated.Result `json:"rotation,omitempty"`   // nil: nothing was rotated
+	Allocation *Allocation     `json:"allocation,omitempty"` // nil: every block gets the same share
 
 	Seconds Seconds `json:"seconds"`
 	PeakRSS int64   `json:"peak_rss_bytes"` // 0 where the system does not say
@@ -59,6 +61,7 @@ type LinearReport struct {
 // what it did itself.
 type Seconds struct {
 	Load      float64 `json:"load"`
+	Rotate    float64 `json:"rotate"`
 	Allocate  float64 `json:"allocate"`
 	Calibrate float64 `json:"calibrate"`
 	Score     float64 `json:"score"`

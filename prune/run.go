@@ -30,8 +30,11 @@ type runner struct {
 	plan   *Plan
 	inv    *checkpoint.Inventory
 	m      *model.Model
+	dense  *model.Model // m, as it came where it is rotated
 	w      *checkpoint.Writer
 	report *Report
+
+	rotated *checkpoint.Inventory // inv, if it is the rotated model's
 
 	depends provenance.Record // what the output depends on
 
@@ -58,7 +61,7 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 		return nil, err
 	}
 	m = m.Plain().WithExpertBytes(plan.Memory.Experts)
-	r := &runner{opt: opt, plan: plan, inv: inv, m: m, started: started}
+	r := &runner{opt: opt, plan: plan, inv: inv, m: m, dense: m, started: started}
 	r.report = r.newReport()
 	defer r.close()
 	hashes, err := r.begin(ctx)
@@ -70,11 +73,11 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 			err = r.commit(hashes)
 		}
 	}
+	if err == nil {
+		err = r.removeRotation()
+	}
 	if err != nil {
-		if r.w != nil {
-			err = &IncompleteError{Folder: filepath.Dir(r.w.Folder()), Err: err}
-		}
-		return nil, err
+		return nil, r.incomplete(err)
 	}
 	r.report.Seconds.Total = time.Since(started).Seconds()
 	r.report.PeakRSS = sysinfo.PeakRSS()
@@ -84,6 +87,17 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 		}
 	}
 	return r.report, nil
+}
+
+// incomplete says, of an error that ended the run, where what is done lies.
+func (r *runner) incomplete(err error) error {
+	if r.w != nil {
+		return &IncompleteError{Folder: filepath.Dir(r.w.Folder()), Err: err}
+	}
+	if there, _ := rotating(r.opt.Output); there {
+		return &IncompleteError{Folder: rotationPath(r.opt.Output), Err: err}
+	}
+	return err
 }
 
 func (r *runner) newReport() *Report {
@@ -122,6 +136,9 @@ func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error
 	if r.depends, err = r.provenance(hashes); err != nil {
 		return nil, err
 	}
+	if err := r.rotate(ctx, hashes); err != nil {
+		return nil, err
+	}
 	o := checkpoint.Options{Provenance: r.depends, Overwrite: r.opt.Overwrite}
 	create := checkpoint.Create
 	if r.opt.Resume {
@@ -145,12 +162,15 @@ func (r *runner) close() {
 	if r.w != nil {
 		r.w.Close()
 	}
+	if r.rotated != nil {
+		r.rotated.Close()
+	}
 }
 
 // work does every step that the journal does not call done.
 func (r *runner) work(ctx context.Context) error {
 	if r.opt.Evaluation != nil && !r.w.Done(stepDense) {
-		if err := r.measure(ctx, r.m, stepDense); err != nil {
+		if err := r.measure(ctx, r.dense, stepDense); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
+	"github.com/crepe-llm/crepe/rotate"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -57,6 +58,7 @@ type Recipe struct {
 	// What does the work, by the names of the packages' methods. Empty, but for
 	// Method: nothing does.
 	Method   string `yaml:"method" json:"method"`                         // score or update: which weights go
+	Rotate   string `yaml:"rotate,omitempty" json:"rotate,omitempty"`     // the directions in which weights are seen
 	Allocate string `yaml:"allocate,omitempty" json:"allocate,omitempty"` // the blocks' shares of Sparsity
 	Permute  string `yaml:"permute,omitempty" json:"permute,omitempty"`   // the order of the columns in N:M's groups
 	Refine   string `yaml:"refine,omitempty" json:"refine,omitempty"`     // exchanges what the method prunes and keeps
@@ -250,7 +252,8 @@ func (r Recipe) YAML() ([]byte, error) {
 
 // Resolved is a checked recipe in the types that the work is done with.
 type Resolved struct {
-	Method   score.Method            // Score is nil where Update selects; NeedsData counts what Update and Allocate need
+	Method   score.Method            // Score is nil where Update selects; NeedsData counts what the others need
+	Rotate   *rotate.Method          // nil: the model is pruned in the directions it came in
 	Allocate *allocate.Method        // nil: every block gets Target
 	Permute  *permute.Method         // nil: columns stay in their order
 	Refine   *refine.Method          // nil: the mask stays as it was selected

@@ -13,6 +13,7 @@ import (
 	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
+	"github.com/crepe-llm/crepe/rotate"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -43,7 +44,14 @@ func (r Recipe) Resolve() (Resolved, error) {
 	if out.Allocate, err = r.allocation(); err != nil {
 		return out, err
 	}
-	if out.Allocate != nil && out.Allocate.NeedsData() {
+	if r.Rotate != "" {
+		m, err := rotate.Lookup(r.Rotate)
+		if err != nil {
+			return out, fmt.Errorf("rotate: %w", err)
+		}
+		out.Rotate = &m
+	}
+	if out.Rotate != nil || out.Allocate != nil && out.Allocate.NeedsData() {
 		out.Method.NeedsData = true
 	}
 	if out.Permute, err = r.permutation(); err != nil {

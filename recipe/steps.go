@@ -10,6 +10,7 @@ import (
 	"github.com/crepe-llm/crepe/permute"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
+	"github.com/crepe-llm/crepe/rotate"
 	"github.com/crepe-llm/crepe/score"
 	"github.com/crepe-llm/crepe/update"
 )
@@ -38,6 +39,7 @@ type Method struct {
 var steps = []Step{
 	{"method", "how weights are scored; the lowest are pruned", "method", func(r *Recipe) *string { return &r.Method },
 		func() []Method { return append(scores(), updates()...) }},
+	{"rotate", "first turn the model's directions so that fewer weights matter; the dense model computes the same", "rotation", func(r *Recipe) *string { return &r.Rotate }, rotations},
 	{"allocate", "give each block its own sparsity", "allocation", func(r *Recipe) *string { return &r.Allocate }, allocations},
 	{"permute", "for N:M, reorder the columns of each Linear so that more of the scores is kept", "permutation", func(r *Recipe) *string { return &r.Permute }, permutations},
 	{"refine", "then exchange pruned and kept weights, row by row", "refinement", func(r *Recipe) *string { return &r.Refine }, refinements},
@@ -67,6 +69,10 @@ func updates() []Method {
 
 func rebuilds() []Method {
 	return each(rebuild.Methods(), func(m rebuild.Method) Method { return Method{m.Name, m.Doc, m.Cite, m.Params} })
+}
+
+func rotations() []Method {
+	return each(rotate.Methods(), func(m rotate.Method) Method { return Method{m.Name, m.Doc, m.Cite, m.Params} })
 }
 
 func each[M any](all []M, f func(M) Method) []Method {
@@ -118,12 +124,15 @@ func StepNames() []string {
 
 // WithMethod returns r with the method and the steps of spec: a method alone, or
 // followed by steps, each after a "+", as in "crepe", "sparsegpt" or
-// "crepe+sparsegpt". Steps that spec does not name are not taken. Whether they go
+// "crepe+sparsegpt"; a rotation may also come before the method, as in "denoise+sparsegpt". Steps that spec does not name are not taken. Whether they go
 // together, and with r's pattern, is Resolve's to say.
 func (r Recipe) WithMethod(spec string) (Recipe, error) {
 	parts := strings.Split(spec, "+")
 	for i := range parts {
 		parts[i] = strings.TrimSpace(parts[i])
+	}
+	if len(parts) > 1 && slices.ContainsFunc(rotations(), func(m Method) bool { return m.Name == parts[0] }) {
+		parts[0], parts[1] = parts[1], parts[0]
 	}
 	if !slices.Contains(MethodNames(), parts[0]) {
 		return r, fmt.Errorf("unknown method %q in %q, want one of %s", parts[0], spec, strings.Join(MethodNames(), ", "))

@@ -19,7 +19,12 @@ func TestSpecsOfMethods(t *testing.T) {
 			t.Errorf("%s: %v", spec, err)
 		}
 	}
+	first, err := Recipe{}.WithMethod("denoise+wanda+admm")
+	if err != nil || first.Spec() != "wanda+denoise+admm" {
+		t.Errorf("a rotation before the method: %s, %v", first.Spec(), err)
+	}
 	for spec, want := range map[string]string{
+		"denoise":                     `unknown method "denoise" in "denoise", want one of magnitude,`,
 		"":                            `unknown method "" in "", want one of magnitude, wanda,`,
 		"obs":                         `unknown method "obs" in "obs", want one of magnitude, wanda,`,
 		"sparsegpt+crepe":             `unknown step "crepe" in "sparsegpt+crepe", want one of `,

@@ -164,7 +164,7 @@ func (v *verifier) checkLinear(info model.LinearSpec, l prune.LinearReport, targ
 
 // dense returns a tensor of the dense model, if there is one.
 func (v *verifier) dense(name string) (checkpoint.Tensor, bool) {
-	if v.Dense == nil {
+	if v.Dense == nil || v.resolved.Rotate != nil { // in other directions no weight is the dense model's
 		return checkpoint.Tensor{}, false
 	}
 	return v.Dense.Tensor(name)

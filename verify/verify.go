@@ -83,6 +83,9 @@ type verifier struct {
 //     no group has more zeros that the dense model has not than the recipe asks for;
 //   - the other files of its folder are there, byte for byte.
 //
+// Of a model that was rotated before it was pruned, names, types, shapes and files are
+// compared: its weights are none of the dense model's.
+//
 // It is an error if dir is no model or has no manifest.
 func Folder(ctx context.Context, dir string, o Options) (*Result, error) {
 	v := &verifier{Options: o, dir: dir}

@@ -59,6 +59,9 @@ has no room for a block's experts, they are read when tokens reach them.
 
 Methods (--method):
 ` + methodHelp("method") + `
+Rotations (--rotate) first write the dense model in other directions, beside the
+output; it is removed at the end:
+` + methodHelp("rotate") + `
 Refinements of the selected mask (--refine):
 ` + methodHelp("refine") + `
 Allocations (--allocate) give each block its own sparsity, after a pass through
@@ -271,6 +274,9 @@ func defaultOutput(model string, r recipe.Recipe) (string, error) {
 		amount = strings.TrimSuffix(s.String(), "%")
 	}
 	method := r.Method
+	if r.Rotate != "" {
+		method = r.Rotate + "-" + method
+	}
 	if r.Refine != "" {
 		method += "-" + r.Refine
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/rotate/rotated"
 	"github.com/crepe-llm/crepe/session"
 )
 
@@ -92,8 +93,8 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 		fmt.Fprintf(w, "allocation\t%s: above is the mean; each block's share is found by the run\n", opt.Recipe.Allocate)
 	}
 	m := p.Memory
-	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, Gram matrices %s, refinement %s, scores %s, measures %s, activations %s, hidden states %s%s\n",
-		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores), formatBytes(m.Samples+m.Measure),
+	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, rotation %s, Gram matrices %s, refinement %s, scores %s, measures %s, activations %s, hidden states %s%s\n",
+		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Rotate), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores), formatBytes(m.Samples+m.Measure),
 		formatBytes(m.Scratch), formatBytes(m.Hidden), map[bool]string{true: " in a file"}[m.Spill])
 	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n",
 		formatBytes(p.Disk.Output), opt.Output, formatBytes(p.Disk.Extra), formatBytes(free))
@@ -114,6 +115,9 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 		pattern = ", " + rep.Pattern
 	}
 	fmt.Fprintf(w, "method\t%s%s\n", rep.Method, pattern)
+	if r := rep.Rotation; r != nil {
+		fmt.Fprintf(w, "rotated\t%s\n", formatRotation(r))
+	}
 	if n, left, ok := rep.Refined(); ok {
 		fmt.Fprintf(w, "refined\t%s: %d exchanges, %.1f %% of the error that it lowers left\n", rep.Refine, n, 100*left)
 	}
@@ -134,8 +138,11 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	}
 	s := rep.Seconds
 	allocated, optional := "", ""
+	if rep.Rotation != nil {
+		allocated = fmt.Sprintf(", rotate %.1f", s.Rotate)
+	}
 	if rep.Allocation != nil {
-		allocated = fmt.Sprintf(", allocate %.1f", s.Allocate)
+		allocated += fmt.Sprintf(", allocate %.1f", s.Allocate)
 	}
 	if rep.Refine != "" {
 		optional += fmt.Sprintf(", refine %.2f", s.Refine)
@@ -160,6 +167,20 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	}
 	fmt.Fprintf(w, "output\t%s%s\nrecipe\t%s\n", strings.TrimSuffix(rep.Output, "/")+"/", finished, rep.Recipe)
 	return w.Flush()
+}
+
+// formatRotation says how far the entropies of importance fell.
+func formatRotation(r *rotated.Result) string {
+	var parts []string
+	for _, p := range []struct {
+		name string
+		e    *rotated.Entropy
+	}{{"residual stream", r.Stream}, {"heads' values", r.Values}} {
+		if p.e != nil {
+			parts = append(parts, fmt.Sprintf("%s: entropy %.3f to %.3f nats in %d steps", p.name, p.e.Before, p.e.After, p.e.Steps))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // formatShares returns the blocks' shares in percent, one after the other.

@@ -71,6 +71,8 @@ var layers = map[string]int{
 	"eval":              7,
 	"eval/task":         7,
 	"windows":           7,
+	"rotate":            4,
+	"rotate/rotated":    7,
 	"search":            1,
 	"search/store":      2,
 	"prune":             8,
