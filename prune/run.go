@@ -124,13 +124,7 @@ func (r *runner) newReport() *Report {
 
 // begin begins the output, or takes up an interrupted one.
 func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error) {
-	stop := timed(&r.report.Seconds.Load)
-	defer stop()
-	hashes, err = r.inv.Hashes(r.opt.Progress.Bytes("hash the input"))
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if hashes, err = r.hash(ctx); err != nil {
 		return nil, err
 	}
 	if r.depends, err = r.provenance(hashes); err != nil {
@@ -139,6 +133,7 @@ func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error
 	if err := r.rotate(ctx, hashes); err != nil {
 		return nil, err
 	}
+	defer timed(&r.report.Seconds.Load)()
 	o := checkpoint.Options{Provenance: r.depends, Overwrite: r.opt.Overwrite}
 	create := checkpoint.Create
 	if r.opt.Resume {
@@ -153,6 +148,16 @@ func (r *runner) begin(ctx context.Context) (hashes map[string]string, err error
 	}
 	if err == nil && r.w.Damaged() != "" {
 		r.opt.warn("%s: what came after it is computed again", r.w.Damaged())
+	}
+	return hashes, err
+}
+
+// hash returns the inputs' hashes.
+func (r *runner) hash(ctx context.Context) (map[string]string, error) {
+	defer timed(&r.report.Seconds.Load)()
+	hashes, err := r.inv.Hashes(r.opt.Progress.Bytes("hash the input"))
+	if err == nil {
+		err = ctx.Err()
 	}
 	return hashes, err
 }
