@@ -35,7 +35,7 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 	if err != nil {
 		return err
 	}
-	if there, err := rotating(opt.Output); err != nil || there && !opt.Overwrite && !resumes {
+	if there, err := opt.rotating(); err != nil || there && !opt.Overwrite && !resumes {
 		return cmp.Or(err, fmt.Errorf("output folder %s: an interrupted run is in %s: continue it with --resume, or name another output folder", opt.Output, rotationPath(opt.Output)))
 	}
 	if err := fits(RecipePath(opt.Output) + fsys.PartialSuffix); err != nil {
@@ -73,7 +73,7 @@ func (o *Options) resumes() (bool, error) {
 	if there, err := checkpoint.Partial(o.Output); there || err != nil {
 		return there, err
 	}
-	if there, err := rotating(o.Output); there || err != nil {
+	if there, err := o.rotating(); there || err != nil {
 		return there, err
 	}
 	_, err := ReadManifest(o.Output)

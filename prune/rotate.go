@@ -24,12 +24,17 @@ func rotationPath(output string) string {
 	return filepath.Join(filepath.Dir(output), "."+filepath.Base(output)+".crepe-rotated")
 }
 
-// rotating reports whether an interrupted run has left that folder, or part of it.
-func rotating(output string) (bool, error) {
-	if there, err := checkpoint.Partial(rotationPath(output)); there || err != nil {
+// rotating reports whether an interrupted run with a rotation has left that folder, or
+// part of it.
+func (o *Options) rotating() (bool, error) {
+	if o.Recipe.Rotate == "" {
+		return false, nil
+	}
+	dir := rotationPath(o.Output)
+	if there, err := checkpoint.Partial(dir); there || err != nil {
 		return there, err
 	}
-	_, err := os.Lstat(rotationPath(output))
+	_, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

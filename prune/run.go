@@ -94,7 +94,7 @@ func (r *runner) incomplete(err error) error {
 	if r.w != nil {
 		return &IncompleteError{Folder: filepath.Dir(r.w.Folder()), Err: err}
 	}
-	if there, _ := rotating(r.opt.Output); there {
+	if there, _ := r.opt.rotating(); there {
 		return &IncompleteError{Folder: rotationPath(r.opt.Output), Err: err}
 	}
 	return err

@@ -263,8 +263,12 @@ func importance(dy, y []float32, d []float64) float64 {
 	z, sum := 0.0, 0.0 // Σs and Σ s·ln s
 	for j, v := range y {
 		if s := float64(v) * float64(v) * d[j]; s > 0 {
+			log := math.Log(s)
 			z += s
-			sum += s * math.Log(s)
+			sum += s * log
+			if dy != nil {
+				dy[j] = float32(log)
+			}
 		}
 	}
 	if !(z > 0) {
@@ -275,9 +279,10 @@ func importance(dy, y []float32, d []float64) float64 {
 	e := logZ - sum/z
 	if dy != nil {
 		for j, v := range y {
-			dy[j] = 0
 			if s := float64(v) * float64(v) * d[j]; s > 0 {
-				dy[j] = float32(-2 * float64(v) * d[j] * (math.Log(s) - logZ + e) / z)
+				dy[j] = float32(-2 * float64(v) * d[j] * (float64(dy[j]) - logZ + e) / z)
+			} else {
+				dy[j] = 0
 			}
 		}
 	}
