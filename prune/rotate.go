@@ -47,11 +47,25 @@ func (p *Plan) planRotation(inv *checkpoint.Inventory, m *model.Model, opt Optio
 	if r == nil {
 		return nil
 	}
+	options := p.rotationOptions()
+	if options.Measure.Name() != p.resolved.Params.Text("rotate_for") {
+		return fmt.Errorf("rotate_for: %s where no weight is pruned, want %s", rotate.Loss, rotate.Entropy)
+	}
 	var err error
-	if p.rotation, err = rotated.NewPlan(inv, m, rotate.OptionsOf(p.resolved.Params), opt.tokens()); err != nil {
+	if p.rotation, err = rotated.NewPlan(inv, m, options, opt.tokens()); err != nil {
 		return fmt.Errorf("rotate %s: %w", r.Name, err)
 	}
 	return nil
+}
+
+// rotationOptions returns how the recipe rotates.
+func (p *Plan) rotationOptions() rotate.Options {
+	t := p.resolved.Target
+	share := t.Sparsity.Float64()
+	if t.Pattern.Of != 0 {
+		share = t.Pattern.Sparsity().Float64()
+	}
+	return rotate.OptionsOf(p.resolved.Params, share)
 }
 
 // rotate puts the rotated model in the dense one's place; hashes are the dense one's.
@@ -68,7 +82,7 @@ func (r *runner) rotate(ctx context.Context, hashes map[string]string) error {
 			r.opt.warn("not rotated: %s", left)
 		}
 		res, err = rotated.Folder(ctx, r.inv, r.m, p, hashes, rotated.Options{
-			Options: rotate.OptionsOf(r.plan.resolved.Params),
+			Options: r.plan.rotationOptions(),
 			Tokens:  r.opt.Calibration.Tokens, SeqLen: r.opt.Calibration.SeqLen, Spill: r.plan.Memory.Spill,
 			Output: dir, Overwrite: r.opt.Overwrite || r.opt.Resume, Resume: r.opt.Resume, Depends: r.depends,
 			Progress: r.opt.Progress, Warn: r.opt.warn,

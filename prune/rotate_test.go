@@ -130,6 +130,10 @@ func TestRotationIsRefused(t *testing.T) {
 	if _, err := prune.MakePlan(inv, m, opt); err == nil || !strings.Contains(err.Error(), "rotate denoise: nothing can be turned: the residual stream: Qwen3_5ForConditionalGeneration: tensor model.visual") {
 		t.Errorf("%v, want that nothing can be turned", err)
 	}
+	whole := fixtureOptions(t, "qwen2", turned(recipe.Recipe{Method: "wanda", Sparsity: "0%"}))
+	if _, err := prune.MakePlan(inv, m, whole); err == nil || !strings.Contains(err.Error(), "rotate_for: loss where no weight is pruned, want entropy") {
+		t.Errorf("%v, want that there is no loss", err)
+	}
 	if _, err := prune.NewInMemory(m, opt.Calibration).Prune(t.Context(), "x", opt.Recipe, nil); err == nil || !strings.Contains(err.Error(), "rotation denoise: makes new weights") {
 		t.Errorf("%v, want that masks cannot hold it", err)
 	}

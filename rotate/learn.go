@@ -3,6 +3,7 @@ package rotate
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/crepe-llm/crepe/internal/kernel"
 	"github.com/crepe-llm/crepe/internal/parallel"
@@ -19,14 +20,14 @@ type Vectors struct {
 }
 
 // Learn returns a rotation Q, width × width, whose rows are the new directions, that
-// makes the mean entropy of importance small,
+// makes the mean F of a Measure of importance small,
 //
-//	F(Q) = mean over all v of −Σ_j p_j·ln p_j,   p = s/Σs,   s_j = (Q·v)_j²·(Q·H·Qᵀ)_jj
+//	s_j = (Q·v)_j²·(Q·H·Qᵀ)_jj
 //
-// with v a vector and H its Gram matrix: s is the square of Wanda's score of the weights
-// that v becomes. It descends from the identity along the group of rotations, at most
-// so many steps, and returns F of the identity and after every step, in nats, which
-// falls: a step that would not lower it is shortened, and where none does it ends.
+// over all vectors v, H being the Gram matrix of v: s is the square of Wanda's score of
+// the weights that v becomes. It descends from the identity along the group of
+// rotations, at most so many steps, and returns F of the identity and after every step,
+// which falls: a step that would not lower it is shortened, and where none does it ends.
 // each, if not nil, is called after a step.
 //
 // Directions are those of conjugate gradients (Polak and Ribière's, restarted where they
@@ -37,19 +38,19 @@ type Vectors struct {
 //
 // The entropy is that of Gu et al. 2025, arXiv:2505.23049, section 3; they descend by
 // Adam through a QR factorisation.
-func Learn(width int, all []Vectors, steps int, each func()) (tensor.Matrix, []float64) {
-	l := newLearner(width, all)
+func Learn(width int, all []Vectors, m Measure, steps int, each func()) (tensor.Matrix, []float64) {
+	l := newLearner(width, all, m)
 	q := identity(width)
 	if l.count == 0 {
 		return q, []float64{0}
 	}
-	values := []float64{l.entropy(q, nil)}
+	values := []float64{l.mean(q, nil)}
 	n := width * width
 	g, omega, last, d := tensor.NewMatrix(width, width), make([]float32, n), make([]float32, n), make([]float32, n)
 	tau := 0.0
 	for step := range steps {
 		now := values[len(values)-1]
-		l.entropy(q, &g)
+		l.mean(q, &g)
 		l.skew(omega, g, q)
 		slope := direction(d, omega, last, step == 0)
 		copy(last, omega)
@@ -83,7 +84,7 @@ const (
 func (l *learner) search(q tensor.Matrix, d []float32, now, slope float64, tau *float64) (tensor.Matrix, float64, bool) {
 	for range halves {
 		next := l.step(q, d, float32(*tau))
-		if value := l.entropy(next, nil); value <= now-armijo**tau*slope && value < now {
+		if value := l.mean(next, nil); value <= now-armijo**tau*slope && value < now {
 			return next, value, true
 		}
 		*tau /= 2
@@ -129,10 +130,28 @@ func infinityNorm(m []float32, width int) float64 {
 	return most
 }
 
+// Measure is what Learn makes small of the importance of a vector's weights.
+type Measure struct {
+	// Lost is the share of the weights that are pruned, the least important of each
+	// vector: the measure is the share of Σs that they have, over what that was at the
+	// start. 0: the measure is the entropy −Σ_j p_j·ln p_j, p = s/Σs, in nats.
+	Lost float64
+}
+
+// Name returns the value of rotate_for that it is.
+func (m Measure) Name() string {
+	if m.Lost > 0 {
+		return Loss
+	}
+	return Entropy
+}
+
 // learner holds the vectors and memory to work in.
 type learner struct {
 	width, count int
 	all          []Vectors
+	measure      Measure
+	lost         []float64 // Σs of what each vector would lose at the start; nil before, and for the entropy
 
 	y, dy, turned, yt []float32 // of rowsAtOnce vectors
 	rows              []float64 // a vector's entropy each
@@ -142,8 +161,8 @@ type learner struct {
 // rowsAtOnce is how many vectors are turned at a time.
 const rowsAtOnce = 1024
 
-func newLearner(width int, all []Vectors) *learner {
-	l := &learner{width: width, all: all}
+func newLearner(width int, all []Vectors, m Measure) *learner {
+	l := &learner{width: width, all: all, measure: m}
 	for _, v := range all {
 		if v.V.Cols != width || v.Gram.Data != nil && (v.Gram.Rows != width || v.Gram.Cols != width) {
 			panic(fmt.Sprintf("rotate: vectors of %d, Gram matrix of %d × %d, want %d", v.V.Cols, v.Gram.Rows, v.Gram.Cols, width))
@@ -153,6 +172,9 @@ func newLearner(width int, all []Vectors) *learner {
 	n := rowsAtOnce * width
 	l.y, l.dy, l.turned, l.yt = make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
 	l.rows = make([]float64, rowsAtOnce)
+	if m.Lost > 0 {
+		l.lost = make([]float64, l.count)
+	}
 	l.t, l.u = make([]float32, width*width), make([]float32, width*width)
 	return l
 }
@@ -169,14 +191,15 @@ func LearnFLOP(width, vectors, steps int) float64 {
 	return float64(steps) * (4*2*float64(vectors)*n*n + 14*2*n*n*n)
 }
 
-// entropy returns F(q), and its gradient if g is not nil.
-func (l *learner) entropy(q tensor.Matrix, g *tensor.Matrix) float64 {
+// mean returns F(q), and its gradient if g is not nil.
+func (l *learner) mean(q tensor.Matrix, g *tensor.Matrix) float64 {
 	if g != nil {
 		clear(g.Data)
 	}
-	sum := 0.0
+	sum, first := 0.0, 0
 	for _, v := range l.all {
-		sum += l.group(v, q, g)
+		sum += l.group(v, first, q, g)
+		first += v.V.Rows
 	}
 	if g != nil {
 		for i := range g.Data {
@@ -186,8 +209,9 @@ func (l *learner) entropy(q tensor.Matrix, g *tensor.Matrix) float64 {
 	return sum / float64(l.count)
 }
 
-// group returns the sum of entropies of v, and adds its gradient to g.
-func (l *learner) group(v Vectors, q tensor.Matrix, g *tensor.Matrix) float64 {
+// group returns the sum of v's measures, of which the first vector is number first of
+// all, and adds its gradient to g.
+func (l *learner) group(v Vectors, first int, q tensor.Matrix, g *tensor.Matrix) float64 {
 	w := l.width
 	d, dd := make([]float64, w), make([]float64, w) // Q·H·Qᵀ's diagonal, and ∂F/∂d
 	if v.Gram.Data == nil {
@@ -214,7 +238,7 @@ func (l *learner) group(v Vectors, q tensor.Matrix, g *tensor.Matrix) float64 {
 				if g != nil {
 					dy = l.dy[i*w : (i+1)*w]
 				}
-				l.rows[i] = importance(dy, l.y[i*w:(i+1)*w], d)
+				l.rows[i] = l.one(dy, l.y[i*w:(i+1)*w], d, first+lo+i)
 			}
 		})
 		for _, e := range l.rows[:n] {
@@ -257,9 +281,52 @@ func (l *learner) gradient(g *tensor.Matrix, dd []float64, part []float32, n int
 	}
 }
 
-// importance returns the entropy of s = y²·d and, unless dy is nil, writes its
+// one returns the measure of vector number i, which became y, and its derivative.
+func (l *learner) one(dy, y []float32, d []float64, i int) float64 {
+	if l.measure.Lost == 0 {
+		return entropy(dy, y, d)
+	}
+	if l.lost == nil {
+		panic("rotate: no start to measure against")
+	}
+	return lost(dy, y, d, l.measure.Lost, &l.lost[i])
+}
+
+// lost returns how much of s = y²·d the lowest share of y loses, in units of from, which
+// becomes that if it is 0; and the derivative by y.
+func lost(dy, y []float32, d []float64, share float64, from *float64) float64 {
+	s := make([]float64, len(y))
+	for j, v := range y {
+		s[j] = float64(v) * float64(v) * d[j]
+	}
+	order := slices.Clone(s)
+	slices.Sort(order)
+	n := int(share * float64(len(y)))
+	sum, limit := 0.0, order[n]
+	for _, v := range order[:n] {
+		sum += v
+	}
+	if *from == 0 {
+		*from = sum
+	}
+	if *from == 0 {
+		clear(dy)
+		return 0
+	}
+	if dy != nil {
+		for j, v := range y {
+			dy[j] = 0
+			if s[j] < limit {
+				dy[j] = float32(2 * float64(v) * d[j] / *from)
+			}
+		}
+	}
+	return sum / *from
+}
+
+// entropy returns the entropy of s = y²·d and, unless dy is nil, writes its
 // derivative by y, which is 0 where s is.
-func importance(dy, y []float32, d []float64) float64 {
+func entropy(dy, y []float32, d []float64) float64 {
 	z, sum := 0.0, 0.0 // Σs and Σ s·ln s
 	for j, v := range y {
 		if s := float64(v) * float64(v) * d[j]; s > 0 {

@@ -2,6 +2,7 @@ package rotate
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/crepe-llm/crepe/internal/splitmix"
@@ -52,7 +53,7 @@ func offRotation(q tensor.Matrix) float64 {
 // Two directions turned by 45° from the axes: the entropy is ln 2, and 0 on the axes.
 func TestLearnByHand(t *testing.T) {
 	v := tensor.Matrix{Rows: 2, Cols: 2, Data: []float32{1, 1.02, 3, -2.9}}
-	q, values := Learn(2, []Vectors{{V: v}}, 200, nil)
+	q, values := Learn(2, []Vectors{{V: v}}, Measure{}, 200, nil)
 	if first, last := values[0], values[len(values)-1]; math.Abs(first-math.Ln2) > 1e-3 || last > 1e-2 {
 		t.Errorf("entropy from %v to %v, want from ln 2 to nearly 0", first, last)
 	}
@@ -68,10 +69,10 @@ func TestLearnByHand(t *testing.T) {
 func TestGradient(t *testing.T) {
 	const width = 7
 	all := []Vectors{{V: random(9, width, 1), Gram: gram(random(20, width, 2))}, {V: random(5, width, 3)}}
-	l := newLearner(width, all)
-	q, _ := Learn(width, all, 2, nil) // of no particular form
+	l := newLearner(width, all, Measure{})
+	q, _ := Learn(width, all, Measure{}, 2, nil) // of no particular form
 	g := tensor.NewMatrix(width, width)
-	l.entropy(q, &g)
+	l.mean(q, &g)
 	for i := range q.Data {
 		const h = 1e-4
 		at := func(by float64) float64 {
@@ -86,7 +87,7 @@ func TestGradient(t *testing.T) {
 			t.Errorf("element %d: %v, want %v", i, g.Data[i], want)
 		}
 	}
-	if got, want := l.entropy(q, nil), entropy64(wide(q.Data), all); !(math.Abs(got-want) <= 1e-6) {
+	if got, want := l.mean(q, nil), entropy64(wide(q.Data), all); !(math.Abs(got-want) <= 1e-6) {
 		t.Errorf("entropy %v, want %v", got, want)
 	}
 }
@@ -137,7 +138,7 @@ func entropy64(q []float64, all []Vectors) float64 {
 // what comes out is a rotation within 1e-5.
 func TestLearnFallsAndStaysARotation(t *testing.T) {
 	const width = 48
-	turn, _ := Learn(width, []Vectors{{V: random(40, width, 4)}}, 5, nil)
+	turn, _ := Learn(width, []Vectors{{V: random(40, width, 4)}}, Measure{}, 5, nil)
 	sparse := random(300, width, 5)
 	for i := range sparse.Data {
 		if i%7 != 0 {
@@ -152,7 +153,7 @@ func TestLearnFallsAndStaysARotation(t *testing.T) {
 			}
 		}
 	}
-	q, values := Learn(width, []Vectors{{V: v, Gram: gram(random(100, width, 6))}}, 60, nil)
+	q, values := Learn(width, []Vectors{{V: v, Gram: gram(random(100, width, 6))}}, Measure{}, 60, nil)
 	for i := 1; i < len(values); i++ {
 		if !(values[i] < values[i-1]) {
 			t.Fatalf("step %d: entropy rose from %v to %v", i, values[i-1], values[i])
@@ -164,7 +165,7 @@ func TestLearnFallsAndStaysARotation(t *testing.T) {
 	if off := offRotation(q); off > 1e-5 {
 		t.Errorf("Q·Qᵀ is %v off the identity", off)
 	}
-	again, _ := Learn(width, []Vectors{{V: v, Gram: gram(random(100, width, 6))}}, 60, nil)
+	again, _ := Learn(width, []Vectors{{V: v, Gram: gram(random(100, width, 6))}}, Measure{}, 60, nil)
 	for i, x := range again.Data {
 		if x != q.Data[i] {
 			t.Fatal("the second time it is another rotation")
@@ -172,10 +173,46 @@ func TestLearnFallsAndStaysARotation(t *testing.T) {
 	}
 }
 
+// The slope of the loss against central differences.
+func TestGradientOfTheLoss(t *testing.T) {
+	const width, share = 8, 0.5
+	all := []Vectors{{V: random(9, width, 1), Gram: gram(random(20, width, 2))}, {V: random(5, width, 3)}}
+	l := newLearner(width, all, Measure{Lost: share})
+	if start := l.mean(identity(width), nil); math.Abs(start-1) > 1e-6 {
+		t.Fatalf("the loss begins at %v, want 1", start)
+	}
+	q, values := Learn(width, all, Measure{Lost: share}, 3, nil)
+	g := tensor.NewMatrix(width, width)
+	if got := l.mean(q, &g); math.Abs(got-values[len(values)-1]) > 1e-6 || !(got < 1) {
+		t.Errorf("loss %v, Learn says %v", got, values)
+	}
+	for i := range q.Data {
+		const h = 1e-3
+		at := func(by float32) float64 {
+			x := tensor.Matrix{Rows: width, Cols: width, Data: slices.Clone(q.Data)}
+			x.Data[i] += by
+			return l.mean(x, nil)
+		}
+		if want := (at(h) - at(-h)) / (2 * h); !(math.Abs(float64(g.Data[i])-want) <= 2e-3) {
+			t.Errorf("element %d: %v, want %v", i, g.Data[i], want)
+		}
+	}
+}
+
+// By hand: of y = (3, 1, 2, 0.5) with d = (1, 9, 1, 4) the lower half are 4·0.25 = 1 and
+// 4, of a start of 10.
+func TestLossByHand(t *testing.T) {
+	from, dy := 10.0, make([]float32, 4)
+	got := lost(dy, []float32{3, 1, 2, 0.5}, []float64{1, 9, 1, 4}, 0.5, &from)
+	if want := []float32{0, 0, 0.4, 0.4}; math.Abs(got-0.5) > 1e-12 || !slices.Equal(dy, want) {
+		t.Errorf("%v with slope %v, want 0.5 and %v", got, dy, want)
+	}
+}
+
 // Nothing to learn from, and vectors of zeros, leave the identity.
 func TestLearnOfNothing(t *testing.T) {
 	for _, all := range [][]Vectors{nil, {{V: tensor.NewMatrix(3, 4)}}} {
-		q, values := Learn(4, all, 10, nil)
+		q, values := Learn(4, all, Measure{}, 10, nil)
 		if len(values) != 1 || values[0] != 0 || offRotation(q) != 0 || q.Data[0] != 1 {
 			t.Errorf("%d vectors: %v, %v", len(all), q.Data, values)
 		}

@@ -16,13 +16,14 @@ type Method struct {
 	Params []param.Spec // the parameters it reads
 }
 
-// Denoise minimises the entropy of importance.
+// Denoise minimises what pruning would lose, or the entropy of importance.
 var Denoise = Method{
 	Name: "denoise",
-	Doc:  "turns the residual stream and each head's values so that the entropy of the weights' importance is least; the dense model computes the same",
+	Doc:  "turns the residual stream and each head's values so that importance lies on fewer weights; the dense model computes the same",
 	Cite: "Gu et al. 2025, arXiv:2505.23049; one rotation for the whole model, which leaves nothing to compute at run time",
 	Params: []param.Spec{
 		{Name: "rotate_what", Doc: "what is turned: the residual stream, the heads' values, or both", Default: Both, Choices: []any{Both, Stream, Values}},
+		{Name: "rotate_for", Doc: "what is made small: the importance that pruning would take from each row and column, or its entropy", Default: Loss, Choices: []any{Loss, Entropy}},
 		{Name: "rotate_steps", Doc: "steps of descent", Default: 100, Min: 1, Max: 1 << 16},
 		{Name: "rotate_vectors", Doc: "rows and columns of weights that the stream's rotation is found on, evenly from all", Default: 1 << 14, Min: 1 << 8, Max: 1000000},
 	},
@@ -33,6 +34,12 @@ const (
 	Both   = "both"
 	Stream = "stream"
 	Values = "values"
+)
+
+// The values of rotate_for.
+const (
+	Loss    = "loss"
+	Entropy = "entropy"
 )
 
 // methods are all methods.
@@ -48,13 +55,18 @@ func Lookup(want string) (Method, error) { return methods.Lookup(want) }
 type Options struct {
 	Stream, Values bool
 	Steps, Vectors int
+	Measure        Measure
 }
 
-// OptionsOf reads Denoise's parameters.
-func OptionsOf(p param.Values) Options {
+// OptionsOf reads Denoise's parameters, for a run that prunes that share of the weights.
+func OptionsOf(p param.Values, sparsity float64) Options {
 	what := p.Text("rotate_what")
+	if p.Text("rotate_for") == Entropy {
+		sparsity = 0
+	}
 	return Options{
 		Stream: what != Values, Values: what != Stream,
 		Steps: p.Whole("rotate_steps"), Vectors: p.Whole("rotate_vectors"),
+		Measure: Measure{Lost: sparsity},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/rotate"
 	"github.com/crepe-llm/crepe/rotate/rotated"
 	"github.com/crepe-llm/crepe/session"
 )
@@ -169,15 +170,19 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	return w.Flush()
 }
 
-// formatRotation says how far the entropies of importance fell.
+// formatRotation says how far what the rotations make small fell.
 func formatRotation(r *rotated.Result) string {
 	var parts []string
 	for _, p := range []struct {
 		name string
-		e    *rotated.Entropy
+		e    *rotated.Measured
 	}{{"residual stream", r.Stream}, {"heads' values", r.Values}} {
 		if p.e != nil {
-			parts = append(parts, fmt.Sprintf("%s: entropy %.3f to %.3f nats in %d steps", p.name, p.e.Before, p.e.After, p.e.Steps))
+			how := fmt.Sprintf("entropy %.3f to %.3f nats", p.e.Before, p.e.After)
+			if r.For == rotate.Loss {
+				how = fmt.Sprintf("%.1f %% of the loss left", 100*p.e.After)
+			}
+			parts = append(parts, fmt.Sprintf("%s: %s in %d steps", p.name, how, p.e.Steps))
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -53,8 +53,9 @@ type Options struct {
 	Warn     func(format string, args ...any) // may be nil
 }
 
-// Entropy is what Learn made of the mean entropy of importance, in nats.
-type Entropy struct {
+// Measured is what Learn made of the mean of its measure: of the loss, as a share of that
+// before, or of the entropy, in nats.
+type Measured struct {
 	Before float64 `json:"before"`
 	After  float64 `json:"after"`
 	Steps  int     `json:"steps"` // most that any rotation took
@@ -62,9 +63,10 @@ type Entropy struct {
 
 // Result says what was rotated.
 type Result struct {
-	Stream *Entropy `json:"stream,omitempty"` // nil: not turned
-	Values *Entropy `json:"values,omitempty"` // mean over the heads that were turned; nil: none was
-	Left   []string `json:"left,omitempty"`   // what was asked for and cannot be turned, and why
+	For    string    `json:"for"`              // rotate.Loss or rotate.Entropy
+	Stream *Measured `json:"stream,omitempty"` // nil: not turned
+	Values *Measured `json:"values,omitempty"` // mean over the heads that were turned; nil: none was
+	Left   []string  `json:"left,omitempty"`   // what was asked for and cannot be turned, and why
 }
 
 // Record is the content of checkpoint.RotationRecordName.
@@ -333,7 +335,7 @@ func (r *rotator) learn(ctx context.Context) (*Result, *turns, error) {
 	if err := r.gather(ctx); err != nil {
 		return nil, nil, err
 	}
-	res, t := &Result{Left: r.Left}, r.shapes()
+	res, t := &Result{For: r.opt.Measure.Name(), Left: r.Left}, r.shapes()
 	if r.stream {
 		w := r.m.Width()
 		g := tensor.NewMatrix(w, w)
@@ -343,8 +345,8 @@ func (r *rotator) learn(ctx context.Context) (*Result, *turns, error) {
 		r.gram = nil
 		bar := r.in.Progress.Start("rotate: the residual stream", int64(r.opt.Steps), "steps")
 		var values []float64
-		t.q, values = rotate.Learn(w, []rotate.Vectors{{V: r.vectors[0], Gram: g}, {V: r.vectors[1]}}, r.opt.Steps, func() { bar.Add(1) })
-		res.Stream = &Entropy{values[0], values[len(values)-1], len(values) - 1}
+		t.q, values = rotate.Learn(w, []rotate.Vectors{{V: r.vectors[0], Gram: g}, {V: r.vectors[1]}}, r.opt.Measure, r.opt.Steps, func() { bar.Add(1) })
+		res.Stream = &Measured{values[0], values[len(values)-1], len(values) - 1}
 		r.vectors = [2]tensor.Matrix{}
 	}
 	return res, t, r.learnValues(ctx, res, t)
@@ -575,7 +577,7 @@ func (r *rotator) learnValues(ctx context.Context, res *Result, t *turns) error 
 		return nil
 	}
 	bar := r.in.Progress.Start("rotate: the heads' values", int64(heads), "heads")
-	var all Entropy
+	var all Measured
 	for b, own := range t.values {
 		if own == nil {
 			continue
@@ -594,7 +596,7 @@ func (r *rotator) learnValues(ctx context.Context, res *Result, t *turns) error 
 				return err
 			}
 			var values []float64
-			own[k], values = rotate.Learn(r.headDim, r.valueVectors(v, o, h.First, k, r.heads[b]), r.opt.Steps, nil)
+			own[k], values = rotate.Learn(r.headDim, r.valueVectors(v, o, h.First, k, r.heads[b]), r.opt.Measure, r.opt.Steps, nil)
 			all.Before += values[0] / float64(heads)
 			all.After += values[len(values)-1] / float64(heads)
 			all.Steps = max(all.Steps, len(values)-1)

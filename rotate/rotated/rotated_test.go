@@ -166,7 +166,7 @@ func TestLogitsStay(t *testing.T) {
 			if (res.Stream == nil) != is || !strings.Contains(strings.Join(res.Left, ";"), why) {
 				t.Fatalf("stream %v, left %q, want it %q", res.Stream, res.Left, why)
 			}
-			for _, e := range []*rotated.Entropy{res.Stream, res.Values} {
+			for _, e := range []*rotated.Measured{res.Stream, res.Values} {
 				if e != nil && !(e.After < e.Before && e.Steps > 0) {
 					t.Errorf("entropy %+v", *e)
 				}
@@ -230,9 +230,9 @@ func TestParts(t *testing.T) {
 	inv, m := fixture(t, "llama3-gqa")
 	for _, part := range []string{rotate.Stream, rotate.Values} {
 		opt := options(t, "llama3-gqa")
-		opt.Stream, opt.Values = part == rotate.Stream, part == rotate.Values
+		opt.Stream, opt.Values, opt.Measure.Lost = part == rotate.Stream, part == rotate.Values, 0.5
 		res, err := rotateTo(t, t.Context(), inv, m, opt)
-		if err != nil || (res.Stream != nil) != opt.Stream || (res.Values != nil) != opt.Values {
+		if err != nil || (res.Stream != nil) != opt.Stream || (res.Values != nil) != opt.Values || res.For != rotate.Loss {
 			t.Fatalf("%s: %+v, %v", part, res, err)
 		}
 		_, err = rotateTo(t, t.Context(), inv, m, opt)
