@@ -91,15 +91,21 @@ func stage1(s *Section, item *Item, name string, h *pho.History) {
 	}
 	measured := h.Measured()
 	columns := candidateColumns(Column{Name: "trial"}, ratingColumn(h))
-	var rows [][]any
+	middle := median(h.Trials)
+	better, all := View{Label: "the better half"}, View{Label: "all"}
 	for n, t := range h.Trials {
-		rows = append(rows, append([]any{n + 1, rating(t.Value, measured)}, coefficients(t.Coefficients)...))
+		row := append([]any{n + 1, rating(t.Value, measured)}, coefficients(t.Coefficients)...)
+		all.Rows = append(all.Rows, row)
+		if t.Value <= middle {
+			better.Rows = append(better.Rows, row)
+		}
 	}
 	c := newChart("scatter")
 	c.X, c.Y = 0, []int{1}
-	s.figure(item, Figure{Title: "Stage 1: trials" + name, Columns: columns, Views: []View{{Rows: rows}}, Chart: c})
-	triangle(s, item, Figure{Title: "Stage 1: α, β and γ by " + columns[1].Name, Columns: columns, Views: []View{{Rows: rows, Note: triangleNote}}}, 2, 1)
-	if views := parameterViews(h, measured); views != nil {
+	s.figure(item, Figure{Title: "Stage 1: trials" + name, Choice: "trials", Columns: columns, Views: []View{better, all}, Chart: c})
+	better.Note, all.Note = triangleNote, triangleNote
+	triangle(s, item, Figure{Title: "Stage 1: α, β and γ by " + columns[1].Name, Choice: "trials", Columns: columns, Views: []View{better, all}}, 2, 1)
+	if views := parameterViews(h, middle); views != nil {
 		c = newChart("scatter")
 		c.X, c.Y = 0, []int{1}
 		s.figure(item, Figure{Title: "Stage 1: one parameter at a time", Choice: "parameter", Columns: []Column{{Name: "value", Digits: 4, Hint: "of the chosen parameter"}, columns[1], {Name: "trial"}}, Views: views, Chart: c})
@@ -110,7 +116,7 @@ func stage1(s *Section, item *Item, name string, h *pho.History) {
 // unless all candidates lie at one point.
 func triangle(s *Section, item *Item, f Figure, alpha, value int) {
 	var first []any
-	for _, row := range f.Views[0].Rows {
+	for _, row := range f.Views[len(f.Views)-1].Rows { // all
 		at := row[alpha : alpha+3]
 		if row[value] == nil || at[0] == nil {
 			continue
@@ -129,13 +135,25 @@ func triangle(s *Section, item *Item, f Figure, alpha, value int) {
 
 const triangleNote = "A corner is a candidate of one term only; in the middle all three weigh alike."
 
-// parameterViews are the trials by each parameter that was not the same in all.
-func parameterViews(h *pho.History, measured bool) (views []View) {
+// median is the value that half of the trials do not exceed: the others can be so bad that
+// a chart of all shows nothing else.
+func median(trials []pho.Rated) float64 {
+	var values []float64
+	for _, t := range trials {
+		values = append(values, t.Value)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// parameterViews are the trials that do not exceed middle, by each parameter that was not
+// the same in all of them.
+func parameterViews(h *pho.History, middle float64) (views []View) {
 	add := func(name string, value func(c pho.Coefficients) any) {
-		v := View{Label: name}
+		v := View{Label: name, Note: "The better half of the trials."}
 		for n, t := range h.Trials {
-			if x := value(t.Coefficients.Normalized()); x != nil {
-				v.Rows = append(v.Rows, []any{x, rating(t.Value, measured), n + 1})
+			if x := value(t.Coefficients.Normalized()); x != nil && t.Value <= middle {
+				v.Rows = append(v.Rows, []any{x, rating(t.Value, h.Measured()), n + 1})
 			}
 		}
 		if slices.ContainsFunc(v.Rows, func(r []any) bool { return r[0] != v.Rows[0][0] }) {

@@ -136,7 +136,7 @@ const crepeReport = (() => {
 	function axis(c, column, more) {
 		return Object.assign({
 			type: "value", scale: true, name: column ? short(heading(column), 48) : "", nameLocation: "middle", nameGap: 28,
-			nameTextStyle: { color: c.muted }, axisLabel: { color: c.fg, hideOverlap: true, formatter: (v) => label(v, column && { share: column.share, digits: 4 }) },
+			nameTextStyle: { color: c.muted }, axisLabel: { color: c.fg, hideOverlap: true, formatter: (v) => label(v, column && { share: column.share, digits: 6 }) },
 			axisLine: { onZero: false, lineStyle: { color: c.muted } }, splitLine: { lineStyle: { color: c.line } },
 		}, more);
 	}
@@ -156,13 +156,14 @@ const crepeReport = (() => {
 		};
 	}
 
-	// range returns the least and greatest value over all charts of a figure's scale.
-	function range(figure) {
+	// range returns the least and greatest value over all charts of a figure's scale; of a
+	// view, if it has none.
+	function range(figure, view) {
 		let low = Infinity, high = -Infinity;
 		for (const s of doc.sections) {
 			for (const f of s.figures) {
 				if (f !== figure && !(f.chart && f.chart.scale && f.chart.scale === figure.chart.scale)) continue;
-				for (const v of f.views) {
+				for (const v of figure.chart.scale ? f.views : [view]) {
 					for (const r of v.rows) {
 						const x = r[f.chart.value];
 						if (isNumber(x)) { low = Math.min(low, x); high = Math.max(high, x); }
@@ -173,9 +174,9 @@ const crepeReport = (() => {
 		return low <= high ? [low, high] : [0, 1];
 	}
 
-	function visualMap(figure, c, dimension) {
+	function visualMap(figure, view, c, dimension) {
 		const column = figure.columns[figure.chart.value];
-		const [low, high] = range(figure);
+		const [low, high] = range(figure, view);
 		return {
 			min: low, max: high > low ? high : low + (Math.abs(low) || 1) * 1e-9, dimension, calculable: false, orient: "horizontal", left: "center", bottom: 0, itemHeight: 120,
 			inRange: { color: c.scale }, textStyle: { color: c.fg }, text: [text(high, column) + " " + unit(column), text(low, column)],
@@ -186,7 +187,7 @@ const crepeReport = (() => {
 		heatmap(figure, view, c, width) {
 			const { x, y, value } = figure.chart;
 			const xs = unique(view.rows.map((r) => r[x])), ys = unique(view.rows.map((r) => r[y[0]]));
-			const [low, high] = range(figure);
+			const [low, high] = range(figure, view);
 			const column = figure.columns[value];
 			const cell = (width - 90) / Math.max(1, xs.length);
 			const labels = cell >= 34 && xs.length * ys.length <= 600;
@@ -204,7 +205,7 @@ const crepeReport = (() => {
 				grid: { left: 16, right: 16, top: 30, bottom: 64, containLabel: true },
 				xAxis: axis(c, null, { type: "category", data: xs.map(String), axisLabel: { color: c.fg, rotate: cell < 110 ? 40 : 0, formatter: (s) => short(String(s).split(".").slice(-1)[0], 16) }, splitLine: { show: false } }),
 				yAxis: upright(c, figure.columns[y[0]], { type: "category", data: ys.map(String), inverse: true, nameLocation: "start", nameGap: 10, splitLine: { show: false } }),
-				visualMap: visualMap(figure, c, 2),
+				visualMap: visualMap(figure, view, c, 2),
 				series: [{ type: "heatmap", name: column.name, data, itemStyle: { borderColor: c.bg, borderWidth: 1 }, label: { show: labels, fontSize: 11, formatter: (p) => text(p.value[2], { share: column.share, digits: 3 }) }, emphasis: { itemStyle: { borderColor: c.fg, borderWidth: 2 } } }],
 			};
 		},
@@ -274,30 +275,33 @@ const crepeReport = (() => {
 				lineStyle: { type: dashes[Math.floor(n / 2) % dashes.length] },
 				data: broken(view.rows.map((r, i) => [r, i]).filter(([r]) => (group < 0 || r[group] === name) && isNumber(r[y[0]])).map(([r, i]) => point([category ? String(r[x]) : r[x], r[y[0]]], i))),
 			}));
-			if (series.length) series[0].markLine = marks(view, c);
+			const pointed = marks(view, c, series, category ? String(xs[0]) : xs[0]);
 			return {
-				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1 },
+				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1, data: names.map(String) },
+				grid: { ...base(c).grid, right: pointed ? 64 : 24 },
 				xAxis: axis(c, figure.columns[x], category ? { type: "category", data: xs.map(String) } : { minInterval: 1 }),
 				yAxis: upright(c, figure.columns[y[0]], { type: log ? "log" : "value", axisLabel: { color: c.fg, formatter: (v) => text(v, { share: figure.columns[y[0]].share, digits: 3 }) } }),
 				series,
 			};
 		},
 
-		bars(figure, view, c) {
+		bars(figure, view, c, width) {
 			const { x, y, group, error } = figure.chart;
 			const xs = unique(view.rows.map((r) => r[x]));
 			const column = figure.columns[y[0]];
 			const names = group < 0 ? y.map((k) => figure.columns[k].name) : unique(view.rows.map((r) => r[group]));
+			const room = (width - 90) / xs.length; // pixels
 			const series = [];
 			const of = (n) => view.rows.map((r, i) => [r, i]).filter(([r]) => group < 0 || r[group] === names[n]);
 			const key = (n) => (group < 0 ? y[n] : y[0]);
 			names.forEach((name, n) => {
 				const data = of(n).filter(([r]) => isNumber(r[key(n)])).map(([r, i]) => point([String(r[x]), r[key(n)]], i));
 				if (figure.chart.stack && !data.some((d) => d.value[1] > 0)) return;
-				series.push({ type: "bar", name: String(name), stack: figure.chart.stack ? "all" : null, barMaxWidth: 60, data, label: { show: y.length === 1 && view.rows.length <= 12, position: "insideBottom", color: c.bg, textBorderColor: "transparent", formatter: (p) => text(p.value[1], { share: column.share, digits: 4 }) } });
+				series.push({ type: "bar", name: String(name), stack: figure.chart.stack ? "all" : null, barMaxWidth: 60, data, label: { show: y.length === 1 && view.rows.length <= 12 && room / (group < 0 ? 1 : names.length) > 48, position: "insideBottom", color: c.bg, textBorderColor: "transparent", formatter: (p) => text(p.value[1], { share: column.share, digits: 4 }) } });
 			});
-			if (series.length) series[0].markLine = marks(view, c);
+			const pointed = marks(view, c, series);
 			const bars = series.length;
+			const turned = xs.length > 6 || xs.some((v) => 7 * Math.min(18, String(v).length) > room);
 			if (error >= 0) {
 				names.forEach((name, n) => series.push({
 					type: "custom", name: "± standard error", z: 5, silent: true, itemStyle: { color: c.fg }, encode: { x: 0, y: [1, 2] },
@@ -314,7 +318,8 @@ const crepeReport = (() => {
 			return {
 				height: 340, tooltip: tip(figure, view, c), legend: { show: bars > 1, data: names.map(String) },
 				aria: { enabled: true, decal: { show: bars > 1 } },
-				xAxis: axis(c, figure.columns[x], { type: "category", data: xs.map(String), nameGap: xs.length > 6 ? 60 : 28, axisLabel: { color: c.fg, interval: 0, hideOverlap: true, rotate: xs.length > 6 ? 40 : 0, formatter: (s) => short(String(s), 18) } }),
+				grid: { ...base(c).grid, right: pointed ? 64 : 24 },
+				xAxis: axis(c, figure.columns[x], { type: "category", data: xs.map(String), nameGap: turned ? 84 : 28, axisLabel: { color: c.fg, interval: 0, hideOverlap: true, rotate: turned ? 40 : 0, formatter: (s) => short(String(s), 18) } }),
 				yAxis: upright(c, y.length > 1 ? { name: unit(column) } : column, { scale: false }),
 				series,
 			};
@@ -328,7 +333,7 @@ const crepeReport = (() => {
 			const beside = figure.chart.label;
 			return {
 				height: 340, tooltip: tip(figure, view, c), legend: { show: names.length > 1, itemWidth: 12, itemHeight: 12 },
-				xAxis: axis(c, figure.columns[x], {}), yAxis: upright(c, figure.columns[y[0]], {}),
+				xAxis: axis(c, figure.columns[x], {}), yAxis: upright(c, figure.columns[y[0]], { boundaryGap: [0, beside < 0 ? 0 : "10%"] }), // room for what is written above points
 				series: names.map((name, n) => ({
 					type: "scatter", name: String(name), symbol: sign(name, n), symbolSize: 10, color: c.series[n % c.series.length],
 					label: { show: beside >= 0, position: "top", color: c.fg, fontSize: 11, padding: [0, 4], formatter: (p) => short(String(view.rows[p.data.row][beside]), 20) }, labelLayout: { hideOverlap: true },
@@ -349,7 +354,7 @@ const crepeReport = (() => {
 				height: side * 0.866 + 110, tooltip: tip(figure, view, c),
 				grid: { left, top: 28, width: side, height: side * 0.866, containLabel: false },
 				xAxis: hidden(1), yAxis: hidden(Math.sqrt(3) / 2),
-				visualMap: Object.assign(visualMap(figure, c, 2), { seriesIndex: 1 }),
+				visualMap: Object.assign(visualMap(figure, view, c, 2), { seriesIndex: 1 }),
 				series: [
 					{ type: "line", name: "triangle", silent: true, symbol: "none", clip: false, lineStyle: { color: c.muted, width: 1 }, data: [at(1, 0, 0), at(0, 1, 0), at(0, 0, 1), at(1, 0, 0)] },
 					{
@@ -368,13 +373,17 @@ const crepeReport = (() => {
 		return points.flatMap((p, i) => (i > 0 && ofGroups(p) !== ofGroups(points[i - 1]) ? [{ value: [p.value[0], "-"] }, p] : [p]));
 	}
 
-	function marks(view, c) {
+	// marks points at values on the y axis, beside the chart, and reports whether there
+	// are any. A point that is not to be seen at x keeps them in the chart.
+	function marks(view, c, series, x) {
 		const on = (view.marks || []).filter((m) => m.on_y);
-		if (!on.length) return undefined;
-		return {
-			silent: true, symbol: "none", lineStyle: { color: c.fg, type: "dashed" }, label: { color: c.fg, position: "insideStartTop", formatter: (p) => p.name + " " + text(p.value, { digits: 5 }) },
+		if (!on.length || !series.length) return false;
+		series[0].markLine = {
+			silent: true, symbol: "none", lineStyle: { color: c.fg, type: "dashed" }, label: { color: c.fg, position: "end", lineHeight: 14, formatter: (p) => p.name + "\n" + text(p.value, { digits: 5 }) },
 			data: on.map((m) => ({ name: m.label, yAxis: m.value })),
 		};
+		if (x !== undefined) series.push({ type: "scatter", name: "room", silent: true, symbolSize: 0, data: on.map((m) => [x, m.value]) });
+		return true;
 	}
 
 	// draw draws the chart of a figure.
@@ -396,10 +405,17 @@ const crepeReport = (() => {
 		d.width = width;
 	}
 
+	// Charts that come into view are drawn one by one, so that the page answers meanwhile.
+	const queue = [];
+	function drawNext() {
+		const id = queue.shift();
+		if (id !== undefined && !drawn.get(id)?.chart) draw(id);
+		if (queue.length) setTimeout(drawNext);
+	}
 	const seen = new IntersectionObserver((entries) => {
-		for (const e of entries) {
-			if (e.isIntersecting && !drawn.get(e.target.dataset.figure)?.chart) draw(e.target.dataset.figure);
-		}
+		const idle = !queue.length;
+		queue.push(...entries.filter((e) => e.isIntersecting).map((e) => e.target.dataset.figure));
+		if (idle && queue.length) drawNext();
 	}, { rootMargin: "600px" });
 
 	function drawAll() { for (const id of drawn.keys()) draw(id); }
@@ -478,7 +494,7 @@ const crepeReport = (() => {
 			const hints = new Map(); // the columns of each
 			for (const c of f.columns) if (c.hint) hints.set(c.hint, (hints.get(c.hint) || []).concat(c));
 			body.replaceChildren(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": f.title }, table(f, d.view)), tools,
-				hints.size ? element("ul", { class: "hints" }, ...[...hints].map(([hint, of]) => element("li", { dir: "auto" }, short(of.map((c) => c.name).join(", "), 80) + ": " + hint))) : "");
+				hints.size ? element("ul", { class: hints.size > 3 ? "hints many" : "hints" }, ...[...hints].map(([hint, of]) => element("li", { dir: "auto" }, short(of.map((c) => c.name).join(", "), 80) + ": " + hint))) : "");
 		};
 		d.fill();
 		return box;

@@ -37,7 +37,7 @@ type browser struct {
 }
 
 // open starts one; without a Chromium the test is skipped.
-func open(t *testing.T, width int, theme string) *browser {
+func open(t testing.TB, width int, theme string) *browser {
 	t.Helper()
 	path := ""
 	for _, name := range browsers {
@@ -90,7 +90,7 @@ func open(t *testing.T, width int, theme string) *browser {
 }
 
 // goTo opens a page, and fails the test if it takes what it must not.
-func (b *browser) goTo(t *testing.T, address string) {
+func (b *browser) goTo(t testing.TB, address string) {
 	t.Helper()
 	if err := chromedp.Do(b.Context, chromedp.Navigate(address)); err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func (b *browser) goTo(t *testing.T, address string) {
 }
 
 // show writes a document and opens it.
-func (b *browser) show(t *testing.T, d *report.Document) {
+func (b *browser) show(t testing.TB, d *report.Document) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "report.html")
 	f, err := os.Create(path)
@@ -116,7 +116,7 @@ func (b *browser) show(t *testing.T, d *report.Document) {
 }
 
 // value returns what an expression is in the page.
-func value[T any](t *testing.T, b *browser, expression string) T {
+func value[T any](t testing.TB, b *browser, expression string) T {
 	t.Helper()
 	v, err := chromedp.Run(b.Context, chromedp.Evaluate[T](expression))
 	if err != nil {
@@ -126,7 +126,7 @@ func value[T any](t *testing.T, b *browser, expression string) T {
 }
 
 // until waits for an expression to be true.
-func (b *browser) until(t *testing.T, expression string) {
+func (b *browser) until(t testing.TB, expression string) {
 	t.Helper()
 	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if value[bool](t, b, expression) {
@@ -299,6 +299,26 @@ func TestReportInABrowser(t *testing.T) {
 	}
 }
 
+// On paper there is nothing to scroll: no table is wider than its page.
+func TestReportOnPaper(t *testing.T) {
+	const width = 720 // of A4 between its margins, in CSS pixels
+	b := open(t, width, "light")
+	b.show(t, report.Build("paper", sampleItems()))
+	if _, err := chromedp.Call(b.Context, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := value[int](t, b, "document.querySelectorAll('table').length"); n < 5 {
+		t.Errorf("%d tables, want those that are open", n)
+	}
+	if over := value[int](t, b, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
+		t.Errorf("the page is %d pixels wider than the paper", over)
+	}
+	pdf, err := chromedp.Run(b.Context, chromedp.PrintToPDF())
+	if err != nil || len(pdf) < 20_000 {
+		t.Errorf("printed: %d bytes (%v), want pages with charts", len(pdf), err)
+	}
+}
+
 // checkCSV compares what is copied of a table with its rows.
 func checkCSV(t *testing.T, b *browser, f report.Figure, v report.View) {
 	t.Helper()
@@ -364,10 +384,6 @@ func TestReportByKeyboard(t *testing.T) {
 			t.Errorf("%s shows %s after an arrow key, want %s", f.Title, got, f.Views[1].Label)
 		}
 		checkChart(t, b, f, f.Views[1])
-	}
-	pdf, err := chromedp.Run(b.Context, chromedp.PrintToPDF())
-	if err != nil || len(pdf) < 20_000 {
-		t.Errorf("printed: %d bytes (%v), want pages with charts", len(pdf), err)
 	}
 	b.checkQuiet(t, "file://")
 }
@@ -445,7 +461,7 @@ func TestLiveInABrowser(t *testing.T) {
 	run.finish()
 	b.until(t, "document.querySelector('#runs').textContent.includes('finished run')")
 	pruneFixture(t, filepath.Join(dir, "two"), 0)
-	b.until(t, "document.querySelectorAll('#runs input').length === 2 && document.querySelectorAll('#summary-0 tbody tr').length === 2")
+	b.until(t, "[...document.querySelectorAll('#runs li')].filter((l) => l.textContent.includes('finished run')).length === 2 && document.querySelectorAll('#summary-0 tbody tr').length === 2")
 
 	items, err := report.Load(t.Context(), []string{filepath.Join(dir, "one"), filepath.Join(dir, "two")})
 	if err != nil {

@@ -30,8 +30,8 @@ func TestPictures(t *testing.T) {
 		width, height        int
 	}{
 		{"report-linears.png", "light", "linears", 1200, 510},
-		{"report-search.png", "light", "search", 1200, 1290},
-		{"report-grid.png", "dark", "grid", 1200, 1010},
+		{"report-search.png", "light", "search", 1200, 1840},
+		{"report-grid.png", "dark", "grid", 1200, 1000},
 	} {
 		b := open(t, p.width, p.theme)
 		if err := chromedp.Do(b.Context, chromedp.EmulateViewport(int64(p.width), int64(p.height))); err != nil {
