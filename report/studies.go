@@ -301,12 +301,12 @@ func race(s *Section, item *Item, r *pho.Stage2, names []string, last map[int]in
 	var steps, chances [][]any
 	inFull := make([]bool, len(names))
 	for n, step := range r.Steps {
-		state := fmt.Sprintf("tried on %d windows", step.Windows)
+		state := fmt.Sprintf("tried on %d", step.Windows)
 		switch {
 		case step.Full:
 			state, inFull[step.Candidate] = "pruned in full", true
 		case r.Candidates[step.Candidate].GivenUp && last[step.Candidate] == n+1:
-			state = fmt.Sprintf("given up after %d windows", step.Windows)
+			state = fmt.Sprintf("given up after %d", step.Windows)
 		}
 		steps = append(steps, []any{n + 1, state, perplexity(step.Perplexity), names[step.Candidate]})
 		for i, chance := range step.Chances {
@@ -320,7 +320,7 @@ func race(s *Section, item *Item, r *pho.Stage2, names []string, last map[int]in
 		c := newChart("scatter")
 		c.X, c.Y, c.Group, c.Label = 0, []int{2}, 1, 3
 		s.figure(item, Figure{
-			Title: "Stage 2: step by step", Columns: []Column{step, {Name: "what was done"}, named(perplexityColumn, "perplexity"), {Name: "candidate"}}, Chart: c,
+			Title: "Stage 2: step by step", Columns: []Column{step, {Name: "what was done", Hint: "the number is of windows of text"}, named(perplexityColumn, "perplexity"), {Name: "candidate"}}, Chart: c,
 			Views: []View{{Rows: steps, Note: "What was tried compares only with what was tried on as many windows."}},
 		})
 	}

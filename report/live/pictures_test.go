@@ -30,7 +30,7 @@ func TestPictures(t *testing.T) {
 		width, height        int
 	}{
 		{"report-linears.png", "light", "linears", 1200, 510},
-		{"report-search.png", "light", "search", 1200, 1840},
+		{"report-search.png", "light", "search", 1200, 1800},
 		{"report-grid.png", "dark", "grid", 1200, 1000},
 	} {
 		b := open(t, p.width, p.theme)
