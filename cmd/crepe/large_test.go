@@ -22,7 +22,14 @@ import (
 // byte is on disk.
 func sparseModel(t *testing.T) string {
 	t.Helper()
-	const width, inner, vocab = 1 << 17, 1 << 18, 320
+	return oneBlock(t, 1<<17, 1<<18, 1024)
+}
+
+// oneBlock makes a Llama of one block and 320 tokens, of bfloat16 weights that are 0:
+// the last bytes of model.safetensors, which are not on disk.
+func oneBlock(t *testing.T, width, inner, heads int) string {
+	t.Helper()
+	const vocab = 320
 	shapes := map[string][]int{
 		"model.embed_tokens.weight": {vocab, width}, "lm_head.weight": {vocab, width}, "model.norm.weight": {width},
 	}
@@ -48,7 +55,7 @@ func sparseModel(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)
-	config := fmt.Sprintf(`{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": %d, "intermediate_size": %d, "vocab_size": %d, "num_attention_heads": 1024}`, width, inner, vocab)
+	config := fmt.Sprintf(`{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": %d, "intermediate_size": %d, "vocab_size": %d, "num_attention_heads": %d}`, width, inner, vocab, heads)
 	for name, data := range map[string][]byte{"model.safetensors": file, "config.json": []byte(config)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ package faults
 import (
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -37,49 +38,55 @@ const (
 	sampledSlow = 199
 )
 
-// kind is a way to fail at operation number at.
+// kind is a way to fail at operation number at, one of ops or, if ops is nil, any:
+// at another it would be the same as another kind, or as this at a later operation.
 type kind struct {
 	name  string
+	ops   map[string]bool
 	fault func(op string, n, at int) fsys.Fault // of operation n
 }
 
 var errKilled = errors.New("killed")
 
-// writes says which operations need space on the disk.
-var writes = map[string]bool{"create": true, "write": true, "allocate": true, "mkdir": true}
+// grows says which operations need space on the disk; write is those that can be
+// carried out by half.
+var (
+	grows = map[string]bool{"create": true, "write": true, "allocate": true, "mkdir": true}
+	write = map[string]bool{"write": true}
+)
 
 var kinds = []kind{
-	{"a full disk", func(op string, n, at int) (f fsys.Fault) {
-		if n >= at && writes[op] {
+	{"a full disk", grows, func(op string, n, at int) (f fsys.Fault) {
+		if n >= at && grows[op] {
 			f.Err = syscall.ENOSPC
 		}
 		return f
 	}},
-	{"an error", func(_ string, n, at int) (f fsys.Fault) {
+	{"an error", nil, func(_ string, n, at int) (f fsys.Fault) {
 		if n == at {
 			f.Err = syscall.EIO
 		}
 		return f
 	}},
-	{"a short write", func(op string, n, at int) (f fsys.Fault) {
+	{"a short write", write, func(op string, n, at int) (f fsys.Fault) {
 		if n == at && op == "write" {
 			f = fsys.Fault{Err: syscall.ENOSPC, Half: true}
 		}
 		return f
 	}},
-	{"a kill before", func(_ string, n, at int) (f fsys.Fault) {
+	{"a kill before", nil, func(_ string, n, at int) (f fsys.Fault) {
 		if n >= at {
 			f.Err = errKilled
 		}
 		return f
 	}},
-	{"a kill within", func(op string, n, at int) (f fsys.Fault) {
+	{"a kill within", write, func(op string, n, at int) (f fsys.Fault) {
 		if n >= at {
 			f = fsys.Fault{Err: errKilled, Half: n == at && op == "write"}
 		}
 		return f
 	}},
-	{"a kill after", func(_ string, n, at int) (f fsys.Fault) {
+	{"a kill after", nil, func(_ string, n, at int) (f fsys.Fault) {
 		if n >= at {
 			f = fsys.Fault{Err: errKilled, Done: n == at}
 		}
@@ -107,7 +114,8 @@ func (r Run) Each(t *testing.T) {
 	}
 	for at := range operations {
 		for k, kind := range kinds {
-			if (at*len(kinds)+k)%stride != 0 {
+			op, _, _ := strings.Cut(operations[at], " ")
+			if kind.ops != nil && !kind.ops[op] || (at*len(kinds)+k)%stride != 0 {
 				continue
 			}
 			befell := false
