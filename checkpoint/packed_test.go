@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -244,22 +245,42 @@ func TestPackedRefuses(t *testing.T) {
 }
 
 // FuzzPacked opens anything as the tensors of a packed weight and reads what it then
-// is said to be. Nothing may take more memory than a few times the file.
+// is said to be. A column takes a bit at least, so nothing takes more memory than some
+// multiple of the file.
 func FuzzPacked(f *testing.F) {
 	p := packedParts2x9()
 	f.Add(uint16(2), uint16(2), uint16(2), uint16(3), p[0].data, p[1].data, p[2].data, p[3].data)
 	f.Add(uint16(1), uint16(1), uint16(1), uint16(0), int64s(1, 8), int64s(0), []byte{0}, []byte{})
+	// All columns, none, many rows, a wide mask of which little is said to be used.
+	f.Add(uint16(1), uint16(1), uint16(1), uint16(8), int64s(1, 8), int64s(0), []byte{255}, []byte{1, 2, 3})
+	f.Add(uint16(4096), uint16(1), uint16(4096), uint16(0), int64s(4096, 1), []byte{}, []byte{}, []byte{})
+	f.Add(uint16(1), uint16(4096), uint16(1), uint16(0), int64s(1, 1<<15), []byte{}, []byte{}, []byte{})
+	f.Add(uint16(1), uint16(4096), uint16(1), uint16(1), int64s(1, 1), int64s(0), []byte{1}, []byte{1, 2})
+	// Rows that begin past the values, before them, and backwards; sizes that overflow.
+	f.Add(uint16(2), uint16(1), uint16(2), uint16(1), int64s(2, 8), int64s(0, math.MaxInt64), []byte{1, 0}, []byte{1, 2})
+	f.Add(uint16(2), uint16(1), uint16(2), uint16(1), int64s(2, 8), int64s(math.MinInt64, 0), []byte{1, 0}, []byte{1, 2})
+	f.Add(uint16(2), uint16(1), uint16(2), uint16(1), int64s(2, 8), int64s(1, 0), []byte{0, 1}, []byte{1, 2})
+	f.Add(uint16(0), uint16(0), uint16(0), uint16(0), int64s(0, math.MaxInt64), []byte{}, []byte{}, []byte{})
+	f.Add(uint16(0), uint16(8), uint16(0), uint16(0), int64s(0, 64), []byte{}, []byte{}, []byte{})
+	f.Add(uint16(8), uint16(0), uint16(8), uint16(0), int64s(8, 0), []byte{}, []byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, rows, stride, offsets, kept uint16, shape, first, mask, values []byte) {
 		parts := packedParts2x9()
+		if int(rows)*int(stride) > 1<<16 {
+			return
+		}
 		fit := func(data []byte, n int) []byte { return append(slices.Clone(data), make([]byte, n)...)[:n] }
 		parts[0].data = fit(shape, 16)
 		parts[1].shape, parts[1].data = []int{int(offsets)}, fit(first, 8*int(offsets))
 		parts[2].shape, parts[2].data = []int{int(rows), int(stride)}, fit(mask, int(rows)*int(stride))
 		parts[3].shape, parts[3].data = []int{int(kept)}, fit(values, 2*int(kept))
-		if len(parts[2].data) > 1<<16 {
-			return
+		size := 0
+		for _, p := range parts {
+			size += len(p.data)
 		}
-		inv, err := Open(packedFolder(t, parts))
+		dir := packedFolder(t, parts)
+		var inv *Inventory
+		var err error
+		golden.Ceiling(t, uint64(256<<10), func() { inv, err = Open(dir) })
 		if err != nil {
 			return
 		}
@@ -269,8 +290,12 @@ func FuzzPacked(f *testing.F) {
 			t.Fatalf("%v from a mask of %d bytes", x.Shape, len(parts[2].data))
 		}
 		plain := make([]byte, x.Size)
-		err = inv.Read(x, plain)
-		w, perr := inv.ReadPacked(x)
+		var w *tensor.Packed
+		var perr error
+		golden.Ceiling(t, uint64(256<<10+64*size), func() {
+			err = inv.Read(x, plain)
+			w, perr = inv.ReadPacked(x)
+		})
 		if (err == nil) != (perr == nil) {
 			t.Fatalf("Read: %v, ReadPacked: %v", err, perr)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,8 +73,8 @@ func tokensIn(value any) (tokens []string) {
 		if content, ok := v["content"].(string); ok {
 			return []string{content}
 		}
-		for _, e := range v {
-			tokens = append(tokens, tokensIn(e)...)
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			tokens = append(tokens, tokensIn(v[key])...)
 		}
 	}
 	return tokens
