@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,10 +77,11 @@ func summary(items []Item) Section {
 	if rows := timeRows(items); rows != nil {
 		c := newChart("bars")
 		c.X, c.Stack = 0, true
-		for k := range timeNames {
+		columns := timeColumns()
+		for k := range columns[1:] {
 			c.Y = append(c.Y, k+1)
 		}
-		s.figure(nil, Figure{Title: "Where the time went", Views: []View{{Rows: rows}}, Chart: c, Columns: timeColumns()})
+		s.figure(nil, Figure{Title: "Where the time went", Views: []View{{Rows: rows}}, Chart: c, Columns: columns})
 	}
 	sameTop := share("same top token", "share of positions at which both models find the same token likeliest; higher is better")
 	sameTop.Best = "high"
@@ -172,15 +174,21 @@ func windows(r *eval.Result) []any {
 // amount is what a recipe asks for: a pattern or a sparsity.
 func amount(r recipe.Recipe) string { return cmp.Or(r.Pattern, r.Sparsity, recipe.DefaultSparsity) }
 
-var timeNames = []string{"load", "allocate", "calibrate", "score", "select", "permute", "refine", "update", "measure", "write", "eval"}
-
-func times(s prune.Seconds) []float64 {
-	return []float64{s.Load, s.Allocate, s.Calibrate, s.Score, s.Select, s.Permute, s.Refine, s.Update, s.Measure, s.Write, s.Eval}
+// times are the parts of s by their names in JSON, without the total.
+func times(s prune.Seconds) (names []string, seconds []float64) {
+	v := reflect.ValueOf(s)
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Tag.Get("json"); name != "total" {
+			names, seconds = append(names, name), append(seconds, v.Field(i).Float())
+		}
+	}
+	return names, seconds
 }
 
 func timeColumns() []Column {
 	columns := []Column{{Name: "run"}}
-	for _, name := range timeNames {
+	names, _ := times(prune.Seconds{})
+	for _, name := range names {
 		columns = append(columns, Column{Name: name, Unit: "s", Digits: 3})
 	}
 	return columns
@@ -192,7 +200,8 @@ func timeRows(items []Item) (rows [][]any) {
 			continue
 		}
 		row := []any{i.Name}
-		for _, v := range times(i.Run.Record.Seconds) {
+		_, seconds := times(i.Run.Record.Seconds)
+		for _, v := range seconds {
 			row = append(row, v)
 		}
 		rows = append(rows, row)

@@ -1,6 +1,6 @@
 // Package report shows saved results to people: as pages with charts, each with the
 // numbers behind it as a table. It reads what runs, searches, studies, grids and
-// measurements have saved and computes nothing of its own.
+// measurements have saved and measures nothing of its own.
 //
 // Load reads files into Items, Build arranges Items in a Document of plain values,
 // and Write makes one HTML file of that, which needs no network. Package report/live

@@ -57,6 +57,26 @@ func TestSize(t *testing.T) {
 	}
 }
 
+// The parts of a run's time add up to all of it.
+func TestTimesAddUp(t *testing.T) {
+	item := sampleRun(1)
+	item.Run.Record = &prune.Record{Seconds: prune.Seconds{Load: 1, Rotate: 2, Allocate: 4, Calibrate: 8, Score: 16, Select: 32, Permute: 64, Refine: 128, Update: 256, Rebuild: 512, Measure: 1024, Write: 2048, Eval: 4096, Total: 8191}}
+	for _, f := range report.Build("times", []report.Item{item}).Sections[0].Figures {
+		if f.Title != "Where the time went" {
+			continue
+		}
+		sum := 0.0
+		for _, k := range f.Chart.Y {
+			sum += f.Views[0].Rows[0][k].(float64)
+		}
+		if sum != item.Run.Record.Seconds.Total {
+			t.Errorf("the parts are %v s, want %v", sum, item.Run.Record.Seconds.Total)
+		}
+		return
+	}
+	t.Error("no figure of times")
+}
+
 // The page holds its document, in which no text can end a script.
 func TestPageHoldsItsDocument(t *testing.T) {
 	item := sampleRun(1)

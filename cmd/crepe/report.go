@@ -29,7 +29,8 @@ disk, without a network. A PATH is
   a file with what crepe eval, generate, inspect --against or compare prints
   with --json
 
-Several are laid side by side. crepe computes nothing: what is shown was saved.`,
+Several are laid side by side. Nothing is measured: what is shown was saved, or
+follows from it.`,
 		Example: `  crepe report ./demo-crepe-50
   crepe report ./demo-crepe-50 ./demo-wanda-50 demo-pho-50.study -o all.html
   crepe eval ./demo-crepe-50 --against demo --json > kl.json; crepe report ./demo-crepe-50 kl.json`,
