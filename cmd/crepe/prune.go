@@ -24,6 +24,7 @@ import (
 type pruneFlags struct {
 	output    string
 	recipe    string
+	preset    string
 	memory    bytesFlag
 	threads   int
 	dryRun    bool
@@ -57,6 +58,8 @@ In a mixture of experts, each expert is scored on the tokens routed to it. An
 expert that sees fewer than ` + strconv.Itoa(prune.MinTokens) + ` tokens is listed and pruned by magnitude. If --memory
 has no room for a block's experts, they are read when tokens reach them.
 
+Presets (--preset) choose method and steps by the time that you have:
+` + recipe.PresetHelp() + `
 Methods (--method):
 ` + methodHelp("method") + `
 Rotations (--rotate) first write the dense model in other directions, beside the
@@ -90,7 +93,7 @@ applies it to another model; other flags override the file.`,
 	f.add(c.Flags())
 	f.methodFlags.complete(c)
 	complete(c, map[string][]string{
-		"compare": {"matrix", "row"}, "compute": computeNames,
+		"preset": recipe.PresetNames(), "compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
 	return c
@@ -102,6 +105,8 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
 	fl.StringVarP(&f.output, "output", "o", "", "output folder (default: MODEL's name with method and sparsity)")
 	fl.StringVar(&f.recipe, "recipe", "", "YAML file to take method, sparsity, calibration and the rest from")
+
+	fl.StringVar(&f.preset, "preset", "", "method and steps for at most 1, 3 and 20 times the time of wanda: "+strings.Join(recipe.PresetNames(), ", "))
 
 	f.methodFlags.add(fl)
 
@@ -159,6 +164,15 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 		r.Sparsity, r.Pattern = f.r.Sparsity, ""
 	case given("pattern"):
 		r.Sparsity, r.Pattern = "", f.r.Pattern
+	}
+	if f.preset != "" {
+		if f.recipe != "" {
+			return r, usageError{errors.New("--preset and --recipe: want one of the two")}
+		}
+		var err error
+		if r, err = r.WithPreset(f.preset); err != nil {
+			return r, usageError{fmt.Errorf("--preset: %w", err)}
+		}
 	}
 	r = r.WithDefaults()
 	err := cmp.Or(within("samples", f.samples, 1, recipe.MaxSamples), within("seqlen", f.seqLen, 2, recipe.MaxSeqLen),
