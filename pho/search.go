@@ -44,7 +44,7 @@ var DefaultKernel = score.CRePE.Defaults().Whole("kernel")
 // steps along one axis after the other where the axes are many.
 func SamplerOf(objective string) string {
 	if measures(objective) {
-		return "hillclimb"
+		return "descent"
 	}
 	return "cmaes"
 }

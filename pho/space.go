@@ -154,5 +154,6 @@ func wideSpace(m *model.Model, kernels []int, first *firstLinear, from Coefficie
 			}
 		}
 	}
+	slices.Reverse(s.kinds) // what ends a branch first, and the MLP before attention: there most is gained
 	return s
 }

@@ -26,7 +26,7 @@ type Sampler interface {
 // Options of a sampler.
 type Options struct {
 	Seed  uint64
-	Start []float64 // where cmaes and hillclimb begin, a point of the cube
+	Start []float64 // where cmaes, hillclimb and descent begin, a point of the cube
 }
 
 var samplers = []struct {
@@ -37,6 +37,7 @@ var samplers = []struct {
 	{"tpe", newTPE},
 	{"random", newRandom},
 	{"hillclimb", newHillClimb},
+	{"descent", newDescent},
 }
 
 // Names returns the samplers' names, the default first.
