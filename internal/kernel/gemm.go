@@ -354,7 +354,8 @@ type packBuffer struct {
 	// since rows of dst lie mostly a power of two apart, in one set of a cache.
 	sums []float32
 
-	expanded expandedRows // of a packed b
+	expanded expandedRows    // of a packed b
+	firstOf  [dotsRows]int64 // where the values of a packed row begin, that row alone
 
 	first, second []float32 // results of a pair, blockN apart: a task's, a micro-tile's rows'
 }

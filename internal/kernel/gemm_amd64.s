@@ -4535,17 +4535,22 @@ loop:
 	VZEROUPPER
 	RET
 
-// func dots1F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots1F32AVX512(SB), NOSPLIT, $0-48
+// func dots1F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots1F32AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4554,12 +4559,16 @@ TEXT ·dots1F32AVX512(SB), NOSPLIT, $0-48
 loop:
 	VMOVUPS       (AX), Z4
 	VMOVUPS       (BX), Z5
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z5, Z4, Z0
 	VMOVUPS       (BX)(SI*1), Z5
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z5, Z4, Z1
 	VMOVUPS       (BX)(SI*2), Z5
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z5, Z4, Z2
 	VMOVUPS       (BX)(R9*1), Z5
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z5, Z4, Z3
 	ADDQ          $+64, AX
 	ADDQ          $+64, BX
@@ -4601,20 +4610,29 @@ loop:
 	VPSHUFD       $0xb1, X3, X5
 	VADDPS        X5, X3, X3
 	VMOVSS        X3, 12(DI)
+	ADDQ          $+16, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots1BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots1BF16AVX512(SB), NOSPLIT, $0-48
+// func dots1BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots1BF16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4624,15 +4642,19 @@ loop:
 	VMOVUPS       (AX), Z4
 	VPMOVZXWD     (BX), Z5
 	VPSLLD        $0x10, Z5, Z5
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z5, Z4, Z0
 	VPMOVZXWD     (BX)(SI*1), Z5
 	VPSLLD        $0x10, Z5, Z5
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z5, Z4, Z1
 	VPMOVZXWD     (BX)(SI*2), Z5
 	VPSLLD        $0x10, Z5, Z5
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z5, Z4, Z2
 	VPMOVZXWD     (BX)(R9*1), Z5
 	VPSLLD        $0x10, Z5, Z5
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z5, Z4, Z3
 	ADDQ          $+64, AX
 	ADDQ          $+32, BX
@@ -4674,20 +4696,29 @@ loop:
 	VPSHUFD       $0xb1, X3, X5
 	VADDPS        X5, X3, X3
 	VMOVSS        X3, 12(DI)
+	ADDQ          $+16, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots1F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots1F16AVX512(SB), NOSPLIT, $0-48
+// func dots1F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots1F16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4696,12 +4727,16 @@ TEXT ·dots1F16AVX512(SB), NOSPLIT, $0-48
 loop:
 	VMOVUPS       (AX), Z4
 	VCVTPH2PS     (BX), Z5
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z5, Z4, Z0
 	VCVTPH2PS     (BX)(SI*1), Z5
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z5, Z4, Z1
 	VCVTPH2PS     (BX)(SI*2), Z5
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z5, Z4, Z2
 	VCVTPH2PS     (BX)(R9*1), Z5
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z5, Z4, Z3
 	ADDQ          $+64, AX
 	ADDQ          $+32, BX
@@ -4743,20 +4778,29 @@ loop:
 	VPSHUFD       $0xb1, X3, X5
 	VADDPS        X5, X3, X3
 	VMOVSS        X3, 12(DI)
+	ADDQ          $+16, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots2F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots2F32AVX512(SB), NOSPLIT, $0-48
+// func dots2F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots2F32AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4770,15 +4814,19 @@ loop:
 	VMOVUPS       (AX), Z8
 	VMOVUPS       (AX)(DX*1), Z9
 	VMOVUPS       (BX), Z10
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z10, Z8, Z0
 	VFMADD231PS   Z10, Z9, Z4
 	VMOVUPS       (BX)(SI*1), Z10
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z10, Z8, Z1
 	VFMADD231PS   Z10, Z9, Z5
 	VMOVUPS       (BX)(SI*2), Z10
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z10, Z8, Z2
 	VFMADD231PS   Z10, Z9, Z6
 	VMOVUPS       (BX)(R9*1), Z10
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z10, Z8, Z3
 	VFMADD231PS   Z10, Z9, Z7
 	ADDQ          $+64, AX
@@ -4857,20 +4905,29 @@ loop:
 	VPSHUFD       $0xb1, X7, X10
 	VADDPS        X10, X7, X7
 	VMOVSS        X7, 28(DI)
+	ADDQ          $+32, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots2BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots2BF16AVX512(SB), NOSPLIT, $0-48
+// func dots2BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots2BF16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4885,18 +4942,22 @@ loop:
 	VMOVUPS       (AX)(DX*1), Z9
 	VPMOVZXWD     (BX), Z10
 	VPSLLD        $0x10, Z10, Z10
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z10, Z8, Z0
 	VFMADD231PS   Z10, Z9, Z4
 	VPMOVZXWD     (BX)(SI*1), Z10
 	VPSLLD        $0x10, Z10, Z10
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z10, Z8, Z1
 	VFMADD231PS   Z10, Z9, Z5
 	VPMOVZXWD     (BX)(SI*2), Z10
 	VPSLLD        $0x10, Z10, Z10
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z10, Z8, Z2
 	VFMADD231PS   Z10, Z9, Z6
 	VPMOVZXWD     (BX)(R9*1), Z10
 	VPSLLD        $0x10, Z10, Z10
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z10, Z8, Z3
 	VFMADD231PS   Z10, Z9, Z7
 	ADDQ          $+64, AX
@@ -4975,20 +5036,29 @@ loop:
 	VPSHUFD       $0xb1, X7, X10
 	VADDPS        X10, X7, X7
 	VMOVSS        X7, 28(DI)
+	ADDQ          $+32, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots2F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots2F16AVX512(SB), NOSPLIT, $0-48
+// func dots2F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots2F16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5002,15 +5072,19 @@ loop:
 	VMOVUPS       (AX), Z8
 	VMOVUPS       (AX)(DX*1), Z9
 	VCVTPH2PS     (BX), Z10
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z10, Z8, Z0
 	VFMADD231PS   Z10, Z9, Z4
 	VCVTPH2PS     (BX)(SI*1), Z10
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z10, Z8, Z1
 	VFMADD231PS   Z10, Z9, Z5
 	VCVTPH2PS     (BX)(SI*2), Z10
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z10, Z8, Z2
 	VFMADD231PS   Z10, Z9, Z6
 	VCVTPH2PS     (BX)(R9*1), Z10
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z10, Z8, Z3
 	VFMADD231PS   Z10, Z9, Z7
 	ADDQ          $+64, AX
@@ -5089,20 +5163,29 @@ loop:
 	VPSHUFD       $0xb1, X7, X10
 	VADDPS        X10, X7, X7
 	VMOVSS        X7, 28(DI)
+	ADDQ          $+32, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots3F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots3F32AVX512(SB), NOSPLIT, $0-48
+// func dots3F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots3F32AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5121,18 +5204,22 @@ loop:
 	VMOVUPS       (AX)(DX*1), Z13
 	VMOVUPS       (AX)(DX*2), Z14
 	VMOVUPS       (BX), Z15
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z15, Z12, Z0
 	VFMADD231PS   Z15, Z13, Z4
 	VFMADD231PS   Z15, Z14, Z8
 	VMOVUPS       (BX)(SI*1), Z15
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z15, Z12, Z1
 	VFMADD231PS   Z15, Z13, Z5
 	VFMADD231PS   Z15, Z14, Z9
 	VMOVUPS       (BX)(SI*2), Z15
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z15, Z12, Z2
 	VFMADD231PS   Z15, Z13, Z6
 	VFMADD231PS   Z15, Z14, Z10
 	VMOVUPS       (BX)(R9*1), Z15
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z15, Z12, Z3
 	VFMADD231PS   Z15, Z13, Z7
 	VFMADD231PS   Z15, Z14, Z11
@@ -5248,20 +5335,29 @@ loop:
 	VPSHUFD       $0xb1, X11, X15
 	VADDPS        X15, X11, X11
 	VMOVSS        X11, 44(DI)
+	ADDQ          $+48, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots3BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots3BF16AVX512(SB), NOSPLIT, $0-48
+// func dots3BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots3BF16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5281,21 +5377,25 @@ loop:
 	VMOVUPS       (AX)(DX*2), Z14
 	VPMOVZXWD     (BX), Z15
 	VPSLLD        $0x10, Z15, Z15
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z15, Z12, Z0
 	VFMADD231PS   Z15, Z13, Z4
 	VFMADD231PS   Z15, Z14, Z8
 	VPMOVZXWD     (BX)(SI*1), Z15
 	VPSLLD        $0x10, Z15, Z15
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z15, Z12, Z1
 	VFMADD231PS   Z15, Z13, Z5
 	VFMADD231PS   Z15, Z14, Z9
 	VPMOVZXWD     (BX)(SI*2), Z15
 	VPSLLD        $0x10, Z15, Z15
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z15, Z12, Z2
 	VFMADD231PS   Z15, Z13, Z6
 	VFMADD231PS   Z15, Z14, Z10
 	VPMOVZXWD     (BX)(R9*1), Z15
 	VPSLLD        $0x10, Z15, Z15
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z15, Z12, Z3
 	VFMADD231PS   Z15, Z13, Z7
 	VFMADD231PS   Z15, Z14, Z11
@@ -5411,20 +5511,29 @@ loop:
 	VPSHUFD       $0xb1, X11, X15
 	VADDPS        X15, X11, X11
 	VMOVSS        X11, 44(DI)
+	ADDQ          $+48, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots3F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots3F16AVX512(SB), NOSPLIT, $0-48
+// func dots3F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots3F16AVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5443,18 +5552,22 @@ loop:
 	VMOVUPS       (AX)(DX*1), Z13
 	VMOVUPS       (AX)(DX*2), Z14
 	VCVTPH2PS     (BX), Z15
+	PREFETCHT0    2048(BX)
 	VFMADD231PS   Z15, Z12, Z0
 	VFMADD231PS   Z15, Z13, Z4
 	VFMADD231PS   Z15, Z14, Z8
 	VCVTPH2PS     (BX)(SI*1), Z15
+	PREFETCHT0    2048(BX)(SI*1)
 	VFMADD231PS   Z15, Z12, Z1
 	VFMADD231PS   Z15, Z13, Z5
 	VFMADD231PS   Z15, Z14, Z9
 	VCVTPH2PS     (BX)(SI*2), Z15
+	PREFETCHT0    2048(BX)(SI*2)
 	VFMADD231PS   Z15, Z12, Z2
 	VFMADD231PS   Z15, Z13, Z6
 	VFMADD231PS   Z15, Z14, Z10
 	VCVTPH2PS     (BX)(R9*1), Z15
+	PREFETCHT0    2048(BX)(R9*1)
 	VFMADD231PS   Z15, Z12, Z3
 	VFMADD231PS   Z15, Z13, Z7
 	VFMADD231PS   Z15, Z14, Z11
@@ -5570,20 +5683,29 @@ loop:
 	VPSHUFD       $0xb1, X11, X15
 	VADDPS        X15, X11, X11
 	VMOVSS        X11, 44(DI)
+	ADDQ          $+48, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots1F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, FMA3
-TEXT ·dots1F32AVX2(SB), NOSPLIT, $0-48
+// func dots1F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·dots1F32AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -5592,12 +5714,16 @@ TEXT ·dots1F32AVX2(SB), NOSPLIT, $0-48
 loop:
 	VMOVUPS      (AX), Y4
 	VMOVUPS      (BX), Y5
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y5, Y4, Y0
 	VMOVUPS      (BX)(SI*1), Y5
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y5, Y4, Y1
 	VMOVUPS      (BX)(SI*2), Y5
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y5, Y4, Y2
 	VMOVUPS      (BX)(R9*1), Y5
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $+32, AX
 	ADDQ         $+32, BX
@@ -5631,20 +5757,29 @@ loop:
 	VPSHUFD      $0xb1, X3, X5
 	VADDPS       X5, X3, X3
 	VMOVSS       X3, 12(DI)
+	ADDQ         $+16, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots1BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·dots1BF16AVX2(SB), NOSPLIT, $0-48
+// func dots1BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·dots1BF16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -5654,15 +5789,19 @@ loop:
 	VMOVUPS      (AX), Y4
 	VPMOVZXWD    (BX), Y5
 	VPSLLD       $0x10, Y5, Y5
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y5, Y4, Y0
 	VPMOVZXWD    (BX)(SI*1), Y5
 	VPSLLD       $0x10, Y5, Y5
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y5, Y4, Y1
 	VPMOVZXWD    (BX)(SI*2), Y5
 	VPSLLD       $0x10, Y5, Y5
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y5, Y4, Y2
 	VPMOVZXWD    (BX)(R9*1), Y5
 	VPSLLD       $0x10, Y5, Y5
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $+32, AX
 	ADDQ         $+16, BX
@@ -5696,20 +5835,29 @@ loop:
 	VPSHUFD      $0xb1, X3, X5
 	VADDPS       X5, X3, X3
 	VMOVSS       X3, 12(DI)
+	ADDQ         $+16, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots1F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, F16C, FMA3
-TEXT ·dots1F16AVX2(SB), NOSPLIT, $0-48
+// func dots1F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·dots1F16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -5718,12 +5866,16 @@ TEXT ·dots1F16AVX2(SB), NOSPLIT, $0-48
 loop:
 	VMOVUPS      (AX), Y4
 	VCVTPH2PS    (BX), Y5
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y5, Y4, Y0
 	VCVTPH2PS    (BX)(SI*1), Y5
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y5, Y4, Y1
 	VCVTPH2PS    (BX)(SI*2), Y5
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y5, Y4, Y2
 	VCVTPH2PS    (BX)(R9*1), Y5
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $+32, AX
 	ADDQ         $+16, BX
@@ -5757,20 +5909,29 @@ loop:
 	VPSHUFD      $0xb1, X3, X5
 	VADDPS       X5, X3, X3
 	VMOVSS       X3, 12(DI)
+	ADDQ         $+16, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots2F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, FMA3
-TEXT ·dots2F32AVX2(SB), NOSPLIT, $0-48
+// func dots2F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·dots2F32AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -5784,15 +5945,19 @@ loop:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      (AX)(DX*1), Y9
 	VMOVUPS      (BX), Y10
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y10, Y8, Y0
 	VFMADD231PS  Y10, Y9, Y4
 	VMOVUPS      (BX)(SI*1), Y10
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y10, Y8, Y1
 	VFMADD231PS  Y10, Y9, Y5
 	VMOVUPS      (BX)(SI*2), Y10
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y10, Y8, Y2
 	VFMADD231PS  Y10, Y9, Y6
 	VMOVUPS      (BX)(R9*1), Y10
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y10, Y8, Y3
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         $+32, AX
@@ -5855,20 +6020,29 @@ loop:
 	VPSHUFD      $0xb1, X7, X10
 	VADDPS       X10, X7, X7
 	VMOVSS       X7, 28(DI)
+	ADDQ         $+32, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots2BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·dots2BF16AVX2(SB), NOSPLIT, $0-48
+// func dots2BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·dots2BF16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -5883,18 +6057,22 @@ loop:
 	VMOVUPS      (AX)(DX*1), Y9
 	VPMOVZXWD    (BX), Y10
 	VPSLLD       $0x10, Y10, Y10
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y10, Y8, Y0
 	VFMADD231PS  Y10, Y9, Y4
 	VPMOVZXWD    (BX)(SI*1), Y10
 	VPSLLD       $0x10, Y10, Y10
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y10, Y8, Y1
 	VFMADD231PS  Y10, Y9, Y5
 	VPMOVZXWD    (BX)(SI*2), Y10
 	VPSLLD       $0x10, Y10, Y10
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y10, Y8, Y2
 	VFMADD231PS  Y10, Y9, Y6
 	VPMOVZXWD    (BX)(R9*1), Y10
 	VPSLLD       $0x10, Y10, Y10
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y10, Y8, Y3
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         $+32, AX
@@ -5957,20 +6135,29 @@ loop:
 	VPSHUFD      $0xb1, X7, X10
 	VADDPS       X10, X7, X7
 	VMOVSS       X7, 28(DI)
+	ADDQ         $+32, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots2F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, F16C, FMA3
-TEXT ·dots2F16AVX2(SB), NOSPLIT, $0-48
+// func dots2F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·dots2F16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -5984,15 +6171,19 @@ loop:
 	VMOVUPS      (AX), Y8
 	VMOVUPS      (AX)(DX*1), Y9
 	VCVTPH2PS    (BX), Y10
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y10, Y8, Y0
 	VFMADD231PS  Y10, Y9, Y4
 	VCVTPH2PS    (BX)(SI*1), Y10
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y10, Y8, Y1
 	VFMADD231PS  Y10, Y9, Y5
 	VCVTPH2PS    (BX)(SI*2), Y10
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y10, Y8, Y2
 	VFMADD231PS  Y10, Y9, Y6
 	VCVTPH2PS    (BX)(R9*1), Y10
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y10, Y8, Y3
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         $+32, AX
@@ -6055,20 +6246,29 @@ loop:
 	VPSHUFD      $0xb1, X7, X10
 	VADDPS       X10, X7, X7
 	VMOVSS       X7, 28(DI)
+	ADDQ         $+32, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots3F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, FMA3
-TEXT ·dots3F32AVX2(SB), NOSPLIT, $0-48
+// func dots3F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·dots3F32AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -6087,18 +6287,22 @@ loop:
 	VMOVUPS      (AX)(DX*1), Y13
 	VMOVUPS      (AX)(DX*2), Y14
 	VMOVUPS      (BX), Y15
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y15, Y12, Y0
 	VFMADD231PS  Y15, Y13, Y4
 	VFMADD231PS  Y15, Y14, Y8
 	VMOVUPS      (BX)(SI*1), Y15
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y15, Y12, Y1
 	VFMADD231PS  Y15, Y13, Y5
 	VFMADD231PS  Y15, Y14, Y9
 	VMOVUPS      (BX)(SI*2), Y15
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y15, Y12, Y2
 	VFMADD231PS  Y15, Y13, Y6
 	VFMADD231PS  Y15, Y14, Y10
 	VMOVUPS      (BX)(R9*1), Y15
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y15, Y12, Y3
 	VFMADD231PS  Y15, Y13, Y7
 	VFMADD231PS  Y15, Y14, Y11
@@ -6190,20 +6394,29 @@ loop:
 	VPSHUFD      $0xb1, X11, X15
 	VADDPS       X15, X11, X11
 	VMOVSS       X11, 44(DI)
+	ADDQ         $+48, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots3BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·dots3BF16AVX2(SB), NOSPLIT, $0-48
+// func dots3BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·dots3BF16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -6223,21 +6436,25 @@ loop:
 	VMOVUPS      (AX)(DX*2), Y14
 	VPMOVZXWD    (BX), Y15
 	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y15, Y12, Y0
 	VFMADD231PS  Y15, Y13, Y4
 	VFMADD231PS  Y15, Y14, Y8
 	VPMOVZXWD    (BX)(SI*1), Y15
 	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y15, Y12, Y1
 	VFMADD231PS  Y15, Y13, Y5
 	VFMADD231PS  Y15, Y14, Y9
 	VPMOVZXWD    (BX)(SI*2), Y15
 	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y15, Y12, Y2
 	VFMADD231PS  Y15, Y13, Y6
 	VFMADD231PS  Y15, Y14, Y10
 	VPMOVZXWD    (BX)(R9*1), Y15
 	VPSLLD       $0x10, Y15, Y15
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y15, Y12, Y3
 	VFMADD231PS  Y15, Y13, Y7
 	VFMADD231PS  Y15, Y14, Y11
@@ -6329,20 +6546,29 @@ loop:
 	VPSHUFD      $0xb1, X11, X15
 	VADDPS       X15, X11, X11
 	VMOVSS       X11, 44(DI)
+	ADDQ         $+48, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots3F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, F16C, FMA3
-TEXT ·dots3F16AVX2(SB), NOSPLIT, $0-48
+// func dots3F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·dots3F16AVX2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+32, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -6361,18 +6587,22 @@ loop:
 	VMOVUPS      (AX)(DX*1), Y13
 	VMOVUPS      (AX)(DX*2), Y14
 	VCVTPH2PS    (BX), Y15
+	PREFETCHT0   2048(BX)
 	VFMADD231PS  Y15, Y12, Y0
 	VFMADD231PS  Y15, Y13, Y4
 	VFMADD231PS  Y15, Y14, Y8
 	VCVTPH2PS    (BX)(SI*1), Y15
+	PREFETCHT0   2048(BX)(SI*1)
 	VFMADD231PS  Y15, Y12, Y1
 	VFMADD231PS  Y15, Y13, Y5
 	VFMADD231PS  Y15, Y14, Y9
 	VCVTPH2PS    (BX)(SI*2), Y15
+	PREFETCHT0   2048(BX)(SI*2)
 	VFMADD231PS  Y15, Y12, Y2
 	VFMADD231PS  Y15, Y13, Y6
 	VFMADD231PS  Y15, Y14, Y10
 	VCVTPH2PS    (BX)(R9*1), Y15
+	PREFETCHT0   2048(BX)(R9*1)
 	VFMADD231PS  Y15, Y12, Y3
 	VFMADD231PS  Y15, Y13, Y7
 	VFMADD231PS  Y15, Y14, Y11
@@ -6464,43 +6694,56 @@ loop:
 	VPSHUFD      $0xb1, X11, X15
 	VADDPS       X15, X11, X11
 	VMOVSS       X11, 44(DI)
+	ADDQ         $+48, DI
+	SUBQ         R10, AX
+	DECQ         R12
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func dots1PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots1PairsAVX512(SB), NOSPLIT, $0-48
+// func dots1PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots1PairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 
 loop:
-	VMOVUPS (AX), Z4
-	VMOVUPS (BX), Z5
+	VMOVUPS    (AX), Z4
+	VMOVUPS    (BX), Z5
+	PREFETCHT0 2048(BX)
 
 	// VDPBF16PS Z4, Z5, Z0
-	LONG    $0x4856f262
-	WORD    $0xc452
-	VMOVUPS (BX)(SI*1), Z5
+	LONG       $0x4856f262
+	WORD       $0xc452
+	VMOVUPS    (BX)(SI*1), Z5
+	PREFETCHT0 2048(BX)(SI*1)
 
 	// VDPBF16PS Z4, Z5, Z1
-	LONG    $0x4856f262
-	WORD    $0xcc52
-	VMOVUPS (BX)(SI*2), Z5
+	LONG       $0x4856f262
+	WORD       $0xcc52
+	VMOVUPS    (BX)(SI*2), Z5
+	PREFETCHT0 2048(BX)(SI*2)
 
 	// VDPBF16PS Z4, Z5, Z2
-	LONG    $0x4856f262
-	WORD    $0xd452
-	VMOVUPS (BX)(R9*1), Z5
+	LONG       $0x4856f262
+	WORD       $0xd452
+	VMOVUPS    (BX)(R9*1), Z5
+	PREFETCHT0 2048(BX)(R9*1)
 
 	// VDPBF16PS Z4, Z5, Z3
 	LONG          $0x4856f262
@@ -6545,20 +6788,29 @@ loop:
 	VPSHUFD       $0xb1, X3, X5
 	VADDPS        X5, X3, X3
 	VMOVSS        X3, 12(DI)
+	ADDQ          $+16, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots2PairsAVX512(SB), NOSPLIT, $0-48
+// func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots2PairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6569,36 +6821,40 @@ TEXT ·dots2PairsAVX512(SB), NOSPLIT, $0-48
 	VPXORD Z7, Z7, Z7
 
 loop:
-	VMOVUPS (AX), Z8
-	VMOVUPS (AX)(DX*1), Z9
-	VMOVUPS (BX), Z10
+	VMOVUPS    (AX), Z8
+	VMOVUPS    (AX)(DX*1), Z9
+	VMOVUPS    (BX), Z10
+	PREFETCHT0 2048(BX)
 
 	// VDPBF16PS Z8, Z10, Z0
 	LONG $0x482ed262
 	WORD $0xc052
 
 	// VDPBF16PS Z9, Z10, Z4
-	LONG    $0x482ed262
-	WORD    $0xe152
-	VMOVUPS (BX)(SI*1), Z10
+	LONG       $0x482ed262
+	WORD       $0xe152
+	VMOVUPS    (BX)(SI*1), Z10
+	PREFETCHT0 2048(BX)(SI*1)
 
 	// VDPBF16PS Z8, Z10, Z1
 	LONG $0x482ed262
 	WORD $0xc852
 
 	// VDPBF16PS Z9, Z10, Z5
-	LONG    $0x482ed262
-	WORD    $0xe952
-	VMOVUPS (BX)(SI*2), Z10
+	LONG       $0x482ed262
+	WORD       $0xe952
+	VMOVUPS    (BX)(SI*2), Z10
+	PREFETCHT0 2048(BX)(SI*2)
 
 	// VDPBF16PS Z8, Z10, Z2
 	LONG $0x482ed262
 	WORD $0xd052
 
 	// VDPBF16PS Z9, Z10, Z6
-	LONG    $0x482ed262
-	WORD    $0xf152
-	VMOVUPS (BX)(R9*1), Z10
+	LONG       $0x482ed262
+	WORD       $0xf152
+	VMOVUPS    (BX)(R9*1), Z10
+	PREFETCHT0 2048(BX)(R9*1)
 
 	// VDPBF16PS Z8, Z10, Z3
 	LONG $0x482ed262
@@ -6683,20 +6939,29 @@ loop:
 	VPSHUFD       $0xb1, X7, X10
 	VADDPS        X10, X7, X7
 	VMOVSS        X7, 28(DI)
+	ADDQ          $+32, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL
-TEXT ·dots3PairsAVX512(SB), NOSPLIT, $0-48
+// func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·dots3PairsAVX512(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), DI
 	MOVQ   x+8(FP), AX
 	MOVQ   ldx+16(FP), DX
 	MOVQ   b+24(FP), BX
 	MOVQ   ldb+32(FP), SI
-	MOVQ   blocks+40(FP), CX
+	MOVQ   blocks+40(FP), R11
+	MOVQ   groups+48(FP), R12
+	IMUL3Q $+64, R11, R10
 	LEAQ   (DX)(DX*2), R8
 	LEAQ   (SI)(SI*2), R9
+
+group:
+	MOVQ   R11, CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6711,10 +6976,11 @@ TEXT ·dots3PairsAVX512(SB), NOSPLIT, $0-48
 	VPXORD Z11, Z11, Z11
 
 loop:
-	VMOVUPS (AX), Z12
-	VMOVUPS (AX)(DX*1), Z13
-	VMOVUPS (AX)(DX*2), Z14
-	VMOVUPS (BX), Z15
+	VMOVUPS    (AX), Z12
+	VMOVUPS    (AX)(DX*1), Z13
+	VMOVUPS    (AX)(DX*2), Z14
+	VMOVUPS    (BX), Z15
+	PREFETCHT0 2048(BX)
 
 	// VDPBF16PS Z12, Z15, Z0
 	LONG $0x4806d262
@@ -6725,9 +6991,10 @@ loop:
 	WORD $0xe552
 
 	// VDPBF16PS Z14, Z15, Z8
-	LONG    $0x48065262
-	WORD    $0xc652
-	VMOVUPS (BX)(SI*1), Z15
+	LONG       $0x48065262
+	WORD       $0xc652
+	VMOVUPS    (BX)(SI*1), Z15
+	PREFETCHT0 2048(BX)(SI*1)
 
 	// VDPBF16PS Z12, Z15, Z1
 	LONG $0x4806d262
@@ -6738,9 +7005,10 @@ loop:
 	WORD $0xed52
 
 	// VDPBF16PS Z14, Z15, Z9
-	LONG    $0x48065262
-	WORD    $0xce52
-	VMOVUPS (BX)(SI*2), Z15
+	LONG       $0x48065262
+	WORD       $0xce52
+	VMOVUPS    (BX)(SI*2), Z15
+	PREFETCHT0 2048(BX)(SI*2)
 
 	// VDPBF16PS Z12, Z15, Z2
 	LONG $0x4806d262
@@ -6751,9 +7019,10 @@ loop:
 	WORD $0xf552
 
 	// VDPBF16PS Z14, Z15, Z10
-	LONG    $0x48065262
-	WORD    $0xd652
-	VMOVUPS (BX)(R9*1), Z15
+	LONG       $0x48065262
+	WORD       $0xd652
+	VMOVUPS    (BX)(R9*1), Z15
+	PREFETCHT0 2048(BX)(R9*1)
 
 	// VDPBF16PS Z12, Z15, Z3
 	LONG $0x4806d262
@@ -6878,24 +7147,40 @@ loop:
 	VPSHUFD       $0xb1, X11, X15
 	VADDPS        X15, X11, X11
 	VMOVSS        X11, 44(DI)
+	ADDQ          $+48, DI
+	SUBQ          R10, AX
+	DECQ          R12
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed1PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed1PairsAVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI2, AVX512VL, MMX+, POPCNT
-TEXT ·packed1PairsAVX512(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed1PairsAVX512(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6951,7 +7236,6 @@ loop:
 	ADDQ          $+4, BX
 	DECQ          CX
 	JNZ           loop
-	MOVQ          dst+0(FP), DX
 	VEXTRACTF32X8 $0x01, Z0, Y5
 	VADDPS        Y5, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X5
@@ -6960,7 +7244,7 @@ loop:
 	VADDPS        X5, X0, X0
 	VPSHUFD       $0xb1, X0, X5
 	VADDPS        X5, X0, X0
-	VMOVSS        X0, (DX)
+	VMOVSS        X0, (R14)
 	VEXTRACTF32X8 $0x01, Z1, Y5
 	VADDPS        Y5, Y1, Y1
 	VEXTRACTF32X4 $0x01, Y1, X5
@@ -6969,7 +7253,7 @@ loop:
 	VADDPS        X5, X1, X1
 	VPSHUFD       $0xb1, X1, X5
 	VADDPS        X5, X1, X1
-	VMOVSS        X1, 4(DX)
+	VMOVSS        X1, 4(R14)
 	VEXTRACTF32X8 $0x01, Z2, Y5
 	VADDPS        Y5, Y2, Y2
 	VEXTRACTF32X4 $0x01, Y2, X5
@@ -6978,7 +7262,7 @@ loop:
 	VADDPS        X5, X2, X2
 	VPSHUFD       $0xb1, X2, X5
 	VADDPS        X5, X2, X2
-	VMOVSS        X2, 8(DX)
+	VMOVSS        X2, 8(R14)
 	VEXTRACTF32X8 $0x01, Z3, Y5
 	VADDPS        Y5, Y3, Y3
 	VEXTRACTF32X4 $0x01, Y3, X5
@@ -6987,30 +7271,41 @@ loop:
 	VADDPS        X5, X3, X3
 	VPSHUFD       $0xb1, X3, X5
 	VADDPS        X5, X3, X3
-	VMOVSS        X3, 12(DX)
-	MOVQ          values+24(FP), R13
-	MOVQ          R9, (R13)
-	MOVQ          R10, 8(R13)
-	MOVQ          R11, 16(R13)
-	MOVQ          R12, 24(R13)
+	VMOVSS        X3, 12(R14)
+	ADDQ          $+16, R14
+	ADDQ          R8, BX
+	DECQ          R15
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed2PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed2PairsAVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI2, AVX512VL, MMX+, POPCNT
-TEXT ·packed2PairsAVX512(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed2PairsAVX512(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7087,7 +7382,6 @@ loop:
 	ADDQ          $+4, BX
 	DECQ          CX
 	JNZ           loop
-	MOVQ          dst+0(FP), DX
 	VEXTRACTF32X8 $0x01, Z0, Y10
 	VADDPS        Y10, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X10
@@ -7096,7 +7390,7 @@ loop:
 	VADDPS        X10, X0, X0
 	VPSHUFD       $0xb1, X0, X10
 	VADDPS        X10, X0, X0
-	VMOVSS        X0, (DX)
+	VMOVSS        X0, (R14)
 	VEXTRACTF32X8 $0x01, Z1, Y10
 	VADDPS        Y10, Y1, Y1
 	VEXTRACTF32X4 $0x01, Y1, X10
@@ -7105,7 +7399,7 @@ loop:
 	VADDPS        X10, X1, X1
 	VPSHUFD       $0xb1, X1, X10
 	VADDPS        X10, X1, X1
-	VMOVSS        X1, 4(DX)
+	VMOVSS        X1, 4(R14)
 	VEXTRACTF32X8 $0x01, Z2, Y10
 	VADDPS        Y10, Y2, Y2
 	VEXTRACTF32X4 $0x01, Y2, X10
@@ -7114,7 +7408,7 @@ loop:
 	VADDPS        X10, X2, X2
 	VPSHUFD       $0xb1, X2, X10
 	VADDPS        X10, X2, X2
-	VMOVSS        X2, 8(DX)
+	VMOVSS        X2, 8(R14)
 	VEXTRACTF32X8 $0x01, Z3, Y10
 	VADDPS        Y10, Y3, Y3
 	VEXTRACTF32X4 $0x01, Y3, X10
@@ -7123,7 +7417,7 @@ loop:
 	VADDPS        X10, X3, X3
 	VPSHUFD       $0xb1, X3, X10
 	VADDPS        X10, X3, X3
-	VMOVSS        X3, 12(DX)
+	VMOVSS        X3, 12(R14)
 	VEXTRACTF32X8 $0x01, Z4, Y10
 	VADDPS        Y10, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X10
@@ -7132,7 +7426,7 @@ loop:
 	VADDPS        X10, X4, X4
 	VPSHUFD       $0xb1, X4, X10
 	VADDPS        X10, X4, X4
-	VMOVSS        X4, 16(DX)
+	VMOVSS        X4, 16(R14)
 	VEXTRACTF32X8 $0x01, Z5, Y10
 	VADDPS        Y10, Y5, Y5
 	VEXTRACTF32X4 $0x01, Y5, X10
@@ -7141,7 +7435,7 @@ loop:
 	VADDPS        X10, X5, X5
 	VPSHUFD       $0xb1, X5, X10
 	VADDPS        X10, X5, X5
-	VMOVSS        X5, 20(DX)
+	VMOVSS        X5, 20(R14)
 	VEXTRACTF32X8 $0x01, Z6, Y10
 	VADDPS        Y10, Y6, Y6
 	VEXTRACTF32X4 $0x01, Y6, X10
@@ -7150,7 +7444,7 @@ loop:
 	VADDPS        X10, X6, X6
 	VPSHUFD       $0xb1, X6, X10
 	VADDPS        X10, X6, X6
-	VMOVSS        X6, 24(DX)
+	VMOVSS        X6, 24(R14)
 	VEXTRACTF32X8 $0x01, Z7, Y10
 	VADDPS        Y10, Y7, Y7
 	VEXTRACTF32X4 $0x01, Y7, X10
@@ -7159,30 +7453,41 @@ loop:
 	VADDPS        X10, X7, X7
 	VPSHUFD       $0xb1, X7, X10
 	VADDPS        X10, X7, X7
-	VMOVSS        X7, 28(DX)
-	MOVQ          values+24(FP), R13
-	MOVQ          R9, (R13)
-	MOVQ          R10, 8(R13)
-	MOVQ          R11, 16(R13)
-	MOVQ          R12, 24(R13)
+	VMOVSS        X7, 28(R14)
+	ADDQ          $+32, R14
+	ADDQ          R8, BX
+	DECQ          R15
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed3PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed3PairsAVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VBMI2, AVX512VL, MMX+, POPCNT
-TEXT ·packed3PairsAVX512(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed3PairsAVX512(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7280,7 +7585,6 @@ loop:
 	ADDQ          $+4, BX
 	DECQ          CX
 	JNZ           loop
-	MOVQ          dst+0(FP), DX
 	VEXTRACTF32X8 $0x01, Z0, Y15
 	VADDPS        Y15, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X15
@@ -7289,7 +7593,7 @@ loop:
 	VADDPS        X15, X0, X0
 	VPSHUFD       $0xb1, X0, X15
 	VADDPS        X15, X0, X0
-	VMOVSS        X0, (DX)
+	VMOVSS        X0, (R14)
 	VEXTRACTF32X8 $0x01, Z1, Y15
 	VADDPS        Y15, Y1, Y1
 	VEXTRACTF32X4 $0x01, Y1, X15
@@ -7298,7 +7602,7 @@ loop:
 	VADDPS        X15, X1, X1
 	VPSHUFD       $0xb1, X1, X15
 	VADDPS        X15, X1, X1
-	VMOVSS        X1, 4(DX)
+	VMOVSS        X1, 4(R14)
 	VEXTRACTF32X8 $0x01, Z2, Y15
 	VADDPS        Y15, Y2, Y2
 	VEXTRACTF32X4 $0x01, Y2, X15
@@ -7307,7 +7611,7 @@ loop:
 	VADDPS        X15, X2, X2
 	VPSHUFD       $0xb1, X2, X15
 	VADDPS        X15, X2, X2
-	VMOVSS        X2, 8(DX)
+	VMOVSS        X2, 8(R14)
 	VEXTRACTF32X8 $0x01, Z3, Y15
 	VADDPS        Y15, Y3, Y3
 	VEXTRACTF32X4 $0x01, Y3, X15
@@ -7316,7 +7620,7 @@ loop:
 	VADDPS        X15, X3, X3
 	VPSHUFD       $0xb1, X3, X15
 	VADDPS        X15, X3, X3
-	VMOVSS        X3, 12(DX)
+	VMOVSS        X3, 12(R14)
 	VEXTRACTF32X8 $0x01, Z4, Y15
 	VADDPS        Y15, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X15
@@ -7325,7 +7629,7 @@ loop:
 	VADDPS        X15, X4, X4
 	VPSHUFD       $0xb1, X4, X15
 	VADDPS        X15, X4, X4
-	VMOVSS        X4, 16(DX)
+	VMOVSS        X4, 16(R14)
 	VEXTRACTF32X8 $0x01, Z5, Y15
 	VADDPS        Y15, Y5, Y5
 	VEXTRACTF32X4 $0x01, Y5, X15
@@ -7334,7 +7638,7 @@ loop:
 	VADDPS        X15, X5, X5
 	VPSHUFD       $0xb1, X5, X15
 	VADDPS        X15, X5, X5
-	VMOVSS        X5, 20(DX)
+	VMOVSS        X5, 20(R14)
 	VEXTRACTF32X8 $0x01, Z6, Y15
 	VADDPS        Y15, Y6, Y6
 	VEXTRACTF32X4 $0x01, Y6, X15
@@ -7343,7 +7647,7 @@ loop:
 	VADDPS        X15, X6, X6
 	VPSHUFD       $0xb1, X6, X15
 	VADDPS        X15, X6, X6
-	VMOVSS        X6, 24(DX)
+	VMOVSS        X6, 24(R14)
 	VEXTRACTF32X8 $0x01, Z7, Y15
 	VADDPS        Y15, Y7, Y7
 	VEXTRACTF32X4 $0x01, Y7, X15
@@ -7352,7 +7656,7 @@ loop:
 	VADDPS        X15, X7, X7
 	VPSHUFD       $0xb1, X7, X15
 	VADDPS        X15, X7, X7
-	VMOVSS        X7, 28(DX)
+	VMOVSS        X7, 28(R14)
 	VEXTRACTF32X8 $0x01, Z8, Y15
 	VADDPS        Y15, Y8, Y8
 	VEXTRACTF32X4 $0x01, Y8, X15
@@ -7361,7 +7665,7 @@ loop:
 	VADDPS        X15, X8, X8
 	VPSHUFD       $0xb1, X8, X15
 	VADDPS        X15, X8, X8
-	VMOVSS        X8, 32(DX)
+	VMOVSS        X8, 32(R14)
 	VEXTRACTF32X8 $0x01, Z9, Y15
 	VADDPS        Y15, Y9, Y9
 	VEXTRACTF32X4 $0x01, Y9, X15
@@ -7370,7 +7674,7 @@ loop:
 	VADDPS        X15, X9, X9
 	VPSHUFD       $0xb1, X9, X15
 	VADDPS        X15, X9, X9
-	VMOVSS        X9, 36(DX)
+	VMOVSS        X9, 36(R14)
 	VEXTRACTF32X8 $0x01, Z10, Y15
 	VADDPS        Y15, Y10, Y10
 	VEXTRACTF32X4 $0x01, Y10, X15
@@ -7379,7 +7683,7 @@ loop:
 	VADDPS        X15, X10, X10
 	VPSHUFD       $0xb1, X10, X15
 	VADDPS        X15, X10, X10
-	VMOVSS        X10, 40(DX)
+	VMOVSS        X10, 40(R14)
 	VEXTRACTF32X8 $0x01, Z11, Y15
 	VADDPS        Y15, Y11, Y11
 	VEXTRACTF32X4 $0x01, Y11, X15
@@ -7388,30 +7692,41 @@ loop:
 	VADDPS        X15, X11, X11
 	VPSHUFD       $0xb1, X11, X15
 	VADDPS        X15, X11, X11
-	VMOVSS        X11, 44(DX)
-	MOVQ          values+24(FP), R13
-	MOVQ          R9, (R13)
-	MOVQ          R10, 8(R13)
-	MOVQ          R11, 16(R13)
-	MOVQ          R12, 24(R13)
+	VMOVSS        X11, 44(R14)
+	ADDQ          $+48, R14
+	ADDQ          R8, BX
+	DECQ          R15
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed1BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed1BF16AVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+, POPCNT
-TEXT ·packed1BF16AVX512(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed1BF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7459,7 +7774,6 @@ loop:
 	ADDQ          $+2, BX
 	DECQ          CX
 	JNZ           loop
-	MOVQ          dst+0(FP), DX
 	VEXTRACTF32X8 $0x01, Z0, Y5
 	VADDPS        Y5, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X5
@@ -7468,7 +7782,7 @@ loop:
 	VADDPS        X5, X0, X0
 	VPSHUFD       $0xb1, X0, X5
 	VADDPS        X5, X0, X0
-	VMOVSS        X0, (DX)
+	VMOVSS        X0, (R14)
 	VEXTRACTF32X8 $0x01, Z1, Y5
 	VADDPS        Y5, Y1, Y1
 	VEXTRACTF32X4 $0x01, Y1, X5
@@ -7477,7 +7791,7 @@ loop:
 	VADDPS        X5, X1, X1
 	VPSHUFD       $0xb1, X1, X5
 	VADDPS        X5, X1, X1
-	VMOVSS        X1, 4(DX)
+	VMOVSS        X1, 4(R14)
 	VEXTRACTF32X8 $0x01, Z2, Y5
 	VADDPS        Y5, Y2, Y2
 	VEXTRACTF32X4 $0x01, Y2, X5
@@ -7486,7 +7800,7 @@ loop:
 	VADDPS        X5, X2, X2
 	VPSHUFD       $0xb1, X2, X5
 	VADDPS        X5, X2, X2
-	VMOVSS        X2, 8(DX)
+	VMOVSS        X2, 8(R14)
 	VEXTRACTF32X8 $0x01, Z3, Y5
 	VADDPS        Y5, Y3, Y3
 	VEXTRACTF32X4 $0x01, Y3, X5
@@ -7495,30 +7809,41 @@ loop:
 	VADDPS        X5, X3, X3
 	VPSHUFD       $0xb1, X3, X5
 	VADDPS        X5, X3, X3
-	VMOVSS        X3, 12(DX)
-	MOVQ          values+24(FP), R13
-	MOVQ          R9, (R13)
-	MOVQ          R10, 8(R13)
-	MOVQ          R11, 16(R13)
-	MOVQ          R12, 24(R13)
+	VMOVSS        X3, 12(R14)
+	ADDQ          $+16, R14
+	ADDQ          R8, BX
+	DECQ          R15
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed2BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed2BF16AVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+, POPCNT
-TEXT ·packed2BF16AVX512(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed2BF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7575,7 +7900,6 @@ loop:
 	ADDQ          $+2, BX
 	DECQ          CX
 	JNZ           loop
-	MOVQ          dst+0(FP), DX
 	VEXTRACTF32X8 $0x01, Z0, Y10
 	VADDPS        Y10, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X10
@@ -7584,7 +7908,7 @@ loop:
 	VADDPS        X10, X0, X0
 	VPSHUFD       $0xb1, X0, X10
 	VADDPS        X10, X0, X0
-	VMOVSS        X0, (DX)
+	VMOVSS        X0, (R14)
 	VEXTRACTF32X8 $0x01, Z1, Y10
 	VADDPS        Y10, Y1, Y1
 	VEXTRACTF32X4 $0x01, Y1, X10
@@ -7593,7 +7917,7 @@ loop:
 	VADDPS        X10, X1, X1
 	VPSHUFD       $0xb1, X1, X10
 	VADDPS        X10, X1, X1
-	VMOVSS        X1, 4(DX)
+	VMOVSS        X1, 4(R14)
 	VEXTRACTF32X8 $0x01, Z2, Y10
 	VADDPS        Y10, Y2, Y2
 	VEXTRACTF32X4 $0x01, Y2, X10
@@ -7602,7 +7926,7 @@ loop:
 	VADDPS        X10, X2, X2
 	VPSHUFD       $0xb1, X2, X10
 	VADDPS        X10, X2, X2
-	VMOVSS        X2, 8(DX)
+	VMOVSS        X2, 8(R14)
 	VEXTRACTF32X8 $0x01, Z3, Y10
 	VADDPS        Y10, Y3, Y3
 	VEXTRACTF32X4 $0x01, Y3, X10
@@ -7611,7 +7935,7 @@ loop:
 	VADDPS        X10, X3, X3
 	VPSHUFD       $0xb1, X3, X10
 	VADDPS        X10, X3, X3
-	VMOVSS        X3, 12(DX)
+	VMOVSS        X3, 12(R14)
 	VEXTRACTF32X8 $0x01, Z4, Y10
 	VADDPS        Y10, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X10
@@ -7620,7 +7944,7 @@ loop:
 	VADDPS        X10, X4, X4
 	VPSHUFD       $0xb1, X4, X10
 	VADDPS        X10, X4, X4
-	VMOVSS        X4, 16(DX)
+	VMOVSS        X4, 16(R14)
 	VEXTRACTF32X8 $0x01, Z5, Y10
 	VADDPS        Y10, Y5, Y5
 	VEXTRACTF32X4 $0x01, Y5, X10
@@ -7629,7 +7953,7 @@ loop:
 	VADDPS        X10, X5, X5
 	VPSHUFD       $0xb1, X5, X10
 	VADDPS        X10, X5, X5
-	VMOVSS        X5, 20(DX)
+	VMOVSS        X5, 20(R14)
 	VEXTRACTF32X8 $0x01, Z6, Y10
 	VADDPS        Y10, Y6, Y6
 	VEXTRACTF32X4 $0x01, Y6, X10
@@ -7638,7 +7962,7 @@ loop:
 	VADDPS        X10, X6, X6
 	VPSHUFD       $0xb1, X6, X10
 	VADDPS        X10, X6, X6
-	VMOVSS        X6, 24(DX)
+	VMOVSS        X6, 24(R14)
 	VEXTRACTF32X8 $0x01, Z7, Y10
 	VADDPS        Y10, Y7, Y7
 	VEXTRACTF32X4 $0x01, Y7, X10
@@ -7647,30 +7971,41 @@ loop:
 	VADDPS        X10, X7, X7
 	VPSHUFD       $0xb1, X7, X10
 	VADDPS        X10, X7, X7
-	VMOVSS        X7, 28(DX)
-	MOVQ          values+24(FP), R13
-	MOVQ          R9, (R13)
-	MOVQ          R10, 8(R13)
-	MOVQ          R11, 16(R13)
-	MOVQ          R12, 24(R13)
+	VMOVSS        X7, 28(R14)
+	ADDQ          $+32, R14
+	ADDQ          R8, BX
+	DECQ          R15
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed3BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed3BF16AVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+, POPCNT
-TEXT ·packed3BF16AVX512(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed3BF16AVX512(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7736,7 +8071,6 @@ loop:
 	ADDQ          $+2, BX
 	DECQ          CX
 	JNZ           loop
-	MOVQ          dst+0(FP), DX
 	VEXTRACTF32X8 $0x01, Z0, Y15
 	VADDPS        Y15, Y0, Y0
 	VEXTRACTF32X4 $0x01, Y0, X15
@@ -7745,7 +8079,7 @@ loop:
 	VADDPS        X15, X0, X0
 	VPSHUFD       $0xb1, X0, X15
 	VADDPS        X15, X0, X0
-	VMOVSS        X0, (DX)
+	VMOVSS        X0, (R14)
 	VEXTRACTF32X8 $0x01, Z1, Y15
 	VADDPS        Y15, Y1, Y1
 	VEXTRACTF32X4 $0x01, Y1, X15
@@ -7754,7 +8088,7 @@ loop:
 	VADDPS        X15, X1, X1
 	VPSHUFD       $0xb1, X1, X15
 	VADDPS        X15, X1, X1
-	VMOVSS        X1, 4(DX)
+	VMOVSS        X1, 4(R14)
 	VEXTRACTF32X8 $0x01, Z2, Y15
 	VADDPS        Y15, Y2, Y2
 	VEXTRACTF32X4 $0x01, Y2, X15
@@ -7763,7 +8097,7 @@ loop:
 	VADDPS        X15, X2, X2
 	VPSHUFD       $0xb1, X2, X15
 	VADDPS        X15, X2, X2
-	VMOVSS        X2, 8(DX)
+	VMOVSS        X2, 8(R14)
 	VEXTRACTF32X8 $0x01, Z3, Y15
 	VADDPS        Y15, Y3, Y3
 	VEXTRACTF32X4 $0x01, Y3, X15
@@ -7772,7 +8106,7 @@ loop:
 	VADDPS        X15, X3, X3
 	VPSHUFD       $0xb1, X3, X15
 	VADDPS        X15, X3, X3
-	VMOVSS        X3, 12(DX)
+	VMOVSS        X3, 12(R14)
 	VEXTRACTF32X8 $0x01, Z4, Y15
 	VADDPS        Y15, Y4, Y4
 	VEXTRACTF32X4 $0x01, Y4, X15
@@ -7781,7 +8115,7 @@ loop:
 	VADDPS        X15, X4, X4
 	VPSHUFD       $0xb1, X4, X15
 	VADDPS        X15, X4, X4
-	VMOVSS        X4, 16(DX)
+	VMOVSS        X4, 16(R14)
 	VEXTRACTF32X8 $0x01, Z5, Y15
 	VADDPS        Y15, Y5, Y5
 	VEXTRACTF32X4 $0x01, Y5, X15
@@ -7790,7 +8124,7 @@ loop:
 	VADDPS        X15, X5, X5
 	VPSHUFD       $0xb1, X5, X15
 	VADDPS        X15, X5, X5
-	VMOVSS        X5, 20(DX)
+	VMOVSS        X5, 20(R14)
 	VEXTRACTF32X8 $0x01, Z6, Y15
 	VADDPS        Y15, Y6, Y6
 	VEXTRACTF32X4 $0x01, Y6, X15
@@ -7799,7 +8133,7 @@ loop:
 	VADDPS        X15, X6, X6
 	VPSHUFD       $0xb1, X6, X15
 	VADDPS        X15, X6, X6
-	VMOVSS        X6, 24(DX)
+	VMOVSS        X6, 24(R14)
 	VEXTRACTF32X8 $0x01, Z7, Y15
 	VADDPS        Y15, Y7, Y7
 	VEXTRACTF32X4 $0x01, Y7, X15
@@ -7808,7 +8142,7 @@ loop:
 	VADDPS        X15, X7, X7
 	VPSHUFD       $0xb1, X7, X15
 	VADDPS        X15, X7, X7
-	VMOVSS        X7, 28(DX)
+	VMOVSS        X7, 28(R14)
 	VEXTRACTF32X8 $0x01, Z8, Y15
 	VADDPS        Y15, Y8, Y8
 	VEXTRACTF32X4 $0x01, Y8, X15
@@ -7817,7 +8151,7 @@ loop:
 	VADDPS        X15, X8, X8
 	VPSHUFD       $0xb1, X8, X15
 	VADDPS        X15, X8, X8
-	VMOVSS        X8, 32(DX)
+	VMOVSS        X8, 32(R14)
 	VEXTRACTF32X8 $0x01, Z9, Y15
 	VADDPS        Y15, Y9, Y9
 	VEXTRACTF32X4 $0x01, Y9, X15
@@ -7826,7 +8160,7 @@ loop:
 	VADDPS        X15, X9, X9
 	VPSHUFD       $0xb1, X9, X15
 	VADDPS        X15, X9, X9
-	VMOVSS        X9, 36(DX)
+	VMOVSS        X9, 36(R14)
 	VEXTRACTF32X8 $0x01, Z10, Y15
 	VADDPS        Y15, Y10, Y10
 	VEXTRACTF32X4 $0x01, Y10, X15
@@ -7835,7 +8169,7 @@ loop:
 	VADDPS        X15, X10, X10
 	VPSHUFD       $0xb1, X10, X15
 	VADDPS        X15, X10, X10
-	VMOVSS        X10, 40(DX)
+	VMOVSS        X10, 40(R14)
 	VEXTRACTF32X8 $0x01, Z11, Y15
 	VADDPS        Y15, Y11, Y11
 	VEXTRACTF32X4 $0x01, Y11, X15
@@ -7844,30 +8178,41 @@ loop:
 	VADDPS        X15, X11, X11
 	VPSHUFD       $0xb1, X11, X15
 	VADDPS        X15, X11, X11
-	VMOVSS        X11, 44(DX)
-	MOVQ          values+24(FP), R13
-	MOVQ          R9, (R13)
-	MOVQ          R10, 8(R13)
-	MOVQ          R11, 16(R13)
-	MOVQ          R12, 24(R13)
+	VMOVSS        X11, 44(R14)
+	ADDQ          $+48, R14
+	ADDQ          R8, BX
+	DECQ          R15
+	JNZ           group
 	VZEROUPPER
 	RET
 
-// func packed1BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed1BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX2, FMA3, MMX+, POPCNT
-TEXT ·packed1BF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed1BF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -7919,58 +8264,68 @@ loop:
 	ADDQ         $+1, BX
 	DECQ         CX
 	JNZ          loop
-	MOVQ         dst+0(FP), DX
 	VEXTRACTF128 $0x01, Y0, X5
 	VADDPS       X5, X0, X0
 	VPSHUFD      $0x4e, X0, X5
 	VADDPS       X5, X0, X0
 	VPSHUFD      $0xb1, X0, X5
 	VADDPS       X5, X0, X0
-	VMOVSS       X0, (DX)
+	VMOVSS       X0, (R14)
 	VEXTRACTF128 $0x01, Y1, X5
 	VADDPS       X5, X1, X1
 	VPSHUFD      $0x4e, X1, X5
 	VADDPS       X5, X1, X1
 	VPSHUFD      $0xb1, X1, X5
 	VADDPS       X5, X1, X1
-	VMOVSS       X1, 4(DX)
+	VMOVSS       X1, 4(R14)
 	VEXTRACTF128 $0x01, Y2, X5
 	VADDPS       X5, X2, X2
 	VPSHUFD      $0x4e, X2, X5
 	VADDPS       X5, X2, X2
 	VPSHUFD      $0xb1, X2, X5
 	VADDPS       X5, X2, X2
-	VMOVSS       X2, 8(DX)
+	VMOVSS       X2, 8(R14)
 	VEXTRACTF128 $0x01, Y3, X5
 	VADDPS       X5, X3, X3
 	VPSHUFD      $0x4e, X3, X5
 	VADDPS       X5, X3, X3
 	VPSHUFD      $0xb1, X3, X5
 	VADDPS       X5, X3, X3
-	VMOVSS       X3, 12(DX)
-	MOVQ         values+24(FP), R13
-	MOVQ         R9, (R13)
-	MOVQ         R10, 8(R13)
-	MOVQ         R11, 16(R13)
-	MOVQ         R12, 24(R13)
+	VMOVSS       X3, 12(R14)
+	ADDQ         $+16, R14
+	ADDQ         R8, BX
+	DECQ         R15
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func packed2BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed2BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX2, FMA3, MMX+, POPCNT
-TEXT ·packed2BF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed2BF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -8031,86 +8386,96 @@ loop:
 	ADDQ         $+1, BX
 	DECQ         CX
 	JNZ          loop
-	MOVQ         dst+0(FP), DX
 	VEXTRACTF128 $0x01, Y0, X10
 	VADDPS       X10, X0, X0
 	VPSHUFD      $0x4e, X0, X10
 	VADDPS       X10, X0, X0
 	VPSHUFD      $0xb1, X0, X10
 	VADDPS       X10, X0, X0
-	VMOVSS       X0, (DX)
+	VMOVSS       X0, (R14)
 	VEXTRACTF128 $0x01, Y1, X10
 	VADDPS       X10, X1, X1
 	VPSHUFD      $0x4e, X1, X10
 	VADDPS       X10, X1, X1
 	VPSHUFD      $0xb1, X1, X10
 	VADDPS       X10, X1, X1
-	VMOVSS       X1, 4(DX)
+	VMOVSS       X1, 4(R14)
 	VEXTRACTF128 $0x01, Y2, X10
 	VADDPS       X10, X2, X2
 	VPSHUFD      $0x4e, X2, X10
 	VADDPS       X10, X2, X2
 	VPSHUFD      $0xb1, X2, X10
 	VADDPS       X10, X2, X2
-	VMOVSS       X2, 8(DX)
+	VMOVSS       X2, 8(R14)
 	VEXTRACTF128 $0x01, Y3, X10
 	VADDPS       X10, X3, X3
 	VPSHUFD      $0x4e, X3, X10
 	VADDPS       X10, X3, X3
 	VPSHUFD      $0xb1, X3, X10
 	VADDPS       X10, X3, X3
-	VMOVSS       X3, 12(DX)
+	VMOVSS       X3, 12(R14)
 	VEXTRACTF128 $0x01, Y4, X10
 	VADDPS       X10, X4, X4
 	VPSHUFD      $0x4e, X4, X10
 	VADDPS       X10, X4, X4
 	VPSHUFD      $0xb1, X4, X10
 	VADDPS       X10, X4, X4
-	VMOVSS       X4, 16(DX)
+	VMOVSS       X4, 16(R14)
 	VEXTRACTF128 $0x01, Y5, X10
 	VADDPS       X10, X5, X5
 	VPSHUFD      $0x4e, X5, X10
 	VADDPS       X10, X5, X5
 	VPSHUFD      $0xb1, X5, X10
 	VADDPS       X10, X5, X5
-	VMOVSS       X5, 20(DX)
+	VMOVSS       X5, 20(R14)
 	VEXTRACTF128 $0x01, Y6, X10
 	VADDPS       X10, X6, X6
 	VPSHUFD      $0x4e, X6, X10
 	VADDPS       X10, X6, X6
 	VPSHUFD      $0xb1, X6, X10
 	VADDPS       X10, X6, X6
-	VMOVSS       X6, 24(DX)
+	VMOVSS       X6, 24(R14)
 	VEXTRACTF128 $0x01, Y7, X10
 	VADDPS       X10, X7, X7
 	VPSHUFD      $0x4e, X7, X10
 	VADDPS       X10, X7, X7
 	VPSHUFD      $0xb1, X7, X10
 	VADDPS       X10, X7, X7
-	VMOVSS       X7, 28(DX)
-	MOVQ         values+24(FP), R13
-	MOVQ         R9, (R13)
-	MOVQ         R10, 8(R13)
-	MOVQ         R11, 16(R13)
-	MOVQ         R12, 24(R13)
+	VMOVSS       X7, 28(R14)
+	ADDQ         $+32, R14
+	ADDQ         R8, BX
+	DECQ         R15
+	JNZ          group
 	VZEROUPPER
 	RET
 
-// func packed3BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+// func packed3BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 // Requires: AVX, AVX2, FMA3, MMX+, POPCNT
-TEXT ·packed3BF16AVX2(SB), NOSPLIT, $0-64
-	MOVQ   x+8(FP), AX
-	MOVQ   ldx+16(FP), DX
-	MOVQ   mask+32(FP), BX
-	MOVQ   ldm+40(FP), SI
-	MOVQ   blocks+56(FP), CX
-	MOVQ   table+48(FP), DI
-	MOVQ   values+24(FP), R13
+TEXT ·packed3BF16AVX2(SB), NOSPLIT, $0-80
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ table+56(FP), DI
+	MOVQ dst+0(FP), R14
+	MOVQ groups+72(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
 	MOVQ   (R13), R9
+	LEAQ   (AX)(R9*2), R9
 	MOVQ   8(R13), R10
+	LEAQ   (AX)(R10*2), R10
 	MOVQ   16(R13), R11
+	LEAQ   (AX)(R11*2), R11
 	MOVQ   24(R13), R12
-	LEAQ   (SI)(SI*2), R8
+	LEAQ   (AX)(R12*2), R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+64(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -8180,96 +8545,94 @@ loop:
 	ADDQ         $+1, BX
 	DECQ         CX
 	JNZ          loop
-	MOVQ         dst+0(FP), DX
 	VEXTRACTF128 $0x01, Y0, X15
 	VADDPS       X15, X0, X0
 	VPSHUFD      $0x4e, X0, X15
 	VADDPS       X15, X0, X0
 	VPSHUFD      $0xb1, X0, X15
 	VADDPS       X15, X0, X0
-	VMOVSS       X0, (DX)
+	VMOVSS       X0, (R14)
 	VEXTRACTF128 $0x01, Y1, X15
 	VADDPS       X15, X1, X1
 	VPSHUFD      $0x4e, X1, X15
 	VADDPS       X15, X1, X1
 	VPSHUFD      $0xb1, X1, X15
 	VADDPS       X15, X1, X1
-	VMOVSS       X1, 4(DX)
+	VMOVSS       X1, 4(R14)
 	VEXTRACTF128 $0x01, Y2, X15
 	VADDPS       X15, X2, X2
 	VPSHUFD      $0x4e, X2, X15
 	VADDPS       X15, X2, X2
 	VPSHUFD      $0xb1, X2, X15
 	VADDPS       X15, X2, X2
-	VMOVSS       X2, 8(DX)
+	VMOVSS       X2, 8(R14)
 	VEXTRACTF128 $0x01, Y3, X15
 	VADDPS       X15, X3, X3
 	VPSHUFD      $0x4e, X3, X15
 	VADDPS       X15, X3, X3
 	VPSHUFD      $0xb1, X3, X15
 	VADDPS       X15, X3, X3
-	VMOVSS       X3, 12(DX)
+	VMOVSS       X3, 12(R14)
 	VEXTRACTF128 $0x01, Y4, X15
 	VADDPS       X15, X4, X4
 	VPSHUFD      $0x4e, X4, X15
 	VADDPS       X15, X4, X4
 	VPSHUFD      $0xb1, X4, X15
 	VADDPS       X15, X4, X4
-	VMOVSS       X4, 16(DX)
+	VMOVSS       X4, 16(R14)
 	VEXTRACTF128 $0x01, Y5, X15
 	VADDPS       X15, X5, X5
 	VPSHUFD      $0x4e, X5, X15
 	VADDPS       X15, X5, X5
 	VPSHUFD      $0xb1, X5, X15
 	VADDPS       X15, X5, X5
-	VMOVSS       X5, 20(DX)
+	VMOVSS       X5, 20(R14)
 	VEXTRACTF128 $0x01, Y6, X15
 	VADDPS       X15, X6, X6
 	VPSHUFD      $0x4e, X6, X15
 	VADDPS       X15, X6, X6
 	VPSHUFD      $0xb1, X6, X15
 	VADDPS       X15, X6, X6
-	VMOVSS       X6, 24(DX)
+	VMOVSS       X6, 24(R14)
 	VEXTRACTF128 $0x01, Y7, X15
 	VADDPS       X15, X7, X7
 	VPSHUFD      $0x4e, X7, X15
 	VADDPS       X15, X7, X7
 	VPSHUFD      $0xb1, X7, X15
 	VADDPS       X15, X7, X7
-	VMOVSS       X7, 28(DX)
+	VMOVSS       X7, 28(R14)
 	VEXTRACTF128 $0x01, Y8, X15
 	VADDPS       X15, X8, X8
 	VPSHUFD      $0x4e, X8, X15
 	VADDPS       X15, X8, X8
 	VPSHUFD      $0xb1, X8, X15
 	VADDPS       X15, X8, X8
-	VMOVSS       X8, 32(DX)
+	VMOVSS       X8, 32(R14)
 	VEXTRACTF128 $0x01, Y9, X15
 	VADDPS       X15, X9, X9
 	VPSHUFD      $0x4e, X9, X15
 	VADDPS       X15, X9, X9
 	VPSHUFD      $0xb1, X9, X15
 	VADDPS       X15, X9, X9
-	VMOVSS       X9, 36(DX)
+	VMOVSS       X9, 36(R14)
 	VEXTRACTF128 $0x01, Y10, X15
 	VADDPS       X15, X10, X10
 	VPSHUFD      $0x4e, X10, X15
 	VADDPS       X15, X10, X10
 	VPSHUFD      $0xb1, X10, X15
 	VADDPS       X15, X10, X10
-	VMOVSS       X10, 40(DX)
+	VMOVSS       X10, 40(R14)
 	VEXTRACTF128 $0x01, Y11, X15
 	VADDPS       X15, X11, X11
 	VPSHUFD      $0x4e, X11, X15
 	VADDPS       X15, X11, X11
 	VPSHUFD      $0xb1, X11, X15
 	VADDPS       X15, X11, X11
-	VMOVSS       X11, 44(DX)
-	MOVQ         values+24(FP), R13
-	MOVQ         R9, (R13)
-	MOVQ         R10, 8(R13)
-	MOVQ         R11, 16(R13)
-	MOVQ         R12, 24(R13)
+	VMOVSS       X11, 44(R14)
+	ADDQ         $+48, R14
+	ADDQ         R8, BX
+	DECQ         R15
+	JNZ          group
 	VZEROUPPER
 	RET
 

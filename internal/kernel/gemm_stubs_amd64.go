@@ -120,152 +120,152 @@ func mulAddsBF16AVX512(steps int, one float32) float32
 // dots1F32AVX512 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots1BF16AVX512 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots1F16AVX512 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2F32AVX512 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2BF16AVX512 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2F16AVX512 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3F32AVX512 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3F32AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3BF16AVX512 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3BF16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3F16AVX512 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3F16AVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots1F32AVX2 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots1BF16AVX2 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots1F16AVX2 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2F32AVX2 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2BF16AVX2 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2F16AVX2 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3F32AVX2 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3F32AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3BF16AVX2 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3BF16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3F16AVX2 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3F16AVX2(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots1PairsAVX512 is dotsKernel for 1 rows of x.
 //
 //go:noescape
-func dots1PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots1PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots2PairsAVX512 is dotsKernel for 2 rows of x.
 //
 //go:noescape
-func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots2PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // dots3PairsAVX512 is dotsKernel for 3 rows of x.
 //
 //go:noescape
-func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+func dots3PairsAVX512(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int, groups int)
 
 // packed1PairsAVX512 is packedKernel for 1 rows of x.
 //
 //go:noescape
-func packed1PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed1PairsAVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed2PairsAVX512 is packedKernel for 2 rows of x.
 //
 //go:noescape
-func packed2PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed2PairsAVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed3PairsAVX512 is packedKernel for 3 rows of x.
 //
 //go:noescape
-func packed3PairsAVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed3PairsAVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed1BF16AVX512 is packedKernel for 1 rows of x.
 //
 //go:noescape
-func packed1BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed1BF16AVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed2BF16AVX512 is packedKernel for 2 rows of x.
 //
 //go:noescape
-func packed2BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed2BF16AVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed3BF16AVX512 is packedKernel for 3 rows of x.
 //
 //go:noescape
-func packed3BF16AVX512(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed3BF16AVX512(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed1BF16AVX2 is packedKernel for 1 rows of x.
 //
 //go:noescape
-func packed1BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed1BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed2BF16AVX2 is packedKernel for 2 rows of x.
 //
 //go:noescape
-func packed2BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed2BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // packed3BF16AVX2 is packedKernel for 3 rows of x.
 //
 //go:noescape
-func packed3BF16AVX2(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+func packed3BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
 // expand16AVX512 is expand16 for whole blocks, at least one; it returns where the next value is.
 //

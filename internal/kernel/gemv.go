@@ -25,22 +25,26 @@ type dotter struct {
 	step  int  // elements along k in a block
 	pairs bool // x is bfloat16 as b is
 
-	// kernels[t-1] is, for i < t and r < dotsRows,
+	// kernels[t-1] is, for g < groups, i < t and r < dotsRows,
 	//
-	//	dst[i*dotsRows+r] = Σ_j x[i*ldx+j]·b[r*ldb+j]    for j < blocks·step
+	//	dst[(g*t+i)*dotsRows+r] = Σ_j x[i*ldx+j]·b[r*ldb+g*blocks*step+j]    for j < blocks·step
 	//
-	// ldx and ldb are in bytes; blocks ≥ 1. nil if there are none.
+	// so that the rows of a group follow those of the one before. ldx and ldb are in
+	// bytes; blocks, groups ≥ 1. nil if there are none.
 	kernels []dotsKernel
 
-	// packed[t-1] is that for dotsRows rows of a packed b of bfloat16, to the same bits.
-	// Of row r the masks begin at mask[r*ldm], and the values at values[r], which
-	// then is where the next of them is. table is shuffles.
+	// packed[t-1] is, with the sums of kernels[t-1] to the same bits,
+	//
+	//	dst[(g*t+i)*dotsRows+r] = Σ_j x[i*ldx+j]·b[(g*dotsRows+r)*ldb+j]
+	//
+	// for a packed b of bfloat16. Row r's values begin at values[first[r]], and its masks
+	// at mask[r*ldm]. Of several groups, masks are blocks·step bits. table is shuffles.
 	packed []packedKernel
 }
 
-type packedKernel func(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)
+type packedKernel func(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks, groups int)
 
-type dotsKernel func(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks int)
+type dotsKernel func(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks, groups int)
 
 // runDots computes the product by dot products.
 func (p product) runDots() {
@@ -76,96 +80,81 @@ type dotProduct struct {
 	ld   int
 }
 
-// rows computes columns lo to hi-1 of dst. The rows of b that a kernel reads
-// side by side are a quarter of them apart, so that each is read on and on:
-// memory is prefetched best so.
+// rows computes columns lo to hi-1 of dst. A kernel takes as many groups as it can at a
+// time: those of rows that are whole blocks and follow each other.
 func (v *dotProduct) rows(lo, hi int) {
-	group := v.group
-	if v.b.Packed != nil {
-		group = v.packedGroup()
+	buf := packBuffers.Get().(*packBuffer)
+	defer packBuffers.Put(buf)
+	most := 1
+	if v.kernels != nil && v.k%v.step == 0 && v.ldb == v.k {
+		most = len(buf.tmp) / (v.m * dotsRows)
 	}
-	var few [dotsTokens * dotsRows]float32
-	out := few[:]
+	if v.b.Packed != nil {
+		v.rowsPacked(buf, lo, hi, most)
+		return
+	}
+	// The rows of b that a kernel reads side by side are a quarter of them apart, so
+	// that each is read on and on: memory is prefetched best so.
 	apart := (hi - lo) / dotsRows
-	for o := range apart {
-		group(out, lo+o, apart)
+	for o := 0; o < apart; o += most {
+		v.groups(buf.tmp[:], v.b, (lo+o)*v.ldb, apart*v.ldb, lo+o, apart, min(most, apart-o))
 	}
 	for o := lo + apart*dotsRows; o < hi; o++ {
-		group(out, o, 0)
+		v.groups(buf.tmp[:], v.b, o*v.ldb, 0, o, 0, 1)
 	}
 }
 
-// packedGroup returns what group is for a packed b. It is a task's own.
-func (v *dotProduct) packedGroup() func(out []float32, o, apart int) {
-	var e expandedRows
+// rowsPacked is rows for a packed b, at most so many groups at a time.
+func (v *dotProduct) rowsPacked(buf *packBuffer, lo, hi, most int) {
+	b := v.b.Packed
+	whole := lo + (hi-lo)/dotsRows*dotsRows
+	kernel := v.packedKernel(b)
+	if kernel == nil || v.k < v.step {
+		rows := buf.expanded.room(b, dotsRows*v.k)
+		for o := lo; o < hi; o++ {
+			b.expand(rows, (o-lo)%dotsRows*v.k, o, 0, v.k, b.First[o])
+			switch {
+			case o >= whole:
+				v.groups(buf.tmp[:], rows, (o-lo)%dotsRows*v.k, 0, o, 0, 1)
+			case (o-lo)%dotsRows == dotsRows-1:
+				v.groups(buf.tmp[:], rows, 0, v.k, o-dotsRows+1, 1, 1)
+			}
+		}
+		return
+	}
+	for o := lo; o < whole; o += most * dotsRows {
+		v.groupsPacked(kernel, buf, o, 1, min(most, (whole-o)/dotsRows))
+	}
+	for o := whole; o < hi; o++ {
+		v.groupsPacked(kernel, buf, o, 0, 1)
+	}
+}
+
+// packedKernel returns what computes groups of b that begin with row o, whose values
+// begin at first, from masks that are ldm apart. It is nil if no kernel expands b.
+func (v *dotProduct) packedKernel(b *Packed) func(out *float32, o int, first *int64, ldm, n int) {
+	blocks := v.k / max(v.step, 1)
 	kernels := packedFor(v.dotter)
-	if kernels == nil || v.b.Packed.Values.BF16 == nil || v.k < v.step {
-		return func(out []float32, o, apart int) { v.groupExpanded(&e, out, o, apart) }
+	if kernels == nil || b.Values.BF16 == nil {
+		return nil
 	}
-	kernel, values := kernels[v.m-1], new([dotsRows]*uint16)
-	return func(out []float32, o, apart int) { v.groupPacked(kernel, values, &e, out, o, apart) }
-}
-
-// group computes columns o, o+apart, … of dst, dotsRows of them, or o alone if
-// apart is 0.
-func (v *dotProduct) group(out []float32, o, apart int) {
-	v.groupOf(out, v.b, o*v.ldb, apart*v.ldb, o, apart)
-}
-
-// groupExpanded is group of a packed b: its rows are written out first.
-func (v *dotProduct) groupExpanded(e *expandedRows, out []float32, o, apart int) {
-	b := v.b.Packed
-	rows := e.room(b, dotsRows*v.k)
-	for r := range dotsRows {
-		b.expand(rows, r*v.k, o+r*apart, 0, v.k, b.First[o+r*apart])
-		if apart == 0 {
-			break
-		}
-	}
-	ld := v.k
-	if apart == 0 {
-		ld = 0
-	}
-	v.groupOf(out, rows, 0, ld, o, apart)
-}
-
-// groupPacked is group of a packed b by a kernel that expands in registers.
-func (v *dotProduct) groupPacked(kernel packedKernel, values *[dotsRows]*uint16, e *expandedRows, out []float32, o, apart int) {
-	b := v.b.Packed
-	done := v.k / v.step * v.step
-	base := unsafe.Pointer(unsafe.SliceData(b.Values.BF16))
-	for r := range values {
-		values[r] = (*uint16)(unsafe.Add(base, 2*b.First[o+r*apart]))
-	}
-	kernel(&out[0], v.at, v.ld, &values[0], &b.row(o)[0], apart*MaskStride(v.k), &shuffles[0][0], done/v.step)
-	for r := range dotsRows {
-		for t := range v.m {
-			v.dst[t*v.ldd+o+r*apart] = out[t*dotsRows+r]
-		}
-		if done < v.k {
-			rest := e.room(b, v.k-done)
-			at := int64(uintptr(unsafe.Pointer(values[r]))-uintptr(base)) / 2
-			b.expand(rest, 0, o+r*apart, done, v.k-done, at)
-			v.rest(rest, -done, o+r*apart, done)
-		}
-		if apart == 0 {
-			return
-		}
+	kernel := kernels[v.m-1]
+	return func(out *float32, o int, first *int64, ldm, n int) {
+		kernel(out, v.at, v.ld, unsafe.SliceData(b.Values.BF16), first, &b.row(o)[0], ldm, &shuffles[0][0], blocks, n)
 	}
 }
 
-// groupOf is group with the rows of b from element off on, ld apart.
-func (v *dotProduct) groupOf(out []float32, b Source, off, ld, o, apart int) {
+// groups computes n groups of columns of dst: o, o+apart, …, dotsRows of them, or o
+// alone if apart is 0; then o+1, o+1+apart, … and so on. Their rows of b are from
+// element off on, ld apart. n is more than 1 only if a row is whole blocks and the next
+// follows it.
+func (v *dotProduct) groups(out []float32, b Source, off, ld, o, apart, n int) {
 	done := 0
 	if v.kernels != nil && v.k >= v.step {
 		done = v.k / v.step * v.step
 		at, size := b.address(off)
-		v.kernels[v.m-1](&out[0], v.at, v.ld, at, ld*size, done/v.step)
-		for t := range v.m {
-			for r := range dotsRows {
-				v.dst[t*v.ldd+o+r*apart] = out[t*dotsRows+r]
-			}
-		}
+		v.kernels[v.m-1](&out[0], v.at, v.ld, at, ld*size, done/v.step, n)
+		v.place(out, o, apart, 1, n)
 	}
 	if done == v.k {
 		return
@@ -174,6 +163,45 @@ func (v *dotProduct) groupOf(out []float32, b Source, off, ld, o, apart int) {
 		v.rest(b, off+r*ld, o+r*apart, done)
 		if apart == 0 {
 			return
+		}
+	}
+}
+
+// groupsPacked computes n groups of dotsRows columns of dst from column o on by a kernel
+// that expands in registers, or column o alone if apart is 0.
+func (v *dotProduct) groupsPacked(kernel func(out *float32, o int, first *int64, ldm, n int), buf *packBuffer, o, apart, n int) {
+	b := v.b.Packed
+	done := v.k / v.step * v.step
+	first := &b.First[o]
+	if apart == 0 {
+		buf.firstOf = [dotsRows]int64{*first, *first, *first, *first}
+		first = &buf.firstOf[0]
+	}
+	kernel(&buf.tmp[0], o, first, apart*MaskStride(v.k), n)
+	v.place(buf.tmp[:], o, apart, dotsRows, n)
+	if done == v.k {
+		return
+	}
+	rest := buf.expanded.room(b, v.k-done)
+	for r := range dotsRows {
+		row := o + r*apart
+		b.expand(rest, 0, row, done, v.k-done, b.First[row]+int64(MaskCount(b.row(row)[:done/8])))
+		v.rest(rest, -done, row, done)
+		if apart == 0 {
+			return
+		}
+	}
+}
+
+// place copies what a kernel has made of n groups, of which each begins next columns
+// after the one before, to their columns of dst.
+func (v *dotProduct) place(out []float32, o, apart, next, n int) {
+	for i := range n {
+		for t := range v.m {
+			dst := v.dst[t*v.ldd+o+i*next:]
+			for r, sum := range out[(i*v.m+t)*dotsRows:][:dotsRows] {
+				dst[r*apart] = sum
+			}
 		}
 	}
 }

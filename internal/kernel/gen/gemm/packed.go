@@ -8,11 +8,6 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// ahead is how many bytes ahead of what is read a row's values are prefetched. The
-// hardware prefetches four rows' values and masks too late: 512 bytes gave two thirds
-// of the speed, 1024 nine tenths, and from 2048 on it stays (one core of Zen 5, 2026-11).
-const ahead = 2048
-
 // expander is a way to write out the stored elements of a block of a row, as many
 // float32 lanes, or pairs of bfloat16, as a register has.
 type expander struct {
@@ -56,23 +51,23 @@ func expandEight(values operand.Mem, mask reg.GPPhysical, table reg.Register, to
 }
 
 // packedDots generates the products of rows of x with dotsRows rows of a packed b: the
-// sums of dots to the same bits.
+// sums of dots to the same bits. The rows of a group follow each other, unlike those of
+// dots: a packed row is short, and four of them are one stream of memory.
 func packedDots(e expander, tokens int) {
 	v := e.v
 	name := fmt.Sprintf("packed%d%s%s", tokens, e.name, v.name)
-	function(name, "func(dst *float32, x *byte, ldx int, values **uint16, mask *byte, ldm int, table *byte, blocks int)",
+	function(name, "func(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)",
 		fmt.Sprintf("%s is packedKernel for %d rows of x.", name, tokens))
-	x := Load(Param("x"), reg.RAX).(reg.GPPhysical)
+	x := reg.RAX
 	ldx := Load(Param("ldx"), reg.RDX).(reg.GPPhysical)
 	mask := Load(Param("mask"), reg.RBX).(reg.GPPhysical)
 	ldm := Load(Param("ldm"), reg.RSI).(reg.GPPhysical)
-	blocks := Load(Param("blocks"), reg.RCX).(reg.GPPhysical)
+	blocks := reg.RCX
 	table := Load(Param("table"), reg.RDI).(reg.GPPhysical)
-	bits := Load(Param("values"), reg.R13).(reg.GPPhysical)
+	dst := Load(Param("dst"), reg.R14).(reg.GPPhysical)
+	groups := Load(Param("groups"), reg.R15).(reg.GPPhysical)
+	bits := reg.R13
 	values := []reg.GPPhysical{reg.R9, reg.R10, reg.R11, reg.R12}
-	for r, at := range values {
-		MOVQ(mem(bits, 8*r), at)
-	}
 	ldm3 := reg.R8
 	LEAQ(operand.Mem{Base: ldm, Index: ldm, Scale: 2}, ldm3)
 	masks := []operand.Mem{mem(mask, 0), indexed(mask, ldm), {Base: mask, Index: ldm, Scale: 2}, indexed(mask, ldm3)}
@@ -80,10 +75,26 @@ func packedDots(e expander, tokens int) {
 	acc := v.all[:tokens*dotsRows]
 	xr := v.all[len(acc) : len(acc)+tokens]
 	spare := v.all[len(acc)+tokens:]
+	ks := []reg.Register{reg.K1, reg.K2, reg.K3, reg.K4}
+	first, err := Param("first").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	Label("group")
+	Comment("Where the rows' values begin, and the next group's")
+	MOVQ(first.Addr, bits)
+	Load(Param("values"), x)
+	for r, at := range values {
+		MOVQ(mem(bits, 8*r), at)
+		LEAQ(operand.Mem{Base: x, Index: at, Scale: 2}, at)
+	}
+	ADDQ(operand.Imm(8*dotsRows), bits)
+	MOVQ(bits, first.Addr)
+	Load(Param("x"), x)
+	Load(Param("blocks"), blocks)
 	for _, r := range acc {
 		v.zero(r)
 	}
-	ks := []reg.Register{reg.K1, reg.K2, reg.K3, reg.K4}
 	Label("loop")
 	for t := range tokens {
 		VMOVUPS(xs[t], xr[t])
@@ -107,15 +118,14 @@ func packedDots(e expander, tokens int) {
 	ADDQ(operand.I32(e.bits/8), mask)
 	DECQ(blocks)
 	JNZ(operand.LabelRef("loop"))
-	dst := Load(Param("dst"), reg.RDX).(reg.GPPhysical)
 	for i, r := range acc {
 		v.reduce(r, spare[0], func(b, a, dst operand.Op) { VADDPS(b, a, dst) })
 		VMOVSS(r.AsX(), mem(dst, 4*i))
 	}
-	to := Load(Param("values"), reg.R13).(reg.GPPhysical)
-	for r, at := range values {
-		MOVQ(at, mem(to, 8*r))
-	}
+	ADDQ(operand.I32(4*len(acc)), dst)
+	ADDQ(ldm3, mask)
+	DECQ(groups)
+	JNZ(operand.LabelRef("group"))
 	ret()
 }
 
