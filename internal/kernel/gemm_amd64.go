@@ -53,6 +53,8 @@ var (
 		bf16: dotter{
 			step: 16, kernels: []dotsKernel{dots1BF16AVX512, dots2BF16AVX512, dots3BF16AVX512},
 			packed: []packedKernel{packed1BF16AVX512, packed2BF16AVX512, packed3BF16AVX512},
+			int8s:  []integersKernel{packed1Int8AVX512, packed2Int8AVX512, packed3Int8AVX512},
+			int4s:  []integersKernel{packed1Int4AVX512, packed2Int4AVX512, packed3Int4AVX512},
 		},
 		f16: dotter{step: 16, kernels: []dotsKernel{dots1F16AVX512, dots2F16AVX512, dots3F16AVX512}},
 		pairs: dotter{

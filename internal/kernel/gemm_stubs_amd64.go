@@ -267,6 +267,36 @@ func packed2BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int6
 //go:noescape
 func packed3BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks int, groups int)
 
+// packed1Int8AVX512 is integersKernel for 1 rows of x.
+//
+//go:noescape
+func packed1Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// packed2Int8AVX512 is integersKernel for 2 rows of x.
+//
+//go:noescape
+func packed2Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// packed3Int8AVX512 is integersKernel for 3 rows of x.
+//
+//go:noescape
+func packed3Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// packed1Int4AVX512 is integersKernel for 1 rows of x.
+//
+//go:noescape
+func packed1Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// packed2Int4AVX512 is integersKernel for 2 rows of x.
+//
+//go:noescape
+func packed2Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// packed3Int4AVX512 is integersKernel for 3 rows of x.
+//
+//go:noescape
+func packed3Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
 // expand16AVX512 is expand16 for whole blocks, at least one; it returns where the next value is.
 //
 //go:noescape
@@ -276,3 +306,8 @@ func expand16AVX512(dst *uint16, mask *byte, values *uint16, table *byte, blocks
 //
 //go:noescape
 func expand16AVX2(dst *uint16, mask *byte, values *uint16, table *byte, blocks int) *uint16
+
+// expandInt8AVX2 is expandInt8 for whole blocks of 8, at least one; it returns where the next value is.
+//
+//go:noescape
+func expandInt8AVX2(dst *uint16, mask *byte, values *int8, scale float32, table *byte, blocks int) *int8

@@ -40,9 +40,14 @@ type dotter struct {
 	// for a packed b of bfloat16. Row r's values begin at values[first[r]], and its masks
 	// at mask[r*ldm]. Of several groups, masks are blocks·step bits. table is shuffles.
 	packed []packedKernel
+
+	// int8s and int4s are packed for integers.
+	int8s, int4s []integersKernel
 }
 
 type packedKernel func(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks, groups int)
+
+type integersKernel func(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds, perScale, blocks, groups int)
 
 type dotsKernel func(dst *float32, x *byte, ldx int, b *byte, ldb int, blocks, groups int)
 
@@ -112,7 +117,7 @@ func (v *dotProduct) rowsPacked(buf *packBuffer, lo, hi, most int) {
 	if kernel == nil || v.k < v.step {
 		rows := buf.expanded.room(b, dotsRows*v.k)
 		for o := lo; o < hi; o++ {
-			b.expand(rows, (o-lo)%dotsRows*v.k, o, 0, v.k, b.First[o])
+			buf.expanded.expand(b, rows, (o-lo)%dotsRows*v.k, o, 0, v.k, b.First[o])
 			switch {
 			case o >= whole:
 				v.groups(buf.tmp[:], rows, (o-lo)%dotsRows*v.k, 0, o, 0, 1)
@@ -134,6 +139,19 @@ func (v *dotProduct) rowsPacked(buf *packBuffer, lo, hi, most int) {
 // begin at first, from masks that are ldm apart. It is nil if no kernel expands b.
 func (v *dotProduct) packedKernel(b *Packed) func(out *float32, o int, first *int64, ldm, n int) {
 	blocks := v.k / max(v.step, 1)
+	if q := b.Integers; q != nil {
+		kernels := v.int8s
+		if q.Bits == 4 {
+			kernels = v.int4s
+		}
+		if kernels == nil {
+			return nil
+		}
+		kernel := kernels[v.m-1]
+		return func(out *float32, o int, first *int64, ldm, n int) {
+			kernel(out, v.at, v.ld, unsafe.SliceData(q.Values), first, &b.row(o)[0], ldm, &q.Scales[o], 4*q.Stride, q.Group/v.step, blocks, n)
+		}
+	}
 	kernels := packedFor(v.dotter)
 	if kernels == nil || b.Values.BF16 == nil {
 		return nil
@@ -185,7 +203,7 @@ func (v *dotProduct) groupsPacked(kernel func(out *float32, o int, first *int64,
 	rest := buf.expanded.room(b, v.k-done)
 	for r := range dotsRows {
 		row := o + r*apart
-		b.expand(rest, 0, row, done, v.k-done, b.First[row]+int64(MaskCount(b.row(row)[:done/8])))
+		buf.expanded.expand(b, rest, 0, row, done, v.k-done, b.First[row]+b.stored(row, done))
 		v.rest(rest, -done, row, done)
 		if apart == 0 {
 			return
@@ -196,10 +214,14 @@ func (v *dotProduct) groupsPacked(kernel func(out *float32, o int, first *int64,
 // place copies what a kernel has made of n groups, of which each begins next columns
 // after the one before, to their columns of dst.
 func (v *dotProduct) place(out []float32, o, apart, next, n int) {
+	rows := dotsRows
+	if apart == 0 {
+		rows = 1 // the others are that row again, or nothing
+	}
 	for i := range n {
 		for t := range v.m {
 			dst := v.dst[t*v.ldd+o+i*next:]
-			for r, sum := range out[(i*v.m+t)*dotsRows:][:dotsRows] {
+			for r, sum := range out[(i*v.m+t)*dotsRows:][:rows] {
 				dst[r*apart] = sum
 			}
 		}

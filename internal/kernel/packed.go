@@ -19,6 +19,9 @@ type Packed struct {
 	Mask   []byte
 	First  []int64 // of each row, and of the end
 	Values Source  // with room for PackedSpare more elements in the capacity
+
+	// Integers, if not nil, are the values: Values says no more than their type.
+	Integers *Integers
 }
 
 // PackedSpare is how many elements kernels may read, and not use, behind the values.
@@ -35,19 +38,24 @@ func (p *Packed) Slice(lo, hi int) *Packed {
 	stride := MaskStride(p.Cols)
 	return &Packed{
 		Cols: p.Cols, Mask: p.Mask[lo*stride : hi*stride : hi*stride],
-		First: p.First[lo : hi+1 : hi+1], Values: p.Values,
+		First: p.First[lo : hi+1 : hi+1], Values: p.Values, Integers: p.Integers.from(lo),
 	}
 }
 
 // check panics unless a product may read p as n × k elements.
 func (p *Packed) check(name string, n, k, ld int) {
-	spare := max(cap(p.Values.F32), cap(p.Values.BF16), cap(p.Values.F16)) - p.Values.len()
+	have, room := p.Values.len(), max(cap(p.Values.F32), cap(p.Values.BF16), cap(p.Values.F16))
+	if q := p.Integers; q != nil {
+		q.check(name, p)
+		have, room = len(q.Values), cap(q.Values)
+	}
+	spare := room - have
 	if n > p.Rows() || k != p.Cols || ld != k {
 		panic(fmt.Sprintf("kernel: %s: a packed matrix of %d rows and %d columns, want %d rows of %d, %d apart", name, p.Rows(), p.Cols, n, k, ld))
 	}
-	if len(p.Mask) != p.Rows()*MaskStride(p.Cols) || spare < PackedSpare || p.First[p.Rows()] > int64(p.Values.len()) {
+	if len(p.Mask) != p.Rows()*MaskStride(p.Cols) || spare < PackedSpare || p.First[p.Rows()] > int64(have) {
 		panic(fmt.Sprintf("kernel: %s: a packed matrix of %d rows and %d columns with %d bytes of mask, %d values and room for %d more",
-			name, p.Rows(), p.Cols, len(p.Mask), p.Values.len(), spare))
+			name, p.Rows(), p.Cols, len(p.Mask), have, spare))
 	}
 }
 
@@ -60,8 +68,9 @@ func (p *Packed) row(r int) []byte {
 // expandedRows is memory for rows of a Packed that are written out, and how far in its
 // values those of a task are.
 type expandedRows struct {
-	rows Source
-	at   []int64
+	rows     Source
+	at       []int64
+	integers []int8
 }
 
 // room returns rows of n elements each, of the type of p's values.
@@ -81,8 +90,11 @@ func (e *expandedRows) room(p *Packed, n int) Source {
 
 // expand writes columns j0 to j0+n-1 of a row into dst, from element off on; the first
 // of the row's values among them is value at. It returns the one after the last. j0 is
-// a multiple of 8.
-func (p *Packed) expand(dst Source, off, row, j0, n int, at int64) int64 {
+// a multiple of integerRun.
+func (e *expandedRows) expand(p *Packed, dst Source, off, row, j0, n int, at int64) int64 {
+	if p.Integers != nil {
+		return e.expandIntegers(p, dst, off, row, j0, n, at)
+	}
 	mask := p.row(row)[j0/8:]
 	switch {
 	case dst.F32 != nil:
@@ -106,7 +118,7 @@ func (t *tile) packExpanded(buf *packBuffer, b *Packed, j0, j1, k0, k int) {
 		n := min(t.cols, j1-j)
 		for r := range n {
 			at := &e.at[j-j0+r]
-			*at = b.expand(rows, r*k, j+r, k0, k, *at)
+			*at = e.expand(b, rows, r*k, j+r, k0, k, *at)
 		}
 		t.packPanel(buf.b[(j-j0)*depth:(j-j0+t.cols)*depth], rows, 0, k, n, k)
 	}

@@ -43,3 +43,18 @@ func expand16(dst []uint16, mask []byte, values []uint16) int {
 	n := int(uintptr(unsafe.Pointer(next))-uintptr(unsafe.Pointer(first))) / 2
 	return n + expandGeneric(dst[whole:], mask[whole/8:], values[n:])
 }
+
+// expandInt8 is scaleExpand for bfloat16, which has every product of the scale. It reads
+// up to PackedSpare integers behind the values.
+func expandInt8(dst []uint16, mask []byte, values []int8, scale float32) {
+	const step = 8
+	if !cpu.AVX2 || len(dst) < step {
+		scaleExpand(dst, mask, values, scale, narrowBF16)
+		return
+	}
+	whole := len(dst) / step * step
+	first := unsafe.SliceData(values)
+	next := expandInt8AVX2(&dst[0], &mask[0], first, scale, &shuffles[0][0], whole/step)
+	n := int(uintptr(unsafe.Pointer(next)) - uintptr(unsafe.Pointer(first)))
+	scaleExpand(dst[whole:], mask[whole/8:], values[n:], scale, narrowBF16)
+}

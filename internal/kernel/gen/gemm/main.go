@@ -49,8 +49,15 @@ func main() {
 			packedDots(e, tokens)
 		}
 	}
+	book := codebookData()
+	for _, bits := range []int{8, 4} {
+		for tokens := 1; tokens <= dotsTokens; tokens++ {
+			integerDots(bits, tokens, book)
+		}
+	}
 	expandWords(avx512)
 	expandWords(avx2)
+	expandIntegers()
 	Generate()
 }
 

@@ -76,20 +76,16 @@ func packedDots(e expander, tokens int) {
 	xr := v.all[len(acc) : len(acc)+tokens]
 	spare := v.all[len(acc)+tokens:]
 	ks := []reg.Register{reg.K1, reg.K2, reg.K3, reg.K4}
-	first, err := Param("first").Resolve()
-	if err != nil {
-		panic(err)
-	}
 	Label("group")
 	Comment("Where the rows' values begin, and the next group's")
-	MOVQ(first.Addr, bits)
+	MOVQ(argument("first"), bits)
 	Load(Param("values"), x)
 	for r, at := range values {
 		MOVQ(mem(bits, 8*r), at)
 		LEAQ(operand.Mem{Base: x, Index: at, Scale: 2}, at)
 	}
 	ADDQ(operand.Imm(8*dotsRows), bits)
-	MOVQ(bits, first.Addr)
+	MOVQ(bits, argument("first"))
 	Load(Param("x"), x)
 	Load(Param("blocks"), blocks)
 	for _, r := range acc {
