@@ -28,7 +28,23 @@ import (
 //	X.compressed   the weight's type [n]   the stored elements, row after row
 //
 // Old versions have X.weight.shape and so on.
+//
+// Integers in place of the values are crepe's own: PackedFormat and, after a hyphen, int8
+// or int4. Then the weight is of the type of its scales, and
+//
+//	X.shape        I64 [3]                    rows, cols, columns to a scale
+//	X.row_offsets  I64 [rows]                 at which byte of the integers each row begins
+//	X.compressed   I8 or U8 [n]               the integers; of 4 bits two in a byte (kernel.Integers)
+//	X.scale        the weight's type [rows, ⌈cols/group⌉]
 const PackedFormat = "sparse-bitmask"
+
+// FormatOf returns the name of the packed form with values of k.
+func FormatOf(k tensor.Integers) string {
+	if k.Bits == 0 {
+		return PackedFormat
+	}
+	return fmt.Sprintf("%s-int%d", PackedFormat, k.Bits)
+}
 
 // The parts of a packed weight, by the end of their names.
 const (
@@ -36,6 +52,7 @@ const (
 	partOffsets = "row_offsets"
 	partMask    = "bitmask"
 	partValues  = "compressed"
+	partScale   = "scale"
 )
 
 // The keys of config.json under which compressed-tensors says how weights are stored.
@@ -47,11 +64,23 @@ type packedParts struct {
 	rows, cols            int
 	offsets, mask, values Tensor
 	shape                 Tensor
+
+	integers tensor.Integers
+	scale    Tensor // of integers
 }
 
 // stored returns the bytes that it takes in its files.
 func (p *packedParts) stored() int64 {
-	return p.shape.Size + p.offsets.Size + p.mask.Size + p.values.Size
+	return p.shape.Size + p.offsets.Size + p.mask.Size + p.values.Size + p.scale.Size
+}
+
+// resident returns the bytes that it takes in memory: scales are float32 there.
+func (p *packedParts) resident() int64 {
+	n := p.stored()
+	if p.integers.Bits > 0 {
+		n += 4*p.scale.Elements() - p.scale.Size
+	}
+	return n
 }
 
 // Packed reports whether t is stored in packed form. Read gives it as a plain weight
@@ -70,12 +99,36 @@ func (inv *Inventory) Stored(t Tensor) int64 {
 	return t.Size
 }
 
-// Kept returns how many elements of t are stored: all, unless it is packed.
-func (inv *Inventory) Kept(t Tensor) int64 {
+// Resident returns the bytes that t takes in memory as ReadPacked gives it, if it is
+// packed, and else its Size.
+func (inv *Inventory) Resident(t Tensor) int64 {
 	if p, ok := inv.packed[t.Name]; ok {
-		return p.values.Elements()
+		return p.resident()
 	}
-	return t.Elements()
+	return t.Size
+}
+
+// Integers returns what the values of t are, if it is packed as integers, else zero.
+func (inv *Inventory) Integers(t Tensor) tensor.Integers {
+	if p, ok := inv.packed[t.Name]; ok {
+		return p.integers
+	}
+	return tensor.Integers{}
+}
+
+// Kept returns how many elements of t are stored: all, unless it is packed. Of integers
+// it reads the mask.
+func (inv *Inventory) Kept(t Tensor) (int64, error) {
+	p, ok := inv.packed[t.Name]
+	switch {
+	case !ok:
+		return t.Elements(), nil
+	case p.integers.Bits == 0:
+		return p.values.Elements(), nil
+	}
+	mask := make([]byte, p.mask.Size)
+	err := inv.Read(p.mask, mask)
+	return int64(kernel.MaskCount(mask)), err
 }
 
 // unpackView makes inv, if its config says that weights are packed, show the plain
@@ -92,6 +145,12 @@ func (inv *Inventory) unpackView() error {
 	return nil
 }
 
+// integersMethod is the quant_method of packed integers in config.json, which no other
+// program knows, and integerFormats their formats.
+const integersMethod = "crepe"
+
+var integerFormats = []string{FormatOf(tensor.Integers{Bits: 8}), FormatOf(tensor.Integers{Bits: 4})}
+
 // plainConfig returns a config.json without the entry that says that weights are in
 // PackedFormat. One that says more, as of quantized weights, stays: whoever reads the
 // config refuses it by name.
@@ -102,12 +161,18 @@ func plainConfig(config []byte) (plain []byte, packed bool) {
 	}
 	for _, key := range compressionKeys {
 		var c struct {
+			Method   string `json:"quant_method"`
 			Format   *string
 			Groups   json.RawMessage         `json:"config_groups"`
 			Sparsity struct{ Format string } `json:"sparsity_config"`
 		}
-		if json.Unmarshal(top[key], &c) != nil || c.Sparsity.Format != PackedFormat ||
-			c.Format != nil && *c.Format != "dense" || !slices.Contains([]string{"", "null", "{}"}, string(c.Groups)) {
+		if json.Unmarshal(top[key], &c) != nil {
+			continue
+		}
+		ours := c.Method == integersMethod && c.Format != nil && slices.Contains(integerFormats, *c.Format)
+		theirs := c.Sparsity.Format == PackedFormat &&
+			(c.Format == nil || *c.Format == "dense") && slices.Contains([]string{"", "null", "{}"}, string(c.Groups))
+		if !ours && !theirs {
 			continue
 		}
 		if plain, ok := removeMember(config, key); ok {
@@ -123,6 +188,9 @@ func (inv *Inventory) gatherParts() error {
 	var tensors []Tensor
 	for _, t := range inv.tensors {
 		base, part := splitPart(t.Name)
+		if _, packed := inv.byName[base+"."+partValues]; part == partScale && !packed {
+			part = "" // a tensor of that name
+		}
 		switch part {
 		case "":
 			tensors = append(tensors, t)
@@ -151,7 +219,7 @@ func (inv *Inventory) gatherParts() error {
 // splitPart splits the name of a part of a packed weight; part is empty for others.
 func splitPart(name string) (base, part string) {
 	base, part, ok := cutLast(name)
-	if ok && slices.Contains([]string{partShape, partOffsets, partMask, partValues}, part) {
+	if ok && slices.Contains([]string{partShape, partOffsets, partMask, partValues, partScale}, part) {
 		return base, part
 	}
 	return "", ""
@@ -192,14 +260,27 @@ func (inv *Inventory) gather(base string, values Tensor) (Tensor, error) {
 		}
 		*part.to = t
 	}
-	if !values.DType.Computable() || len(values.Shape) != 1 {
+	p.scale, _ = inv.Tensor(base + "." + partScale)
+	sizes, dtype := 2, values.DType
+	if p.scale.Name != "" {
+		sizes, dtype = 3, p.scale.DType
+		p.integers.Bits = 8
+		if values.DType == tensor.U8 {
+			p.integers.Bits = 4
+		}
+	}
+	switch {
+	case len(values.Shape) != 1 || sizes == 2 && !values.DType.Computable():
 		return values, fmt.Errorf("%s is %v %v, want F32, F16 or BF16 of 1 dimension", partValues, values.DType, values.Shape)
+	case sizes == 3 && values.DType != tensor.I8 && values.DType != tensor.U8:
+		return values, fmt.Errorf("%s is %v, want I8 or U8 beside a %s", partValues, values.DType, partScale)
+	case sizes == 3 && (!p.scale.DType.Computable() || len(p.scale.Shape) != 2):
+		return values, fmt.Errorf("%s is %v %v, want F32, F16 or BF16 of 2 dimensions", partScale, p.scale.DType, p.scale.Shape)
+	case p.shape.Shape[0] != sizes:
+		return values, fmt.Errorf("%s has %d elements, want %d", partShape, p.shape.Shape[0], sizes)
 	}
-	if p.shape.Shape[0] != 2 {
-		return values, fmt.Errorf("%s has %d elements, want 2", partShape, p.shape.Shape[0])
-	}
-	var raw [16]byte
-	if err := inv.Read(p.shape, raw[:]); err != nil {
+	var raw [24]byte
+	if err := inv.Read(p.shape, raw[:8*sizes]); err != nil {
 		return values, err
 	}
 	rows, cols := binary.LittleEndian.Uint64(raw[:]), binary.LittleEndian.Uint64(raw[8:])
@@ -209,8 +290,17 @@ func (inv *Inventory) gather(base string, values Tensor) (Tensor, error) {
 			rows, cols, partMask, p.mask.Shape, partOffsets, p.offsets.Shape)
 	}
 	p.rows, p.cols = int(rows), int(cols)
+	if sizes == 3 {
+		p.integers.Group = int(min(binary.LittleEndian.Uint64(raw[16:]), 1<<20))
+		if err := p.integers.Check(); err != nil {
+			return values, fmt.Errorf("%s: %w", partShape, err)
+		}
+		if want := []int{p.rows, p.integers.ScaleGroups(p.cols)}; !slices.Equal(p.scale.Shape, want) {
+			return values, fmt.Errorf("%s %v, want %v", partScale, p.scale.Shape, want)
+		}
+	}
 	plain := Tensor{
-		Name: plainWeight(base), DType: values.DType, Shape: []int{p.rows, p.cols}, File: values.File, Offset: values.Offset,
+		Name: plainWeight(base), DType: dtype, Shape: []int{p.rows, p.cols}, File: values.File, Offset: values.Offset,
 	}
 	size, ok := byteSize(plain.DType, plain.Shape)
 	if !ok {
@@ -249,17 +339,32 @@ func (inv *Inventory) readPackedRows(t Tensor, p *packedParts, lo, hi int) (*ten
 	if first < 0 || kept < 0 || kept > p.values.Elements() || first > p.values.Elements()-kept || kept > int64(hi-lo)*int64(p.cols) {
 		return fail(fmt.Errorf("%s from %d to %d, want them in order and at most %d", partOffsets, first, offsets[hi-lo], p.values.Elements()))
 	}
-	w := tensor.NewPacked(t.DType, hi-lo, p.cols, int(kept))
+	var w *tensor.Packed
+	size := int64(t.DType.Size())
+	if p.integers.Bits > 0 {
+		w, size = tensor.NewPackedIntegers(p.integers, t.DType, hi-lo, p.cols, int(kept)), 1
+	} else {
+		w = tensor.NewPacked(t.DType, hi-lo, p.cols, int(kept))
+	}
 	for i, at := range offsets {
 		w.First()[i] = at - first
 	}
-	size, stride := int64(t.DType.Size()), int64(kernel.MaskStride(p.cols))
+	stride := int64(kernel.MaskStride(p.cols))
 	err := errors.Join(inv.ReadAt(p.mask, w.Mask(), int64(lo)*stride), inv.ReadAt(p.values, w.Values(), first*size))
 	if err != nil {
 		return nil, err
 	}
 	if err := w.Check(); err != nil {
 		return fail(err)
+	}
+	if p.integers.Bits > 0 {
+		scales := tensor.NewWeight(t.DType, hi-lo, p.integers.ScaleGroups(p.cols))
+		if err := inv.ReadAt(p.scale, scales.Bytes(), int64(lo)*int64(scales.Cols)*int64(t.DType.Size())); err != nil {
+			return nil, err
+		}
+		if err := w.SetScales(scales); err != nil {
+			return fail(err)
+		}
 	}
 	return w, nil
 }
@@ -297,23 +402,37 @@ func (inv *Inventory) readUnpacked(t Tensor, p *packedParts, dst []byte, off int
 	return failed
 }
 
-// PackedTensors returns the four tensors that w, the weight t, is stored as in packed
-// form, with the bytes of each.
+// PackedTensors returns the tensors that w, the weight t, is stored as in packed form,
+// with the bytes of each.
 func PackedTensors(t Tensor, w *tensor.Packed) ([]Tensor, [][]byte) {
 	shape := []int64{int64(w.Rows), int64(w.Cols)}
-	return PackedLayout(t, w.Kept()), [][]byte{bytes64(shape), bytes64(w.First()[:w.Rows]), w.Mask(), w.Values()}
+	k, stored := w.Integers(), w.Kept()
+	data := [][]byte{bytes64(shape), bytes64(w.First()[:w.Rows]), w.Mask(), w.Values()}
+	if k.Bits > 0 {
+		stored = len(w.Values())
+		data[0] = bytes64(append(shape, int64(k.Group)))
+		data = append(data, w.Scales().Bytes())
+	}
+	return PackedLayout(t, k, stored), data
 }
 
-// PackedLayout returns the four tensors that the weight t with so many stored
-// elements is in packed form.
-func PackedLayout(t Tensor, kept int) []Tensor {
+// PackedLayout returns the tensors that the weight t is in packed form: with so many
+// stored elements or, as integers, bytes of them.
+func PackedLayout(t Tensor, k tensor.Integers, stored int) []Tensor {
 	base := strings.TrimSuffix(t.Name, ".weight")
 	rows, cols := t.Shape[0], t.Shape[1]
 	parts := []Tensor{
 		{Name: base + "." + partShape, DType: tensor.I64, Shape: []int{2}},
 		{Name: base + "." + partOffsets, DType: tensor.I64, Shape: []int{rows}},
 		{Name: base + "." + partMask, DType: tensor.U8, Shape: []int{rows, kernel.MaskStride(cols)}},
-		{Name: base + "." + partValues, DType: t.DType, Shape: []int{kept}},
+		{Name: base + "." + partValues, DType: t.DType, Shape: []int{stored}},
+	}
+	if k.Bits > 0 {
+		parts[0].Shape[0], parts[3].DType = 3, tensor.I8
+		if k.Bits == 4 {
+			parts[3].DType = tensor.U8
+		}
+		parts = append(parts, Tensor{Name: base + "." + partScale, DType: t.DType, Shape: []int{rows, k.ScaleGroups(cols)}})
 	}
 	for i := range parts {
 		parts[i].Size, _ = byteSize(parts[i].DType, parts[i].Shape)
@@ -323,8 +442,9 @@ func PackedLayout(t Tensor, kept int) []Tensor {
 
 // PackedConfig returns config, a config.json, with an entry by which
 // compressed-tensors knows that the Linears called so are packed, of which that share
-// of all weights is zero.
-func PackedConfig(config []byte, linears []string, sparsity float64) ([]byte, error) {
+// of all weights is zero; or, of integers, by which crepe does, and no other program
+// takes the folder for something else.
+func PackedConfig(config []byte, k tensor.Integers, linears []string, sparsity float64) ([]byte, error) {
 	var top map[string]json.RawMessage
 	if err := pyjson.Unmarshal(config, &top); err != nil {
 		return nil, fmt.Errorf("%s: %w", configName, err)
@@ -334,14 +454,21 @@ func PackedConfig(config []byte, linears []string, sparsity float64) ([]byte, er
 			return nil, fmt.Errorf("%s: it has a %s already, want none: it would say two things of the weights", configName, key)
 		}
 	}
-	entry, err := json.MarshalIndent(map[string]any{
+	says := map[string]any{
 		"quant_method": "compressed-tensors",
 		"version":      "0.14.0",
 		"sparsity_config": map[string]any{
 			"format": PackedFormat, "targets": linears, "ignore": []string{},
 			"global_sparsity": sparsity, "sparsity_structure": "unstructured",
 		},
-	}, "  ", "  ")
+	}
+	if k.Bits > 0 {
+		says = map[string]any{
+			"quant_method": integersMethod, "format": FormatOf(k), "bits": k.Bits, "group_size": k.Group,
+			"targets": linears, "global_sparsity": sparsity,
+		}
+	}
+	entry, err := json.MarshalIndent(says, "  ", "  ")
 	if err != nil {
 		return nil, err
 	}

@@ -99,7 +99,7 @@ func TestPackedConfig(t *testing.T) {
 	for _, config := range []string{
 		"{\"a\": 1}", "{\n  \"a\": [1, {\"b\": \"}\"}],\n  \"n\": NaN\n}\n", "{ \"a\":null\t}\n\n", "{\"a\": Infinity, \"b\": -Infinity}",
 	} {
-		out, err := PackedConfig([]byte(config), []string{"x.q", "x.\"k\""}, 0.5)
+		out, err := PackedConfig([]byte(config), tensor.Integers{}, []string{"x.q", "x.\"k\""}, 0.5)
 		if err != nil {
 			t.Fatalf("%s: %v", config, err)
 		}
@@ -113,7 +113,7 @@ func TestPackedConfig(t *testing.T) {
 		`{}`:                          "cannot be given",
 		`[]`:                          "config.json",
 	} {
-		if out, err := PackedConfig([]byte(config), nil, 0); err == nil || !strings.Contains(err.Error(), want) {
+		if out, err := PackedConfig([]byte(config), tensor.Integers{}, nil, 0); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %s, %v, want an error with %q", config, out, err, want)
 		}
 	}
@@ -307,4 +307,162 @@ func FuzzPacked(f *testing.F) {
 			}
 		}
 	})
+}
+
+// packedIntegers2x9 are the parts of the same weight as integers of 8 bits: 1·2⁻¹, −2·2⁻¹
+// and 3·2³.
+func packedIntegers2x9() []part {
+	p := packedParts2x9()
+	p[0].shape, p[0].data = []int{3}, int64s(2, 9, 32)
+	p[3] = part{"x.compressed", tensor.I8, []int{3}, []byte{1, 0xfe, 3}}
+	return append(p, part{"x.scale", tensor.BF16, []int{2, 1}, []byte{0x00, 0x3f, 0x00, 0x41}})
+}
+
+func TestPackedIntegersByHand(t *testing.T) {
+	want := make([]byte, 36)
+	for at, v := range map[int]uint16{0: 0x3f00, 16: 0xbf80, 20: 0x41c0} { // 0.5, −1, 24
+		binary.LittleEndian.PutUint16(want[at:], v)
+	}
+	four := packedIntegers2x9() // two in a byte, the second row's in its own
+	four[1].data = int64s(0, 1)
+	four[3] = part{"x.compressed", tensor.U8, []int{2}, []byte{0xe1, 0x03}}
+	for i, parts := range [][]part{packedIntegers2x9(), four} {
+		inv := open(t, packedFolder(t, parts))
+		x, ok := inv.Tensor("x.weight")
+		bits, stored := []int{8, 4}[i], 24+16+4+[]int64{3, 2}[i]+4
+		if !ok || x.Size != 36 || x.DType != tensor.BF16 || inv.Stored(x) != stored || inv.Resident(x) != stored+4 || inv.Integers(x) != (tensor.Integers{Bits: bits, Group: 32}) {
+			t.Fatalf("%+v, %d bytes stored, %v", inv.Tensors(), inv.Stored(x), inv.Integers(x))
+		}
+		got := make([]byte, 36)
+		if err := inv.Read(x, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bits: %x, %v, want %x", bits, got, err, want)
+		}
+		if kept, err := inv.Kept(x); kept != 3 || err != nil {
+			t.Errorf("%d bits: %d kept, %v", bits, kept, err)
+		}
+		w, err := inv.ReadPacked(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, data := PackedTensors(x, w)
+		for j, part := range again {
+			if in := parts[j]; in.name != part.Name || in.dtype != part.DType || !slices.Equal(in.shape, part.Shape) || !bytes.Equal(in.data, data[j]) {
+				t.Errorf("%d bits: %v %v, want what was read: %+v", bits, part, data[j], in)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(p []part) []part
+		want   string
+	}{
+		"two sizes":      {func(p []part) []part { p[0].shape, p[0].data = []int{2}, int64s(2, 9); return p }, "shape has 2 elements, want 3"},
+		"group":          {func(p []part) []part { p[0].data = int64s(2, 9, 33); return p }, "33 columns to a scale"},
+		"huge group":     {func(p []part) []part { p[0].data = int64s(2, 9, -1); return p }, "columns to a scale"},
+		"few scales":     {func(p []part) []part { p[4].shape, p[4].data = []int{1, 1}, []byte{0, 0x3f}; return p }, "scale [1 1], want [2 1]"},
+		"flat scales":    {func(p []part) []part { p[4].shape = []int{2}; return p }, "scale is BF16 [2]"},
+		"scales of ints": {func(p []part) []part { p[4].dtype = tensor.I16; return p }, "scale is I16"},
+		"long scale":     {func(p []part) []part { p[4].data[0] = 1; return p }, "scale [0 0] is 0.50"},
+		"negative scale": {func(p []part) []part { p[4].data[3] = 0xc1; return p }, "scale [1 0] is -8"},
+		"values of 16":   {func(p []part) []part { p[3].dtype, p[3].data = tensor.I16, make([]byte, 6); return p }, "compressed is I16, want I8 or U8"},
+		"too many":       {func(p []part) []part { p[3].shape, p[3].data = []int{4}, make([]byte, 4); return p }, "4 values, the mask has 3 bytes of integers"},
+		"wrong offset":   {func(p []part) []part { p[1].data = int64s(0, 1); return p }, "row 1: values from 1 on"},
+	} {
+		inv, err := Open(packedFolder(t, c.change(packedIntegers2x9())))
+		if err == nil {
+			x, _ := inv.Tensor("x.weight")
+			err = inv.Read(x, make([]byte, x.Size))
+			inv.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	// Of a folder without packed values so called, a scale is a tensor like others.
+	parts := append(packedParts2x9(), part{"norm.scale", tensor.BF16, []int{1}, []byte{0, 0}})
+	if _, ok := open(t, packedFolder(t, parts)).Tensor("norm.scale"); !ok {
+		t.Error("norm.scale is no tensor")
+	}
+}
+
+// FuzzPackedIntegers is FuzzPacked for integers.
+func FuzzPackedIntegers(f *testing.F) {
+	p := packedIntegers2x9()
+	f.Add(false, uint16(2), uint16(2), uint16(3), p[0].data, p[1].data, p[2].data, p[3].data, p[4].data)
+	f.Add(true, uint16(2), uint16(2), uint16(2), p[0].data, int64s(0, 1), p[2].data, []byte{0xe1, 3}, p[4].data)
+	// Many rows of a column, a wide row without elements, all elements, no rows.
+	f.Add(true, uint16(4096), uint16(1), uint16(0), int64s(4096, 1, 32), []byte{}, []byte{}, []byte{}, []byte{})
+	f.Add(false, uint16(1), uint16(4096), uint16(0), int64s(1, 1<<15, 32), []byte{}, []byte{}, []byte{}, []byte{})
+	f.Add(true, uint16(1), uint16(1), uint16(4), int64s(1, 8, 128), int64s(0), []byte{255}, []byte{1, 2, 3, 4}, []byte{0x80, 0x3f})
+	f.Add(false, uint16(0), uint16(8), uint16(0), int64s(0, 64, 64), []byte{}, []byte{}, []byte{}, []byte{})
+	f.Add(true, uint16(2), uint16(1), uint16(1), int64s(2, 8, 32), int64s(math.MinInt64, 0), []byte{1, 0}, []byte{1}, []byte{0, 0x3f, 0, 0x3f})
+	f.Fuzz(func(t *testing.T, four bool, rows, stride, stored uint16, shape, first, mask, values, scales []byte) {
+		if int(rows)*int(stride) > 1<<16 {
+			return
+		}
+		parts := packedIntegers2x9()
+		fit := func(data []byte, n int) []byte { return append(slices.Clone(data), make([]byte, n)...)[:n] }
+		parts[0].data = fit(shape, 24)
+		parts[1].shape, parts[1].data = []int{int(rows)}, fit(first, 8*int(rows))
+		parts[2].shape, parts[2].data = []int{int(rows), int(stride)}, fit(mask, int(rows)*int(stride))
+		parts[3].shape, parts[3].data = []int{int(stored)}, fit(values, int(stored))
+		if four {
+			parts[3].dtype = tensor.U8
+		}
+		group := max(1, int(binary.LittleEndian.Uint64(parts[0].data[16:])&0xff))
+		parts[4].shape = []int{int(rows), (8*int(stride) + group - 1) / group}
+		parts[4].data = fit(scales, 2*parts[4].shape[0]*parts[4].shape[1])
+		size := 0
+		for _, p := range parts {
+			size += len(p.data)
+		}
+		dir := packedFolder(t, parts)
+		var inv *Inventory
+		var err error
+		golden.Ceiling(t, uint64(256<<10), func() { inv, err = Open(dir) })
+		if err != nil {
+			return
+		}
+		defer inv.Close()
+		x, _ := inv.Tensor("x.weight")
+		if x.Size > 16*int64(len(parts[2].data)) {
+			t.Fatalf("%v from a mask of %d bytes", x.Shape, len(parts[2].data))
+		}
+		plain := make([]byte, x.Size)
+		var w *tensor.Packed
+		var perr error
+		golden.Ceiling(t, uint64(256<<10+64*size), func() {
+			err = inv.Read(x, plain)
+			w, perr = inv.ReadPacked(x)
+		})
+		if (err == nil) != (perr == nil) {
+			t.Fatalf("Read: %v, ReadPacked: %v", err, perr)
+		}
+		if err != nil {
+			return
+		}
+		if most := inv.Resident(x) + 8; w.Bytes() > most {
+			t.Fatalf("%d bytes in memory, want at most %d", w.Bytes(), most)
+		}
+		dense := tensor.NewWeight(x.DType, x.Shape[0], x.Shape[1])
+		w.Expand(dense, 0)
+		if !bytes.Equal(dense.Bytes(), plain) || dense.FirstNonFinite() >= 0 {
+			t.Fatal("Read and ReadPacked differ, or are not finite")
+		}
+	})
+}
+
+// The entry of packed integers can be taken away again, too.
+func TestPackedIntegersConfig(t *testing.T) {
+	for _, bits := range []int{8, 4} {
+		out, err := PackedConfig([]byte("{\"a\": 1}"), tensor.Integers{Bits: bits, Group: 64}, []string{"x.q"}, 0.5)
+		if want := fmt.Sprintf(`"format": "sparse-bitmask-int%d"`, bits); err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), `"quant_method": "crepe"`) {
+			t.Fatalf("%s, %v, want %s", out, err, want)
+		}
+		if plain, ok := plainConfig(out); !ok || string(plain) != "{\"a\": 1}" {
+			t.Errorf("%s becomes %q", out, plain)
+		}
+	}
+	if _, ok := plainConfig([]byte(`{"quantization_config": {"quant_method": "crepe", "format": "int3"}}`)); ok {
+		t.Error("an unknown format is taken for a packed one")
+	}
 }

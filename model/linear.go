@@ -54,7 +54,7 @@ func (l *Linear) packer() (engine.Packer, bool) {
 // bytes returns what l's weight takes in memory.
 func (l *Linear) bytes() int64 {
 	if _, ok := l.packer(); ok {
-		return l.stored.inv.Stored(l.stored.tensor)
+		return l.stored.inv.Resident(l.stored.tensor)
 	}
 	return l.stored.tensor.Size
 }

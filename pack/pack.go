@@ -25,6 +25,8 @@ import (
 
 // Options say where the folder goes.
 type Options struct {
+	Integers tensor.Integers // the values of Folder: zero for those of the weights
+
 	Output    string
 	Overwrite bool // replace a folder that crepe wrote
 
@@ -46,6 +48,9 @@ type Result struct {
 // Linear of a block that is smaller so is packed. Everything else is copied byte for
 // byte, crepe.json included; config.json gets an entry. One Linear is in memory at a
 // time. The folder appears complete or not at all.
+//
+// As integers weights are not what they were. Those of 8 bits are off by at most 1/128 of
+// the largest of their group, and what comes of them is exact in the weight's type.
 func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Options) (*Result, error) {
 	if err := checkTarget(inv, opt); err != nil {
 		return nil, err
@@ -53,20 +58,25 @@ func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt 
 	if slices.ContainsFunc(inv.Tensors(), inv.Packed) {
 		return nil, fmt.Errorf("%s: packed already", inv.Dir())
 	}
-	p := &packer{inv: inv, opt: opt, kept: map[string]int{}}
+	if err := opt.Integers.Check(); err != nil {
+		return nil, err
+	}
+	p := &packer{inv: inv, opt: opt, stored: map[string]int{}}
 	if err := p.count(ctx, m); err != nil {
 		return nil, err
 	}
-	if len(p.kept) == 0 {
+	if len(p.stored) == 0 {
 		return nil, fmt.Errorf("%s: no Linear has zeros enough to be smaller in packed form: prune it first", inv.Dir())
 	}
 	plan, config, err := p.plan()
 	if err != nil {
 		return nil, err
 	}
-	record := Record{Crepe: provenance.Version, Format: checkpoint.PackedFormat, Order: order(inv.Layouts())}
-	if record.Plain, err = inv.Reproducible(opt.Progress.Bytes("hash the input")); err != nil {
-		return nil, err
+	record := Record{Crepe: provenance.Version, Format: checkpoint.FormatOf(opt.Integers), Order: order(inv.Layouts())}
+	if !record.Rounded() {
+		if record.Plain, err = inv.Reproducible(opt.Progress.Bytes("hash the input")); err != nil {
+			return nil, err
+		}
 	}
 	files := map[string][]byte{}
 	if err := carryRun(inv, files); err != nil {
@@ -90,7 +100,7 @@ func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt 
 type packer struct {
 	inv    *checkpoint.Inventory
 	opt    Options
-	kept   map[string]int // stored elements, by the tensors that are packed
+	stored map[string]int // elements or bytes of integers, by the tensors that are packed
 	result Result
 }
 
@@ -111,7 +121,7 @@ func (p *packer) count(ctx context.Context, m *model.Model) error {
 			if err := p.inv.Read(t, w.Bytes()); err != nil {
 				return err
 			}
-			p.take(t, w.Kept())
+			p.take(t, w)
 		}
 		bar.Add(1)
 	}
@@ -119,15 +129,20 @@ func (p *packer) count(ctx context.Context, m *model.Model) error {
 }
 
 // take notes that t is packed, if that makes it smaller.
-func (p *packer) take(t checkpoint.Tensor, kept int) {
+func (p *packer) take(t checkpoint.Tensor, w *tensor.Weight) {
+	kept := w.Kept()
+	stored := kept
+	if p.opt.Integers.Bits > 0 {
+		stored = p.opt.Integers.Bytes(w)
+	}
 	size := int64(0)
-	for _, part := range checkpoint.PackedLayout(t, kept) {
+	for _, part := range checkpoint.PackedLayout(t, p.opt.Integers, stored) {
 		size += part.Size
 	}
 	if size >= t.Size {
 		return
 	}
-	p.kept[t.Name] = kept
+	p.stored[t.Name] = stored
 	r := &p.result
 	r.Linears++
 	r.Weights, r.Kept = r.Weights+t.Elements(), r.Kept+int64(kept)
@@ -142,17 +157,17 @@ func (p *packer) plan() (*checkpoint.Plan, []byte, error) {
 	for i, f := range files {
 		var tensors []checkpoint.Tensor
 		for _, t := range f.Tensors {
-			kept, packed := p.kept[t.Name]
+			stored, packed := p.stored[t.Name]
 			if !packed {
 				tensors = append(tensors, t)
 				continue
 			}
 			linears = append(linears, t.Name[:len(t.Name)-len(".weight")])
-			tensors = append(tensors, checkpoint.PackedLayout(t, kept)...)
+			tensors = append(tensors, checkpoint.PackedLayout(t, p.opt.Integers, stored)...)
 		}
 		files[i].Tensors = tensors
 	}
-	config, err := checkpoint.PackedConfig(p.inv.Config(), linears, 1-float64(p.result.Kept)/float64(p.result.Weights))
+	config, err := checkpoint.PackedConfig(p.inv.Config(), p.opt.Integers, linears, 1-float64(p.result.Kept)/float64(p.result.Weights))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", p.inv.Dir(), err)
 	}
@@ -171,11 +186,11 @@ func (p *packer) write(ctx context.Context, w *checkpoint.Writer) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if kept, packed := p.kept[t.Name]; !packed {
+		if stored, packed := p.stored[t.Name]; !packed {
 			if err := w.CopyTensor(t.Name); err != nil {
 				return err
 			}
-		} else if err := p.writePacked(w, t, kept); err != nil {
+		} else if err := p.writePacked(w, t, stored); err != nil {
 			return err
 		}
 		bar.Add(t.Size)
@@ -183,22 +198,32 @@ func (p *packer) write(ctx context.Context, w *checkpoint.Writer) error {
 	return nil
 }
 
-func (p *packer) writePacked(w *checkpoint.Writer, t checkpoint.Tensor, kept int) error {
+func (p *packer) writePacked(w *checkpoint.Writer, t checkpoint.Tensor, stored int) error {
 	plain := tensor.NewWeight(t.DType, t.Shape[0], t.Shape[1])
 	if err := p.inv.Read(t, plain.Bytes()); err != nil {
 		return err
 	}
-	packed := tensor.Pack(plain)
-	if packed.Kept() != kept {
-		return fmt.Errorf("%s: tensor %s: changed since it was counted", p.inv.Dir(), t.Name)
+	packed, err := p.pack(plain)
+	if err != nil {
+		return fmt.Errorf("%s: tensor %s: %w", p.inv.Dir(), t.Name, err)
 	}
 	parts, data := checkpoint.PackedTensors(t, packed)
+	if want := checkpoint.PackedLayout(t, p.opt.Integers, stored); !slices.EqualFunc(parts, want, func(a, b checkpoint.Tensor) bool { return a.Size == b.Size }) {
+		return fmt.Errorf("%s: tensor %s: changed since it was counted", p.inv.Dir(), t.Name)
+	}
 	for i, part := range parts {
 		if err := w.WriteTensor(part.Name, data[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *packer) pack(w *tensor.Weight) (*tensor.Packed, error) {
+	if p.opt.Integers.Bits > 0 {
+		return tensor.PackIntegers(w, p.opt.Integers)
+	}
+	return tensor.Pack(w), nil
 }
 
 // checkTarget refuses an output that cannot be written, before any work.
@@ -278,7 +303,8 @@ func order(files []checkpoint.Layout) []File {
 
 // Unpack writes the plain folder that the packed folder inv was made from. Where
 // crepe packed it, files of weights and config are held to the hashes that it
-// recorded: they come back byte for byte.
+// recorded: they come back byte for byte. Of integers it writes the weights that they
+// stand for, and leaves out what crepe prune says of others.
 func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Result, error) {
 	if err := checkTarget(inv, opt); err != nil {
 		return nil, err
@@ -288,7 +314,11 @@ func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Resul
 		res.AllPlain, res.All = res.AllPlain+t.Size, res.All+inv.Stored(t)
 		if inv.Packed(t) {
 			res.Linears++
-			res.Weights, res.Kept = res.Weights+t.Elements(), res.Kept+inv.Kept(t)
+			kept, err := inv.Kept(t)
+			if err != nil {
+				return nil, err
+			}
+			res.Weights, res.Kept = res.Weights+t.Elements(), res.Kept+kept
 			res.Plain, res.Packed = res.Plain+t.Size, res.Packed+inv.Stored(t)
 		}
 	}
@@ -312,8 +342,10 @@ func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Resul
 		return nil, err
 	}
 	extra := map[string][]byte{}
-	if err := carryRun(inv, extra); err != nil {
-		return nil, err
+	if !record.Rounded() {
+		if err := carryRun(inv, extra); err != nil {
+			return nil, err
+		}
 	}
 	write := func(w *checkpoint.Writer) error {
 		bar := opt.Progress.Start("unpack", inv.WeightBytes(), "bytes")

@@ -4,19 +4,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/regular"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // Record is the content of crepe-pack.json in a packed folder: what Unpack needs to
 // write the plain folder again, and to know that it is the same.
 type Record struct {
 	Crepe  string `json:"crepe"`  // version
-	Format string `json:"format"` // checkpoint.PackedFormat
+	Format string `json:"format"` // checkpoint.FormatOf
 
 	// Plain are the SHA-256 of the plain folder's config, and of those of its weight
-	// files that crepe writes in the same way.
+	// files that crepe writes in the same way; none if weights became integers.
 	Plain map[string]string `json:"plain"`
 	Files map[string]string `json:"files"` // SHA-256 of the packed folder's config and weight files
 
@@ -40,11 +43,18 @@ func ReadRecord(dir string) (*Record, error) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if r.Format != checkpoint.PackedFormat {
-		return nil, fmt.Errorf("%s: format %.100q, want %s", path, r.Format, checkpoint.PackedFormat)
+	if !slices.Contains(formats, r.Format) {
+		return nil, fmt.Errorf("%s: format %.100q, want %s", path, r.Format, strings.Join(formats, ", "))
 	}
 	return &r, nil
 }
+
+var formats = []string{
+	checkpoint.PackedFormat, checkpoint.FormatOf(tensor.Integers{Bits: 8}), checkpoint.FormatOf(tensor.Integers{Bits: 4}),
+}
+
+// Rounded reports whether weights became integers, so that they do not come back.
+func (r *Record) Rounded() bool { return r.Format != checkpoint.PackedFormat && r.Format != "" }
 
 // layouts returns the plain folder's files as r lists them, of which inv has the
 // tensors.

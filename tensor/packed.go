@@ -87,23 +87,37 @@ func (w *Packed) words() []uint16 {
 }
 
 // Kept returns the number of values.
-func (w *Packed) Kept() int { return len(w.p.Values.F32) + len(w.p.Values.BF16) + len(w.p.Values.F16) }
+func (w *Packed) Kept() int {
+	if w.p.Integers != nil {
+		return kernel.MaskCount(w.p.Mask)
+	}
+	return len(w.p.Values.F32) + len(w.p.Values.BF16) + len(w.p.Values.F16)
+}
 
 // Bytes returns what w takes in memory.
 func (w *Packed) Bytes() int64 {
-	return int64(len(w.p.Mask)) + 8*int64(len(w.p.First)) + int64(w.Kept())*int64(w.DType.Size())
+	n := int64(len(w.p.Mask)) + 8*int64(len(w.p.First)) + int64(len(w.Values()))
+	if q := w.p.Integers; q != nil {
+		n += 4 * int64(len(q.Scales))
+	}
+	return n
 }
 
 // Mask returns the bits, ⌈Cols/8⌉ bytes a row. It aliases w.
 func (w *Packed) Mask() []byte { return w.p.Mask }
 
-// First returns where among the values each row begins and, last, their number. It
-// aliases w.
+// First returns where among the values each row begins and, last, their number; of
+// integers, among their bytes. It aliases w.
 func (w *Packed) First() []int64 { return w.p.First }
 
 // Values returns the values as the little-endian bytes of a safetensors file. It
 // aliases w.
-func (w *Packed) Values() []byte { return w.values().Bytes() }
+func (w *Packed) Values() []byte {
+	if q := w.p.Integers; q != nil {
+		return q.Values
+	}
+	return w.values().Bytes()
+}
 
 // values returns the values as a weight of one row. It aliases w.
 func (w *Packed) values() *Weight {
@@ -122,6 +136,11 @@ func (w *Packed) Check() error {
 	if used := w.Cols % 8; used > 0 {
 		last = 1<<used - 1
 	}
+	k := w.Integers()
+	have, unit := w.Kept(), "bits"
+	if k.Bits > 0 {
+		have, unit = len(w.p.Integers.Values), "bytes of integers"
+	}
 	at := int64(0)
 	for i := range w.Rows {
 		row := w.p.Mask[i*stride : (i+1)*stride]
@@ -129,12 +148,12 @@ func (w *Packed) Check() error {
 			return fmt.Errorf("row %d: the mask has bits past column %d", i, w.Cols)
 		}
 		if w.p.First[i] != at {
-			return fmt.Errorf("row %d: values from %d on, the masks of the rows before it have %d bits", i, w.p.First[i], at)
+			return fmt.Errorf("row %d: values from %d on, the masks of the rows before it have %d %s", i, w.p.First[i], at, unit)
 		}
-		at += int64(kernel.MaskCount(row))
+		at += int64(k.bytesOf(row))
 	}
-	if w.p.First[w.Rows] != at || int64(w.Kept()) != at {
-		return fmt.Errorf("%d values, the mask has %d bits", w.Kept(), at)
+	if w.p.First[w.Rows] != at || int64(have) != at {
+		return fmt.Errorf("%d values, the mask has %d %s", have, at, unit)
 	}
 	return nil
 }
@@ -155,6 +174,10 @@ func (w *Packed) Expand(dst *Weight, lo int) {
 	}
 	stride := kernel.MaskStride(w.Cols)
 	eachRow(dst.Rows, w.Cols, func(i int) {
+		if w.p.Integers != nil {
+			w.p.ExpandRow(dst.Slice(i, i+1).Source(), lo+i)
+			return
+		}
 		mask := w.p.Mask[(lo+i)*stride : (lo+i+1)*stride]
 		first, end := w.p.First[lo+i], w.p.First[lo+i+1]
 		if w.DType == F32 {
@@ -168,6 +191,9 @@ func (w *Packed) Expand(dst *Weight, lo int) {
 // FirstNonFinite returns the row and column of the first NaN or infinity in row-major
 // order and its value; ok is false if there is none.
 func (w *Packed) FirstNonFinite() (row, col int, v float32, ok bool) {
+	if w.p.Integers != nil {
+		return 0, 0, 0, false // no product of integer and scale is one
+	}
 	at := w.values().FirstNonFinite()
 	if at < 0 {
 		return 0, 0, 0, false

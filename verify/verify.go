@@ -86,6 +86,9 @@ type verifier struct {
 // Of a model that was rotated before it was pruned, names, types, shapes and files are
 // compared: its weights are none of the dense model's.
 //
+// Of a folder packed as integers, Linears may have more zeros than the manifest says, and
+// their weights are not compared with the dense model's.
+//
 // It is an error if dir is no model or has no manifest.
 func Folder(ctx context.Context, dir string, o Options) (*Result, error) {
 	v := &verifier{Options: o, dir: dir}
@@ -190,6 +193,10 @@ func (v *verifier) readRecord() error {
 	}
 	return nil
 }
+
+// rounded reports whether the folder's weights became integers: some may be zero now
+// that were not, and they are no longer the dense model's.
+func (v *verifier) rounded() bool { return v.record != nil && v.record.Rounded() }
 
 func (v *verifier) hashes(ctx context.Context, inv *checkpoint.Inventory, name string) (map[string]string, error) {
 	hashes, err := inv.Hashes(v.Progress.Bytes(name))

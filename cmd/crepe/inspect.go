@@ -28,13 +28,14 @@ type inspection struct {
 	Model         string           `json:"model"`
 	Architecture  string           `json:"architecture"`
 	Blocks        int              `json:"blocks"`
-	Parameters    int64            `json:"parameters"`     // elements of all tensors stored
-	Bytes         int64            `json:"bytes"`          // of all tensors stored
-	Packed        int              `json:"packed"`         // Linears in packed form, whose plain bytes are not in Bytes
-	DTypes        map[string]int64 `json:"dtypes"`         // elements by type
-	Sparsity      float64          `json:"sparsity"`       // over all prunable Linears
-	Patterns      map[string]bool  `json:"patterns"`       // does every Linear with zeros hold it
-	BlockSparsity []float64        `json:"block_sparsity"` // of each block's prunable Linears
+	Parameters    int64            `json:"parameters"`              // elements of all tensors stored
+	Bytes         int64            `json:"bytes"`                   // of all tensors stored
+	Packed        int              `json:"packed"`                  // Linears in packed form, whose plain bytes are not in Bytes
+	PackedValues  string           `json:"packed_values,omitempty"` // int8 or int4, if they hold integers
+	DTypes        map[string]int64 `json:"dtypes"`                  // elements by type
+	Sparsity      float64          `json:"sparsity"`                // over all prunable Linears
+	Patterns      map[string]bool  `json:"patterns"`                // does every Linear with zeros hold it
+	BlockSparsity []float64        `json:"block_sparsity"`          // of each block's prunable Linears
 	Linears       []inspected      `json:"linears"`
 	Against       *maskComparison  `json:"against,omitempty"`
 	Manifest      *prune.Manifest  `json:"manifest,omitempty"` // crepe.json, without its Linears
@@ -117,6 +118,9 @@ func (a *app) inspect(ctx context.Context, name, against string, asJSON bool) er
 		in.Bytes += o.Inventory.Stored(t)
 		if o.Inventory.Packed(t) {
 			in.Packed++
+			if k := o.Inventory.Integers(t); k.Bits > 0 {
+				in.PackedValues = fmt.Sprintf("int%d", k.Bits)
+			}
 		}
 		in.DTypes[t.DType.String()] += t.Elements()
 	}
@@ -248,7 +252,11 @@ func (a *app) showInspection(in inspection) error {
 	slices.Sort(types)
 	fmt.Fprintf(w, "parameters\t%.4g M (%s), %s\n", float64(in.Parameters)/1e6, strings.Join(types, ", "), formatBytes(in.Bytes))
 	if in.Packed > 0 {
-		fmt.Fprintf(w, "packed\t%d Linears: bitmap and kept weights\n", in.Packed)
+		what := "kept weights"
+		if in.PackedValues != "" {
+			what += " as " + in.PackedValues
+		}
+		fmt.Fprintf(w, "packed\t%d Linears: bitmap and %s\n", in.Packed, what)
 	}
 	if m := in.Manifest; m != nil {
 		fmt.Fprintf(w, "pruned by\tcrepe %s, %s %s\n", programOf(m), m.Recipe.Method, amount(m.Recipe))

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/crepe-llm/crepe/pack"
 	"github.com/crepe-llm/crepe/session"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // packing is what crepe pack and crepe unpack print with --json.
@@ -21,6 +23,8 @@ type packing struct {
 }
 
 type packFlags struct {
+	values    string // of pack only
+	group     int
 	output    string
 	overwrite bool
 	asJSON    bool
@@ -41,6 +45,39 @@ func (f *packFlags) check() error {
 	return nil
 }
 
+// The values of packed weights, by --values.
+const defaultGroup = 64
+
+var valueNames = []string{"bf16", "int8", "int4"}
+
+// declareValues adds the flags that say what packed values are.
+func (f *packFlags) declareValues(c *cobra.Command) {
+	c.Flags().StringVar(&f.values, "values", "bf16", "what is stored of a weight: bf16 (its own type, whatever that is), int8 or int4")
+	c.Flags().IntVar(&f.group, "group", defaultGroup, "columns that share a scale, with int8 and int4: 32, 64 or 128")
+}
+
+// integers returns what the flags say of the values.
+func (f *packFlags) integers(c *cobra.Command) (tensor.Integers, error) {
+	k := tensor.Integers{Group: f.group}
+	switch f.values {
+	case "bf16":
+		if c.Flags().Changed("group") {
+			return k, usageError{errors.New("--group: it says how int8 and int4 share scales; add --values int8")}
+		}
+		return tensor.Integers{}, nil
+	case "int8":
+		k.Bits = 8
+	case "int4":
+		k.Bits = 4
+	default:
+		return k, usageError{fmt.Errorf("--values: %q, want %s", f.values, strings.Join(valueNames, ", "))}
+	}
+	if err := k.Check(); err != nil {
+		return k, usageError{fmt.Errorf("--group: %w", err)}
+	}
+	return k, nil
+}
+
 func newPack(a *app) *cobra.Command {
 	var f packFlags
 	c := &cobra.Command{
@@ -55,8 +92,12 @@ Every command that takes a MODEL takes a packed one, and computes the same as wi
 plain one. crepe unpack gives the plain folder back. The form is sparse-bitmask of
 compressed-tensors, which wrote it up to version 0.14 (docs/pack.md).
 
-Weights keep their type and all their bits. The folder appears whole or not at all.`,
+Weights keep their type and all their bits, unless --values makes them integers of 8 or 4
+bits, with a scale for each row and 64 columns. At 50 % a Linear then takes 0.34 or 0.21
+of its size in bfloat16; a dense one takes 0.59 or 0.34. crepe unpack then gives the
+weights that the integers stand for. The folder appears whole or not at all.`,
 		Example: `  crepe pack ./sparse -o ./packed
+  crepe pack ./sparse -o ./packed8 --values int8
   crepe generate ./packed --prompt "Once upon a time"
   crepe unpack ./packed -o ./sparse-again`,
 		Args: argsBetween(1, 1),
@@ -64,11 +105,16 @@ Weights keep their type and all their bits. The folder appears whole or not at a
 			if err := f.check(); err != nil {
 				return err
 			}
-			return a.pack(c.Context(), args[0], f)
+			k, err := f.integers(c)
+			if err != nil {
+				return err
+			}
+			return a.pack(c.Context(), args[0], f, k)
 		},
 	}
 	f.declare(c)
-	complete(c, nil)
+	f.declareValues(c)
+	complete(c, map[string][]string{"values": valueNames})
 	return c
 }
 
@@ -79,7 +125,9 @@ func newUnpack(a *app) *cobra.Command {
 		Short: "Write the plain folder that a packed one was made from",
 		Long: `Write the plain folder that MODEL, a packed folder, was made from. What crepe pack
 packed comes back byte for byte, which crepe checks by the hashes that it recorded. A
-folder that compressed-tensors wrote as sparse-bitmask is unpacked, too.`,
+folder that compressed-tensors wrote as sparse-bitmask is unpacked, too. Of int8 and int4
+it writes the weights that the integers stand for, without crepe.json, which describes
+others.`,
 		Example: `  crepe unpack ./packed -o ./sparse`,
 		Args:    argsBetween(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -94,8 +142,9 @@ folder that compressed-tensors wrote as sparse-bitmask is unpacked, too.`,
 	return c
 }
 
-func (a *app) pack(ctx context.Context, name string, f packFlags) error {
+func (a *app) pack(ctx context.Context, name string, f packFlags, k tensor.Integers) error {
 	return a.repack(ctx, name, f, func(s *session.Session, o pack.Options) (*pack.Result, error) {
+		o.Integers = k
 		return pack.Folder(ctx, s.Inventory, s.Model, o)
 	})
 }

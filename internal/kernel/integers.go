@@ -103,6 +103,16 @@ func (e *expandedRows) expandIntegers(p *Packed, dst Source, off, row, j0, n int
 	return at
 }
 
+// ExpandRow writes a row of p, whose values are integers, into dst, which is of its type.
+func (p *Packed) ExpandRow(dst Source, row int) {
+	p.check("ExpandRow", row+1, p.Cols, p.Cols)
+	if dst.len() != p.Cols {
+		panic(fmt.Sprintf("kernel: ExpandRow: %d elements, want %d", dst.len(), p.Cols))
+	}
+	var e expandedRows
+	e.expandIntegers(p, dst, 0, row, 0, p.Cols, p.First[row])
+}
+
 // nibbles writes the integers of 4 bits that n columns have, one after the other, and up
 // to integerRun more elements. It returns the bytes that they take.
 func nibbles(dst []int8, mask []byte, n int, values []byte) int {
