@@ -75,15 +75,19 @@ var layers = map[string]int{
 	"rotate/rotated":    7,
 	"search":            1,
 	"search/store":      2,
-	"prune":             8,
-	"internal/bench":    8,
-	"pho":               9,
-	"session":           9,
-	"verify":            9,
-	"grid":              10,
-	"report":            11,
-	"report/live":       12,
-	"cmd/crepe":         13,
+	"search/queue":      2,
+
+	"search/queue/pgtest": 0,
+
+	"prune":          8,
+	"internal/bench": 8,
+	"pho":            9,
+	"session":        9,
+	"verify":         9,
+	"grid":           10,
+	"report":         11,
+	"report/live":    12,
+	"cmd/crepe":      13,
 }
 
 func TestPackagesImportLowerLayersOnly(t *testing.T) {
