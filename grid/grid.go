@@ -14,6 +14,7 @@ import (
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
 )
@@ -188,6 +189,9 @@ type Cell struct {
 	Found      *pho.Candidate `json:"found,omitempty"`   // by a search
 	Refused    string         `json:"refused,omitempty"` // why there is no number
 	Kept       bool           `json:"kept,omitempty"`    // all of it was in the store
+
+	// Provenance says who computed it, where others than this program may have.
+	Provenance provenance.Record `json:"provenance,omitempty"`
 }
 
 // ModelReport is the part of a grid that is one model's.

@@ -154,8 +154,8 @@ func TestCSVAndJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"model,method,pattern,measure,value,stderr,n,sparsity,seconds,refused\n",
-		"m,dense,,perplexity,5.474,,64,0,0,\n", "m,ria,50%,rte acc,0.25,0.01,277,0.5,0,\n", "m,ria,2:4,perplexity,,,,0,0,3 columns\n",
+		"model,method,pattern,measure,value,stderr,n,sparsity,seconds,refused,computed_by\n",
+		"m,dense,,perplexity,5.474,,64,0,0,,\n", "m,ria,50%,rte acc,0.25,0.01,277,0.5,0,,\n", "m,ria,2:4,perplexity,,,,0,0,3 columns,\n",
 	} {
 		if !strings.Contains(out.String(), line) {
 			t.Errorf("no line %q in\n%s", line, out.String())

@@ -37,6 +37,14 @@ func ReadCells(s *search.Saved) ([]SavedCell, error) {
 			c.Model, c.Method, c.Pattern = parseWhat(m.What)
 			at[r.Key] = len(cells)
 			cells = append(cells, c)
+		case CellKind:
+			var a answer
+			if err := json.Unmarshal([]byte(r.Value), &a); err != nil || a.Cell.Perplexity == nil {
+				return nil, fmt.Errorf("%s %s is %.100q, want a measured one", r.Kind, r.Key, r.Value)
+			}
+			c := SavedCell{Result: *a.Cell.Perplexity, Tasks: a.Cell.Tasks, Sparsity: a.Cell.Sparsity, Seconds: a.Cell.Seconds, Provenance: a.Cell.Provenance}
+			c.Model, c.Method, c.Pattern = parseWhat(a.What)
+			cells = append(cells, c)
 		case taskKind:
 			var t task.Result
 			if err := json.Unmarshal([]byte(r.Value), &t); err != nil {

@@ -148,6 +148,10 @@ func (g *runner) put(ctx context.Context, kind, key string, v any) error {
 	if err != nil {
 		return err
 	}
+	if g.study == nil { // a worker's: the cell as a whole is kept
+		g.kept[kind][key], g.fresh[key] = string(text), true
+		return nil
+	}
 	if err := g.study.Add(context.WithoutCancel(ctx), kind, search.Record{Key: key, Value: string(text)}); err != nil {
 		return err
 	}

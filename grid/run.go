@@ -51,6 +51,8 @@ type Options struct {
 	Memory  int64  // budget in bytes; 0: what the system has to give
 	Again   bool   // compute what is in the store once more
 
+	SameEngine bool // refuse cells of different engines; of a Store that is a search.Queue
+
 	Progress progress.Func
 	Warn     func(format string, args ...any)
 	Done     func(c Cell) // is called after each cell
@@ -69,9 +71,7 @@ type runner struct {
 	fresh   map[string]bool              // keys of what this run has computed itself
 }
 
-// Run measures one model of a grid. A cell that its pattern or its shapes refuse
-// says why; any other error ends the run, and what is finished is kept.
-func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
+func newRunner(m Model, opt Options) (*runner, error) {
 	g := &runner{Model: m, opt: opt, budget: opt.Memory, kept: map[string]map[string]string{}, origins: map[string][]origin{}, fresh: map[string]bool{}}
 	if g.budget == 0 {
 		g.budget = sysinfo.Budget()
@@ -81,6 +81,20 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 		return nil, err
 	}
 	g.program = program.SHA256[:programDigits]
+	return g, nil
+}
+
+// Run measures one model of a grid, or has others measure it if the Store is a
+// search.Queue. A cell that its pattern or its shapes refuse says why; any other error
+// ends the run, and what is finished is kept.
+func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
+	g, err := newRunner(m, opt)
+	if err != nil {
+		return nil, err
+	}
+	if q, ok := opt.Store.(search.Queue); ok {
+		return g.share(ctx, q)
+	}
 	if err := g.recall(ctx); err != nil {
 		return nil, err
 	}
@@ -90,13 +104,7 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 	if err := g.sweep(time.Now()); err != nil {
 		return nil, err
 	}
-	rep := &ModelReport{
-		Model: m.Name, Architecture: m.M.Config.Architecture, Compute: m.M.Engine().Compute().String(),
-		Data: m.Evaluation.Source, Windows: len(m.Evaluation.Tokens), SeqLen: m.Evaluation.SeqLen, BOS: m.Evaluation.BOS,
-	}
-	if m.Verify != nil {
-		rep.Verification = m.Verify.Source
-	}
+	rep := g.report()
 	if rep.Dense, err = g.dense(ctx); err != nil {
 		return nil, fmt.Errorf("%s, dense: %w", m.Name, err)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
-// abandoned is for how long nothing is written to a folder before it is another
+// Abandoned is for how long nothing is written to a folder before it is another
 // program's that nobody will continue or is measuring.
-const abandoned = 24 * time.Hour
+const Abandoned = 24 * time.Hour
 
 // programDigits of a program's hash are enough for a folder's name.
 const programDigits = 12 // as cellName has them
@@ -45,7 +45,7 @@ func (g *runner) sweep(now time.Time) error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(g.opt.Scratch, e.Name())
-		if !e.IsDir() || !cellName.MatchString(e.Name()) || strings.HasPrefix(e.Name(), g.program+"-") || now.Sub(written(path)) < abandoned {
+		if !e.IsDir() || !cellName.MatchString(e.Name()) || strings.HasPrefix(e.Name(), g.program+"-") || now.Sub(Written(path)) < Abandoned {
 			continue
 		}
 		g.opt.Warn("%s: removed: a model that another build of crepe has left unmeasured", path)
@@ -56,8 +56,8 @@ func (g *runner) sweep(now time.Time) error {
 	return nil
 }
 
-// written returns when something below path was last changed.
-func written(path string) (last time.Time) {
+// Written returns when something below path was last changed.
+func Written(path string) (last time.Time) {
 	_ = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // another process removes it

@@ -40,7 +40,7 @@ func TestAbandonedCellsAreRemoved(t *testing.T) {
 	if got, want := left(time.Now()), strings.Join(names, " "); got != want {
 		t.Errorf("at once, %s are left, want %s", got, want)
 	}
-	if got, want := left(time.Now().Add(2*abandoned)), names[0]+" mine"; got != want || len(said) != 2 {
+	if got, want := left(time.Now().Add(2*Abandoned)), names[0]+" mine"; got != want || len(said) != 2 {
 		t.Errorf("after two days, %s are left, want %s; said %q", got, want, said)
 	}
 	if err := os.Rename(dir, dir+"2"); err != nil {

@@ -41,11 +41,11 @@ func (m *ModelReport) cell(method, pattern string) Cell {
 // csv writes a line for every number.
 func (r *Report) csv(w io.Writer) error {
 	out := csv.NewWriter(w)
-	lines := [][]string{{"model", "method", "pattern", "measure", "value", "stderr", "n", "sparsity", "seconds", "refused"}}
+	lines := [][]string{{"model", "method", "pattern", "measure", "value", "stderr", "n", "sparsity", "seconds", "refused", "computed_by"}}
 	for _, m := range r.Models {
 		for _, c := range append([]Cell{m.Dense}, m.Cells...) {
 			line := func(measure, value, stderr, n string) {
-				lines = append(lines, []string{m.Model, c.Method, c.Pattern, measure, value, stderr, n, number(c.Sparsity), number(c.Seconds), c.Refused})
+				lines = append(lines, []string{m.Model, c.Method, c.Pattern, measure, value, stderr, n, number(c.Sparsity), number(c.Seconds), c.Refused, computedBy(c)})
 			}
 			if c.Perplexity == nil {
 				line("perplexity", "", "", "")
@@ -60,6 +60,14 @@ func (r *Report) csv(w io.Writer) error {
 		}
 	}
 	return out.WriteAll(lines)
+}
+
+// computedBy is who computed a cell, where that is not this program for certain.
+func computedBy(c Cell) string {
+	if c.Provenance == nil {
+		return ""
+	}
+	return c.Provenance.By()
 }
 
 // number is v as briefly as it can be read back.
@@ -180,6 +188,12 @@ func (m *ModelReport) notes(b *strings.Builder) {
 			lines = append(lines, fmt.Sprintf("- %s at %s, –: %s", c.Method, c.Pattern, c.Refused))
 		case c.Found != nil:
 			lines = append(lines, fmt.Sprintf("- %s at %s: %s, verified on %s", c.Method, c.Pattern, c.Found.Coefficients.Normalized(), m.Verification))
+		}
+	}
+	if by, cells := m.engines(); len(by) > 1 {
+		lines = append(lines, "- Cells come from different engines or programs, whose last bits differ:")
+		for _, who := range by {
+			lines = append(lines, fmt.Sprintf("  - %s: %s", who, strings.Join(cells[who], ", ")))
 		}
 	}
 	if len(lines) > 0 {

@@ -69,6 +69,17 @@ func (s *searcher) rating(ctx context.Context, c Coefficients) (Candidate, error
 	return rated, err
 }
 
+// ratingJobs are the measurements that rating makes; none of a proxy's.
+func (s *searcher) ratingJobs(c Coefficients) []job {
+	switch s.objective {
+	case Perplexity:
+		return []job{{screenKind, c, 0, s.few()}}
+	case Full:
+		return []job{s.fullJob(c)}
+	}
+	return nil
+}
+
 // few is on how many windows the objective Perplexity looks.
 func (s *searcher) few() int { return min(Few, len(s.v.windows)) }
 
@@ -138,14 +149,22 @@ func (s *searcher) checkProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var proxies, nll []float64
-	bar := s.opt.Progress.Start("check "+s.objective, checked, "candidates")
-	for n := range checked {
+	var points []Coefficients
+	var needed []job
+	for range checked {
 		x, err := sampler.Ask()
 		if err != nil {
 			return err
 		}
-		c := s.space.at(x)
+		points = append(points, s.space.at(x))
+		needed = append(needed, job{screenKind, s.space.at(x), 0, s.few()})
+	}
+	if err := s.ahead(ctx, needed...); err != nil {
+		return err
+	}
+	var proxies, nll []float64
+	bar := s.opt.Progress.Start("check "+s.objective, checked, "candidates")
+	for n, c := range points {
 		v, err := s.proxyOf(c, s.objective)
 		if err != nil {
 			return err

@@ -65,6 +65,8 @@ type Options struct {
 	Store       search.Store
 	Name        string // of the study in Store
 	Model       string // identifies the weights: a hash
+	ModelName   string // of a Store that is a search.Queue: where workers may have the model from
+	ModelBytes  int64  // and the size of its weights
 	SpillDir    string // folder for hidden states; empty keeps them in memory
 
 	Progress progress.Func
@@ -145,10 +147,16 @@ func (o *Options) Provenance(m *model.Model) (provenance.Record, error) {
 // openStudy finds or makes the study in the store. If the one of its name was made
 // by another program or engine, this one's is kept beside it: neither continues with
 // numbers that it would not compute itself, and neither is lost.
+//
+// In a store that is a search.Queue a study says what is asked for, and each record who
+// answered: all measure for the same.
 func (o *Options) openStudy(ctx context.Context, m *model.Model) (search.Study, error) {
 	rec, err := o.Provenance(m)
 	if err != nil {
 		return nil, err
+	}
+	if _, ok := o.Store.(search.Queue); ok {
+		return o.Store.Study(ctx, o.sharedName(rec), rec.Asked())
 	}
 	s, err := o.Store.Study(ctx, o.Name, rec)
 	var other *search.MismatchError
@@ -203,6 +211,10 @@ type searcher struct {
 	done      map[string]measurement // of the study, by kind and key
 	fixed     []Candidate
 	rated     []Candidate
+
+	desk    *desk          // nil: all is measured here
+	guessed []search.Order // what was ordered on the guess that it will be needed
+	by      map[string]int // how many measurements each engine has made, of a desk's
 }
 
 // Search finds the coefficients for m. What the store has is not done again.
@@ -210,8 +222,11 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	s := &searcher{opt: opt, objective: opt.Objective, done: map[string]measurement{}, v: newVerifier(m, opt)}
+	s := &searcher{opt: opt, objective: opt.Objective, done: map[string]measurement{}, by: map[string]int{}, v: newVerifier(m, opt)}
 	var err error
+	if s.desk, err = opt.newDesk(ctx, m); err != nil {
+		return nil, err
+	}
 	if s.study, err = opt.openStudy(ctx, m); err != nil {
 		return nil, err
 	}
@@ -240,7 +255,9 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 	}
 	s.first, s.proxy, s.work = nil, nil, nil // stage 2 needs the memory
 	m.Trim()
-	return s.verify(ctx)
+	res, err := s.verify(ctx)
+	s.opt.mixed(s.by)
+	return res, err
 }
 
 // always returns the candidates that take part whatever stage 1 finds.
@@ -264,6 +281,13 @@ func (s *searcher) always() []Candidate {
 // widen takes the wide family for stage 1, around the best of those that always take
 // part.
 func (s *searcher) widen(ctx context.Context, m *model.Model) error {
+	var needed []job
+	for _, c := range s.fixed {
+		needed = append(needed, s.ratingJobs(c.Coefficients)...)
+	}
+	if err := s.ahead(ctx, needed...); err != nil {
+		return err
+	}
 	for i := range s.fixed {
 		rated, err := s.rating(ctx, s.fixed[i].Coefficients)
 		if err != nil {
@@ -307,11 +331,15 @@ func (s *searcher) rate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.guess(ctx, trials, x); err != nil {
+			return err
+		}
 		if err := s.rateAt(ctx, x); err != nil {
 			return err
 		}
 		value := s.rated[n].Rating
-		if err := search.AddTrial(context.WithoutCancel(ctx), s.study, search.Trial{Number: n, X: x, Value: value, Of: s.label(n)}); err != nil {
+		trials = append(trials, search.Trial{Number: n, X: x, Value: value, Of: s.label(n)})
+		if err := search.AddTrial(context.WithoutCancel(ctx), s.study, trials[n]); err != nil {
 			return err
 		}
 		if err := sampler.Tell(x, value); err != nil {
@@ -320,7 +348,7 @@ func (s *searcher) rate(ctx context.Context) error {
 		bar.Add(1)
 		s.show(1, s.rated)
 	}
-	return nil
+	return s.withdraw(ctx, nil)
 }
 
 // label says what trial n was of.

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/provenance"
+	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
 )
 
@@ -24,12 +26,59 @@ const (
 type measurement struct {
 	NLL    []float64 `json:"nll"`              // by window, nats per token; of the dense model their mean
 	Blocks []float64 `json:"blocks,omitempty"` // of the model pruned in full: Candidate.Blocks
+
+	By provenance.Record `json:"by,omitempty"` // who measured; in a study of this program's own it is known
 }
 
 // field is who takes part in stage 2, and on how many windows.
 type field struct {
 	Windows    int         `json:"windows"`
 	Candidates []Candidate `json:"candidates"`
+}
+
+// job is one measurement of a candidate.
+type job struct {
+	kind   string
+	c      Coefficients
+	lo, hi int // windows
+}
+
+func (s *searcher) fullJob(c Coefficients) job { return job{fullKind, c, 0, len(s.v.windows)} }
+
+var denseJob = job{kind: denseKind, hi: 1}
+
+// key is that of j's record within its kind.
+func (j job) key() string {
+	switch j.kind {
+	case denseKind:
+		return ""
+	case screenKind:
+		return screenKey(j.c, j.lo)
+	}
+	return j.c.Key()
+}
+
+func (j job) String() string {
+	switch j.kind {
+	case denseKind:
+		return "dense"
+	case screenKind:
+		return fmt.Sprintf("try %s on %d windows", j.c.Normalized(), j.hi-j.lo)
+	}
+	return fmt.Sprintf("prune by %s", j.c.Normalized())
+}
+
+// do measures.
+func (v *verifier) do(ctx context.Context, j job, rec recipe.Recipe) (m measurement, err error) {
+	switch j.kind {
+	case denseKind:
+		nll, err := v.unpruned(ctx)
+		return measurement{NLL: []float64{nll}}, err
+	case screenKind:
+		m.NLL, err = v.try(ctx, fmt.Sprintf("try %s", j.c.Normalized()), rec, j.lo, j.hi)
+		return m, err
+	}
+	return v.measure(ctx, fmt.Sprintf("prune by %s", j.c.Normalized()), rec)
 }
 
 // checkNLL refuses what cannot have been measured, as a damaged study holds it.
@@ -58,21 +107,41 @@ func (s *searcher) recall(ctx context.Context) error {
 				return fmt.Errorf("%s of %s: %w", kind, r.Key, err)
 			}
 			s.done[kind+r.Key] = m
+			if m.By != nil {
+				s.by[m.By.By()]++
+			}
 		}
 	}
 	return nil
 }
 
-// once returns what an earlier run has measured of so many windows, or measures and
-// keeps it.
-func (s *searcher) once(ctx context.Context, kind, key string, windows int, measure func() (measurement, error)) (measurement, error) {
-	if m, ok := s.done[kind+key]; ok {
-		if err := checkNLL(m.NLL, windows); err != nil {
-			return m, fmt.Errorf("%s of %s: %w", kind, key, err)
+// once returns what an earlier run has measured, or measures and keeps it.
+func (s *searcher) once(ctx context.Context, j job) (measurement, error) {
+	m, ok := s.done[j.kind+j.key()]
+	var err error
+	switch {
+	case ok:
+	case s.desk != nil:
+		m, err = s.ask(ctx, j)
+	default:
+		if m, err = s.measured(ctx, j); err == nil {
+			s.done[j.kind+j.key()] = m
 		}
-		return m, nil
+		return m, err
 	}
-	m, err := measure()
+	if err != nil {
+		return m, err
+	}
+	if err := checkNLL(m.NLL, j.hi-j.lo); err != nil {
+		return m, fmt.Errorf("%s of %s: %w", j.kind, j.key(), err)
+	}
+	s.done[j.kind+j.key()] = m
+	return m, nil
+}
+
+// measured measures and keeps it.
+func (s *searcher) measured(ctx context.Context, j job) (measurement, error) {
+	m, err := s.v.do(ctx, j, s.opt.RecipeOf(j.c))
 	if err != nil {
 		return m, err
 	}
@@ -81,11 +150,122 @@ func (s *searcher) once(ctx context.Context, kind, key string, windows int, meas
 		return m, err
 	}
 	ctx = context.WithoutCancel(ctx) // what is finished is kept, also after an interrupt
-	if err := s.study.Add(ctx, kind, search.Record{Key: key, Value: string(text)}); err != nil {
+	return m, s.study.Add(ctx, j.kind, search.Record{Key: j.key(), Value: string(text)})
+}
+
+// ask has others measure.
+func (s *searcher) ask(ctx context.Context, j job) (m measurement, err error) {
+	o, err := s.order(j)
+	if err != nil {
 		return m, err
 	}
-	s.done[kind+key] = m
+	value, err := s.desk.ask(ctx, o)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal([]byte(value), &m); err != nil {
+		return m, fmt.Errorf("%s of %s: %w", j.kind, j.key(), err)
+	}
+	s.by[m.By.By()]++
 	return m, nil
+}
+
+func (s *searcher) order(j job) (search.Order, error) {
+	return s.desk.order(j.kind, j.key(), j.String(), Work{Candidate: j.c, Lo: j.lo, Hi: j.hi})
+}
+
+// orders are for those of jobs that are not done.
+func (s *searcher) orders(jobs []job) ([]search.Order, error) {
+	var out []search.Order
+	for _, j := range jobs {
+		if _, ok := s.done[j.kind+j.key()]; ok {
+			continue
+		}
+		o, err := s.order(j)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// ahead has others begin with what will be asked for.
+func (s *searcher) ahead(ctx context.Context, jobs ...job) error {
+	if s.desk == nil {
+		return nil
+	}
+	orders, err := s.orders(jobs)
+	if err != nil || len(orders) == 0 {
+		return err
+	}
+	return s.desk.q.Order(ctx, orders...)
+}
+
+// How many candidates are guessed beyond the one that is asked for, and up to how many
+// trials: each guess asks a sampler again for all there were.
+const (
+	guesses   = 16
+	mostGuess = 1000
+)
+
+// guess orders what the sampler, which asks for x after trials, is likely to ask next:
+// what it would if x and what follows were no better than the worst so far. Who has
+// nothing else to do measures it. The sampler is told in its own order all the same, so
+// that a search is the same whoever measures; a wrong guess is work for nothing.
+func (s *searcher) guess(ctx context.Context, trials []search.Trial, x []float64) error {
+	if s.desk == nil || len(trials) > mostGuess {
+		return nil
+	}
+	twin, err := search.New(s.opt.Sampler, search.Options{Seed: s.opt.Seed, Start: s.space.start()})
+	if err != nil {
+		return err
+	}
+	if err := search.Replay(twin, trials); err != nil {
+		return err
+	}
+	worst := 0.0
+	for _, t := range trials {
+		worst = max(worst, t.Value)
+	}
+	points, err := search.Ahead(twin, min(1+guesses, s.opt.Trials-len(trials)), worst)
+	if err != nil {
+		return err
+	}
+	var jobs []job
+	for _, p := range points[1:] { // the first is x
+		jobs = append(jobs, s.ratingJobs(s.space.at(p))...)
+	}
+	orders, err := s.orders(jobs)
+	if err != nil {
+		return err
+	}
+	for i := range orders {
+		orders[i].Later = true
+	}
+	if err := s.ahead(ctx, s.ratingJobs(s.space.at(x))...); err != nil {
+		return err
+	}
+	if len(orders) > 0 {
+		if err := s.desk.q.Order(ctx, orders...); err != nil {
+			return err
+		}
+	}
+	return s.withdraw(ctx, orders)
+}
+
+// withdraw takes back all guesses but now.
+func (s *searcher) withdraw(ctx context.Context, now []search.Order) error {
+	var wrong []search.Order
+	for _, o := range s.guessed {
+		if !slices.ContainsFunc(now, func(n search.Order) bool { return n.Kind == o.Kind && n.Key == o.Key }) {
+			wrong = append(wrong, o)
+		}
+	}
+	if s.guessed = now; len(wrong) == 0 {
+		return nil
+	}
+	return s.desk.q.Withdraw(ctx, wrong...)
 }
 
 // announce writes down who takes part. A search with another budget has others.
@@ -149,6 +329,17 @@ func (s *searcher) verify(ctx context.Context) (*Result, error) {
 		show()
 		return nil
 	}
+	needed := []job{denseJob}
+	for i := range list {
+		if s.objective == Full {
+			needed = append(needed, s.fullJob(list[i].Coefficients))
+		} else {
+			needed = append(needed, s.screenJobs(0, list[i].Coefficients, r.firstLook())...)
+		}
+	}
+	if err := s.ahead(ctx, needed...); err != nil {
+		return nil, err
+	}
 	for i := range list {
 		if s.objective == Full { // nearly all have been
 			if err := full(i); err != nil {
@@ -158,10 +349,7 @@ func (s *searcher) verify(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	dense, err := s.once(ctx, denseKind, "", 1, func() (measurement, error) {
-		nll, err := s.v.unpruned(ctx)
-		return measurement{NLL: []float64{nll}}, err
-	})
+	dense, err := s.once(ctx, denseJob)
 	if err != nil {
 		return nil, err
 	}
@@ -211,33 +399,36 @@ func describe(list []Candidate, r *race) {
 
 // measure measures e, which is c, in full.
 func (s *searcher) measure(ctx context.Context, e *entrant, c Coefficients) error {
-	m, err := s.once(ctx, fullKind, c.Key(), len(s.v.windows), func() (measurement, error) {
-		return s.v.measure(ctx, fmt.Sprintf("prune by %s", c.Normalized()), s.opt.RecipeOf(c))
-	})
+	m, err := s.once(ctx, s.fullJob(c))
 	e.full, e.blocks = m.NLL, m.Blocks
 	return err
 }
 
-// screen screens e, which is c, on the first windows that it has not been. The objective
-// Perplexity has looked at a few of them.
+// screen screens e, which is c, on the first windows that it has not been.
 func (s *searcher) screen(ctx context.Context, e *entrant, c Coefficients, windows int) error {
-	to := []int{windows}
-	if s.objective == Perplexity && windows > s.few() {
-		to = []int{s.few(), windows}
-	}
-	for _, hi := range to {
-		lo := len(e.screened)
-		if lo >= hi {
-			continue
-		}
-		m, err := s.once(ctx, screenKind, screenKey(c, lo), hi-lo, func() (measurement, error) {
-			nll, err := s.v.try(ctx, fmt.Sprintf("try %s", c.Normalized()), s.opt.RecipeOf(c), lo, hi)
-			return measurement{NLL: nll}, err
-		})
+	for _, j := range s.screenJobs(len(e.screened), c, windows) {
+		m, err := s.once(ctx, j)
 		if err != nil {
 			return err
 		}
 		e.screened = append(e.screened, m.NLL...)
 	}
 	return nil
+}
+
+// screenJobs are what screens c, which was on so many windows, on the first of them. The
+// objective Perplexity has looked at a few of them.
+func (s *searcher) screenJobs(was int, c Coefficients, windows int) []job {
+	to := []int{windows}
+	if s.objective == Perplexity && windows > s.few() {
+		to = []int{s.few(), windows}
+	}
+	var jobs []job
+	for _, hi := range to {
+		if was < hi {
+			jobs = append(jobs, job{screenKind, c, was, hi})
+			was = hi
+		}
+	}
+	return jobs
 }

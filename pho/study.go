@@ -9,6 +9,7 @@ import (
 
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/search"
 )
 
@@ -25,6 +26,8 @@ type Config struct {
 	Proxies
 	NLL        float64     `json:"nll"` // nats per token
 	Perplexity eval.Number `json:"perplexity"`
+
+	By provenance.Record `json:"by,omitempty"` // who measured; in a study of this program's own it is known
 }
 
 // StudyResult is a finished study of proxies.
@@ -58,12 +61,19 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 	if err != nil {
 		return nil, err
 	}
-	done, err := study.Records(ctx, configKind)
+	triangle := &space{kernels: opt.Kernels}
+	sampler, err := search.New(opt.Sampler, search.Options{Seed: opt.Seed, Start: triangle.start()})
 	if err != nil {
 		return nil, err
 	}
-	triangle := &space{kernels: opt.Kernels}
-	sampler, err := search.New(opt.Sampler, search.Options{Seed: opt.Seed, Start: triangle.start()})
+	d, err := opt.newDesk(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if d != nil {
+		return opt.shareStudy(ctx, m, d, sampler, configs, each)
+	}
+	done, err := study.Records(ctx, configKind)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +122,46 @@ func Study(ctx context.Context, m *model.Model, opt Options, configs int, each f
 		res.Configs = append(res.Configs, c)
 		each(n, c)
 	}
+	res.Proxies = Correlate(res.Configs)
+	return res, nil
+}
+
+// shareStudy is Study by those who work for d. What sampler asks does not depend on the
+// values it is told.
+func (o *Options) shareStudy(ctx context.Context, m *model.Model, d *desk, sampler search.Sampler, configs int, each func(n int, c Config)) (*StudyResult, error) {
+	first, err := newFirstLinear(ctx, m, o, false)
+	if err != nil {
+		return nil, err
+	}
+	res := &StudyResult{Linear: first.l.Name, Windows: len(o.Verify.Tokens), SeqLen: o.Verify.SeqLen, Configs: make([]Config, configs)}
+	points, err := search.Ahead(sampler, configs, 0)
+	if err != nil {
+		return nil, err
+	}
+	triangle := &space{kernels: o.Kernels}
+	orders := make([]search.Order, configs)
+	for n, x := range points {
+		c := &res.Configs[n]
+		c.Coefficients = triangle.at(x)
+		if orders[n], err = d.order(configKind, strconv.Itoa(n), fmt.Sprintf("configuration %d: %s", n+1, c.Coefficients), Work{Candidate: c.Coefficients}); err != nil {
+			return nil, err
+		}
+	}
+	by := map[string]int{}
+	bar := o.Progress.Start("configurations", int64(configs), "configurations")
+	err = d.q.Ask(ctx, orders, func(n int, value string) error {
+		if err := recallConfig(&res.Configs[n], n, search.Record{Key: strconv.Itoa(n), Value: value}); err != nil {
+			return err
+		}
+		by[res.Configs[n].By.By()]++
+		each(n, res.Configs[n])
+		bar.Add(1)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.mixed(by)
 	res.Proxies = Correlate(res.Configs)
 	return res, nil
 }

@@ -81,6 +81,14 @@ func appendValues(r Record, name string, tree any) Record {
 	return r
 }
 
+// Asked is what r asks for, whoever computes it.
+func (r Record) Asked() Record { return r.Without(programField, engineField) }
+
+// By is who computes: the program, shortened for people, and the engine.
+func (r Record) By() string {
+	return fmt.Sprintf("%s by crepe %s", r.Value(engineField), shorten(r.Value(programField)))
+}
+
 // Key identifies r: the SHA-256 of its JSON, in hexadecimal.
 func (r Record) Key() string {
 	text, err := json.Marshal(r)
@@ -105,7 +113,7 @@ func (r Record) Value(name string) string {
 // of a crepe that did not note its program cannot say, and so does not contradict.
 func (r Record) Asks(o Record) bool {
 	return r.Value(programField) == "" || o.Value(programField) == "" ||
-		slices.Equal(r.Without(programField, engineField), o.Without(programField, engineField))
+		slices.Equal(r.Asked(), o.Asked())
 }
 
 // Nearest returns, of the records that ask for what now asks for, the one that

@@ -92,6 +92,23 @@ func Replay(s Sampler, trials []Trial) error {
 	return nil
 }
 
+// Ahead returns what s asks for next, n points, if each turns out to be of the same
+// value. s cannot be told anything else afterwards.
+func Ahead(s Sampler, n int, value float64) ([][]float64, error) {
+	var points [][]float64
+	for range n {
+		x, err := s.Ask()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Tell(x, value); err != nil {
+			return nil, err
+		}
+		points = append(points, x)
+	}
+	return points, nil
+}
+
 // grid is what coordinates are multiples of, so that processors which round
 // intermediate results differently still ask the same points.
 const grid = 1 << 20

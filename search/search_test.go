@@ -115,3 +115,31 @@ func TestUnknownSampler(t *testing.T) {
 		t.Errorf("error %v, want one that lists the samplers", err)
 	}
 }
+
+// Ahead asks what a sampler asks that is told the same of every point.
+func TestAhead(t *testing.T) {
+	for _, name := range Names() {
+		o := Options{Seed: 3, Start: []float64{0.5, 0.25}}
+		s, err := New(name, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		twin, err := New(name, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		points, err := Ahead(twin, 20, 1)
+		if err != nil || len(points) != 20 {
+			t.Fatal(len(points), err)
+		}
+		for i, want := range points {
+			x, err := s.Ask()
+			if err != nil || !slices.Equal(x, want) {
+				t.Fatalf("%s: point %d is %v (%v), want %v", name, i, x, err, want)
+			}
+			if err := s.Tell(x, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

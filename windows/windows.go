@@ -27,15 +27,53 @@ type Set struct {
 
 // SHA256 identifies the windows: the hash of their ids as little-endian int32.
 func (s *Set) SHA256() string {
-	h := sha256.New()
-	var word [4]byte
+	sum := sha256.Sum256(s.Bytes())
+	return hex.EncodeToString(sum[:])
+}
+
+// Bytes are the windows' ids as little-endian int32, one window after the other.
+func (s *Set) Bytes() []byte {
+	var b []byte
 	for _, w := range s.Tokens {
 		for _, id := range w {
-			binary.LittleEndian.PutUint32(word[:], uint32(id))
-			h.Write(word[:])
+			b = binary.LittleEndian.AppendUint32(b, uint32(id))
 		}
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return b
+}
+
+// Ref is a Set without its tokens, which are found by their hash.
+type Ref struct {
+	Source string `json:"source"`
+	SeqLen int    `json:"seqlen"`
+	BOS    bool   `json:"bos,omitempty"`
+	SHA256 string `json:"sha256"`
+}
+
+// Ref returns s without its tokens.
+func (s *Set) Ref() Ref { return Ref{s.Source, s.SeqLen, s.BOS, s.SHA256()} }
+
+// Set returns the Set of which bytes are the tokens. They must be those of the hash, and
+// of a vocabulary of so many tokens.
+func (r Ref) Set(bytes []byte, vocab int) (*Set, error) {
+	s := &Set{Source: r.Source, SeqLen: r.SeqLen, BOS: r.BOS}
+	if r.SeqLen < 1 || len(bytes) == 0 || len(bytes)%(4*r.SeqLen) != 0 {
+		return nil, fmt.Errorf("%s: %d bytes, want windows of %d tokens of 4 bytes", r.Source, len(bytes), r.SeqLen)
+	}
+	for at := 0; at < len(bytes); at += 4 * r.SeqLen {
+		w := make([]int32, r.SeqLen)
+		for t := range w {
+			w[t] = int32(binary.LittleEndian.Uint32(bytes[at+4*t:]))
+			if w[t] < 0 || int(w[t]) >= vocab {
+				return nil, fmt.Errorf("%s: token %d, want one below %d", r.Source, w[t], vocab)
+			}
+		}
+		s.Tokens = append(s.Tokens, w)
+	}
+	if have := s.SHA256(); have != r.SHA256 {
+		return nil, fmt.Errorf("%s: the windows have hash %s, want %s", r.Source, have, r.SHA256)
+	}
+	return s, nil
 }
 
 // Loader makes Sets for one model.

@@ -127,3 +127,23 @@ func TestErrorsNameTheSource(t *testing.T) {
 		}
 	}
 }
+
+// A Set comes back from its Ref and its bytes, and no other does.
+func TestRefs(t *testing.T) {
+	s := &Set{Source: "x", SeqLen: 2, BOS: true, Tokens: [][]int32{{1, 2}, {3, 1 << 20}}}
+	ref, bytes := s.Ref(), s.Bytes()
+	got, err := ref.Set(bytes, 1<<20+1)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(s) {
+		t.Errorf("%v (%v), want %v", got, err, s)
+	}
+	for want, f := range map[string]func() (*Set, error){
+		"token 1048576, want one below": func() (*Set, error) { return ref.Set(bytes, 1<<20) },
+		"12 bytes, want windows of 2":   func() (*Set, error) { return ref.Set(bytes[:12], 1<<21) },
+		"0 bytes":                       func() (*Set, error) { return ref.Set(nil, 1<<21) },
+		"have hash":                     func() (*Set, error) { return ref.Set(bytes[8:], 1<<21) },
+	} {
+		if _, err := f(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}

@@ -19,7 +19,6 @@ import (
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/recipe"
-	"github.com/crepe-llm/crepe/search/store"
 	"github.com/crepe-llm/crepe/session"
 )
 
@@ -30,7 +29,9 @@ type compareFlags struct {
 	recipes                []string
 	objective, trials, top string
 	again                  bool
+	shared                 sharedFlags
 	format                 string
+	sameEngine             bool
 }
 
 func newCompare(a *app) *cobra.Command {
@@ -54,6 +55,9 @@ and parameters, the grid sets pattern, texts and --compute.
 
 A method that fits none of the patterns is refused before work begins. One that fits
 some of them has "–" for the others, and the reason below the table.
+
+With --store the cells are computed by workers (crepe worker), on any number of
+machines. This command may be ended and begun again, also elsewhere.
 
 Every finished cell is kept in the --study file. This build of crepe, at this
 instruction level, does not compute it again, in this grid or another, unless --again
@@ -109,6 +113,8 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 
 	fl.StringVar(&f.study, "study", "crepe-compare"+studySuffix, "file that keeps finished cells")
 	fl.BoolVar(&f.again, "again", false, "compute the cells of this grid again")
+	f.shared.add(fl, "cells")
+	fl.BoolVar(&f.sameEngine, "same-engine", false, "--store: refuse a grid whose cells come from different engines or programs")
 	f.addMachine(fl)
 	fl.StringVar(&f.format, "format", grid.Formats[0], strings.Join(grid.Formats, ", "))
 	fl.BoolVar(&p.json, "json", false, "--format json: one JSON object on stdout")
@@ -121,7 +127,10 @@ const compareWindows = session.DemoWindows
 // options returns the grid that the flags describe, without texts and store. Of
 // models the first names the defaults of texts.
 func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
-	opt := grid.Options{Again: f.again, Memory: int64(f.prune.memory)}
+	opt := grid.Options{Again: f.again, SameEngine: f.sameEngine, Memory: int64(f.prune.memory)}
+	if err := f.shared.check(given, f.prune.report); err != nil {
+		return opt, err
+	}
 	if f.prune.json {
 		if given("format") && f.format != "json" {
 			return opt, fmt.Errorf("--json and --format %s: want one of the two", f.format)
@@ -238,9 +247,9 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 	if opt.Tasks, err = a.loadTasks(ctx, f.taskFlags); err != nil {
 		return err
 	}
-	db, err := store.Open(ctx, f.study)
+	db, name, err := a.openStore(ctx, f.shared.store, f.study)
 	if err != nil {
-		return fmt.Errorf("--study: %w", err)
+		return err
 	}
 	defer db.Close()
 	opt.Store, opt.Scratch = db, strings.TrimSuffix(f.study, studySuffix)+".cells"
@@ -272,7 +281,7 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 		opt.Base, opt.Done = bases[i], a.cellDone(m.Name, meter)
 		r, err := grid.Run(ctx, m, opt)
 		if err != nil {
-			return a.stopped(ctx, err, f.study)
+			return a.stopped(ctx, err, name)
 		}
 		rep.Models = append(rep.Models, *r)
 	}
@@ -299,8 +308,11 @@ func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
 	return func(c grid.Cell) {
 		meter.finish()
 		took := fmt.Sprintf("%.1f s", time.Since(started).Seconds())
-		if c.Kept {
+		switch {
+		case c.Kept:
 			took = "kept"
+		case c.Provenance != nil:
+			took = c.Provenance.By()
 		}
 		started = time.Now()
 		if c.Refused != "" {

@@ -121,7 +121,7 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newPrune(app), newEval(app), newGenerate(app), newRunChat(app), newServe(app), newSearch(app), newStudy(app), newCompare(app), newInspect(app), newVerify(app), newExport(app), newPack(app), newUnpack(app), newBench(app))
-	root.AddCommand(newReport(app), newUI(app))
+	root.AddCommand(newReport(app), newUI(app), newWorker(app), newStore(app))
 	return root
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"crepe": main})
+	testscript.Main(withPostgreSQL{m}, map[string]func(){"crepe": main, impatient: impatientMain})
 }
 
 // TestScript runs the command lines in testdata/script as a user would type

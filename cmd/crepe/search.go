@@ -20,6 +20,7 @@ import (
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/search"
+	"github.com/crepe-llm/crepe/search/queue"
 	"github.com/crepe-llm/crepe/session"
 )
 
@@ -60,7 +61,8 @@ the calibration sequences, or on --verify SOURCE. Verifying on a test set select
 on it, and the result says so.
 
 Every result is kept in the --study file: run the same command again to continue an
-interrupted search.`,
+interrupted search. With --store workers (crepe worker) measure, on any number of
+machines; the result is that of one process.`,
 		Example: `  crepe search demo
   crepe search ./llama-3.2-1b --pattern 2:4 --calibration c4
   crepe search demo --kernels 3,5,7,9,11 --trials 100 -o ./demo-pho
@@ -86,6 +88,7 @@ func (f *searchFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; a list searches among several: "+widths.Allowed())
 	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for the sampler")
 	fl.StringVar(&f.study, "study", "", "study file, which also names the recipe (default: MODEL's name with pho and sparsity, .study)")
+	f.shared.add(fl, "measurements")
 	fl.StringVarP(&p.output, "output", "o", "", "folder for the model pruned by the best candidate (default: write only the recipe)")
 	f.addText(fl)
 	fl.BoolVar(&p.overwrite, "overwrite", false, "replace the output folder and the recipe")
@@ -141,6 +144,7 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 		return err
 	}
 	rep.fill(res, c)
+	rep.Study = c.path
 	rep.Seconds = time.Since(started).Seconds()
 	results := []string{rep.Study}
 	if rep.Output != "" {
@@ -212,6 +216,9 @@ func (a *app) pruneOptions(o *session.Session, r recipe.Recipe, f *searchFlags, 
 
 // stopped is err of a study in the file at path.
 func (a *app) stopped(ctx context.Context, err error, path string) error {
+	if ctx.Err() != nil && queue.IsURL(path) {
+		return interruptedError{context.Canceled, "the orders stay in " + path + ": run the same command again to see what becomes of them, or crepe store cancel to end them"}
+	}
 	if ctx.Err() != nil {
 		return interruptedError{context.Canceled, "finished work is kept in " + path + ": run the same command again to continue"}
 	}

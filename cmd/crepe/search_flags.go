@@ -17,11 +17,11 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/score"
-	"github.com/crepe-llm/crepe/search/store"
 	"github.com/crepe-llm/crepe/session"
 )
 
@@ -34,6 +34,7 @@ type candidateFlags struct {
 	prune   pruneFlags // of which those below are declared
 	kernels string
 	study   string
+	shared  sharedFlags
 	verify  string
 	seed    uint64
 }
@@ -73,6 +74,9 @@ func (f *candidateFlags) options(model string, fl *pflag.FlagSet) (pho.Options, 
 	if opt.Kernels, err = parseKernels(f.kernels); err != nil {
 		return opt, err
 	}
+	if err := f.shared.check(fl.Changed, f.prune.report); err != nil {
+		return opt, usageError{err}
+	}
 	if err := within("windows", f.prune.windows, pho.MinVerify, maxVerify); err != nil {
 		return opt, err
 	}
@@ -100,7 +104,7 @@ func parseKernels(list string) ([]int, error) {
 type candidates struct {
 	*session.Session
 	opt  pho.Options
-	path string // of the study
+	path string // of the study, or the store's name
 }
 
 func (c *candidates) Close() error {
@@ -129,16 +133,19 @@ func (a *app) fillCandidates(ctx context.Context, c *candidates, f *candidateFla
 	if err := early(c.Session); err != nil {
 		return err
 	}
-	s, err := store.Open(ctx, c.path)
+	s, name, err := a.openStore(ctx, f.shared.store, c.path)
 	if err != nil {
-		return fmt.Errorf("--study: %w", err)
+		return err
 	}
-	c.opt.Store = s
+	c.opt.Store, c.path = s, name
+	c.opt.ModelName, c.opt.ModelBytes = c.Session.Name, c.Inventory.WeightBytes()
 	if err := gatherSearch(ctx, c.Session, f, &c.opt); err != nil {
 		return err
 	}
-	if err := c.opt.Fit(c.Model, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
-		return err
+	if f.shared.store == "" { // else workers see to it, each for itself
+		if err := c.opt.Fit(c.Model, int64(f.prune.memory), filepath.Dir(c.path)); err != nil {
+			return err
+		}
 	}
 	if c.opt.Model, err = digest(c.Session); err != nil {
 		return err
@@ -183,7 +190,11 @@ func isTestSet(source string) bool { return source == "wikitext2" || source == s
 
 // digest is one hash of a model's files.
 func digest(o *session.Session) (string, error) {
-	hashes, err := o.Inventory.Hashes(func(done, total int64) {})
+	return digestOf(o.Inventory)
+}
+
+func digestOf(inv *checkpoint.Inventory) (string, error) {
+	hashes, err := inv.Hashes(func(done, total int64) {})
 	if err != nil {
 		return "", err
 	}

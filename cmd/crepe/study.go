@@ -51,7 +51,8 @@ and the pruned weights, and the Gini coefficient of the retained and the pruned.
 
 For each proxy, print Spearman's ρ and its two-sided p-value. A CSV file holds all
 configurations for plotting. Each is kept in the --study file: run the same command
-again to continue an interrupted study, also with more --configs.`,
+again to continue an interrupted study, also with more --configs. With --store
+workers (crepe worker) compute them, on any number of machines.`,
 		Example: `  crepe study demo --configs 40
   crepe study ./llama-3.2-1b --pattern 2:4 --calibration c4 --verify wikitext2`,
 		Args: argsBetween(1, 1),
@@ -69,6 +70,7 @@ func (f *studyFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.kernels, "kernels", strconv.Itoa(pho.DefaultKernel), "width of the neighbourhood; each set takes one at random from a list: "+widths.Allowed())
 	fl.Uint64Var(&f.seed, "search-seed", 0, "seed for sampling coefficients")
 	fl.StringVar(&f.study, "study", "", "study file (default: MODEL's name with proxies and sparsity, .study)")
+	f.shared.add(fl, "configurations")
 	fl.StringVar(&f.csv, "csv", "", "file for the configurations (default: the study file's name, .csv)")
 	f.addText(fl)
 	fl.BoolVar(&f.prune.json, "json", false, "print one JSON object on stdout, everything else on stderr")
@@ -129,6 +131,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	if err := writeScatter(rep.CSV, rep.Configs); err != nil {
 		return fmt.Errorf("--csv: %w", err)
 	}
+	rep.Study = c.path
 	rep.Verification, rep.Compute, rep.Seconds = c.opt.Verify.Source, c.Model.Engine().Compute().String(), time.Since(started).Seconds()
 	if err := finishReport(ctx, f.prune.report, rep.Study); err != nil {
 		return err

@@ -76,18 +76,17 @@ var layers = map[string]int{
 	"search":            1,
 	"search/store":      2,
 	"search/queue":      2,
+	"prune":             8,
+	"internal/bench":    8,
+	"pho":               9,
+	"session":           9,
+	"verify":            9,
+	"grid":              10,
+	"report":            11,
+	"report/live":       12,
+	"cmd/crepe":         13,
 
-	"search/queue/pgtest": 0,
-
-	"prune":          8,
-	"internal/bench": 8,
-	"pho":            9,
-	"session":        9,
-	"verify":         9,
-	"grid":           10,
-	"report":         11,
-	"report/live":    12,
-	"cmd/crepe":      13,
+	"search/queue/pgtest": 0, // for tests
 }
 
 func TestPackagesImportLowerLayersOnly(t *testing.T) {
