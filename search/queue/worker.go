@@ -143,6 +143,9 @@ func (s *Store) pick(ctx context.Context, w Worker, refused map[string]time.Time
 	return "", nil
 }
 
+// fetchEvery is how soon a worker fetches again. River's 100 ms are 1 % of a cell of 10 s.
+const fetchEvery = 10 * time.Millisecond
+
 // endsWithin is how long a worker that is told to stop tries to give its order back.
 const endsWithin = 10 * time.Second
 
@@ -173,7 +176,7 @@ func (st *stint) run(ctx context.Context) error {
 	var err error
 	st.client, err = newClient(st.pool, &river.Config{
 		Queues: map[string]river.QueueConfig{st.queue: {MaxWorkers: 1}}, Workers: workers,
-		PollOnly: st.w.poll, LeaderElectionDisabled: st.w.poll,
+		FetchCooldown: fetchEvery, PollOnly: st.w.poll, LeaderElectionDisabled: st.w.poll,
 		JobTimeout: -1, // an order takes as long as it takes, while its worker is heard of
 	})
 	if err != nil {
