@@ -112,7 +112,7 @@ func (s *Store) migrateRiver(ctx context.Context) error {
 		}
 	}
 	if have > newest {
-		return fmt.Errorf("River's schema %d, want at most %d: a newer crepe has written it: %w", have, newest, errNewer)
+		return fmt.Errorf("schema %d of River, want at most %d: a newer crepe has written it: %w", have, newest, errNewer)
 	}
 	_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	return err
