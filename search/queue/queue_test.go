@@ -179,7 +179,7 @@ func TestSchemaGoesForwardOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := Open(t.Context(), url, Options{})
-		wantError(t, err, "schema 99, want at most", "newer crepe")
+		wantError(t, err, "schema 99", "want at most", "newer crepe")
 		if _, err := s.pool.Exec(t.Context(), back); err != nil {
 			t.Fatal(err)
 		}
