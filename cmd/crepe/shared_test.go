@@ -117,6 +117,9 @@ func (c *crew) output(args ...string) any {
 
 // What three workers compute, of whom some are killed, is what one process computes.
 func TestSharedWork(t *testing.T) {
+	if os.Getenv("CREPE_TEST_FAULTS") != "all" {
+		t.Skip("takes minutes; runs with CREPE_TEST_FAULTS=all")
+	}
 	small := "--samples 4 --seqlen 64 --windows 8 --json"
 	for name, args := range map[string]string{
 		"compare": "compare demo --methods magnitude,wanda,pho --trials 2 --top 1 --patterns 2:4",
@@ -125,9 +128,6 @@ func TestSharedWork(t *testing.T) {
 		"proxy":   "search demo --objective gini_pruned --trials 5 --top 1 --pattern 2:4",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "proxy" && os.Getenv("CREPE_TEST_FAULTS") != "all" {
-				t.Skip("takes a while; runs with CREPE_TEST_FAULTS=all")
-			}
 			c := newCrew(t, 3)
 			args := strings.Fields(args + " " + small)
 			want := c.output(args...)
