@@ -30,6 +30,10 @@ type Engine interface {
 	// activations that enter them to bfloat16.
 	Rounds(weights tensor.DType) bool
 
+	// AttentionBytes returns what an AttentionCache of a takes with so many tokens,
+	// where the weight that the heads' output enters is of type out.
+	AttentionBytes(a *Attention, out tensor.DType, tokens int) int64
+
 	// NewMat returns zeros that live as long as something refers to them.
 	NewMat(rows, cols int) Mat
 	Upload(dst Mat, src tensor.Matrix)

@@ -101,17 +101,11 @@ func (c *Cache) Bytes() int64 {
 // a recurrence takes attention's place, which keeps its last state only.
 func (m *Model) Rewinds() bool { return m.Config.linear == nil }
 
-// CacheBytes returns about what the Cache of a sequence of so many tokens takes: keys
-// and values, which grow by whole chunks, and the states of recurrences.
+// CacheBytes returns what the Cache of a sequence of so many tokens takes: keys and
+// values, and the states of recurrences.
 func (m *Model) CacheBytes(tokens int) int64 {
-	const chunk, lanes = 256, 32
 	c := m.Config
-	width := int64(c.KVHeads) * int64((c.HeadDim+lanes-1)/lanes*lanes)
-	size := int64(4)
-	if m.opt.Engine.Rounds(m.Linears(0)[0].DType) {
-		size = 2
-	}
-	chunks := int64(tokens+chunk-1) / chunk
+	keyValues := m.opt.Engine.AttentionBytes(&engine.Attention{Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim}, m.Linears(0)[0].DType, tokens)
 	n := int64(0)
 	for i := range c.Blocks {
 		if c.linear != nil && c.linear[i] {
@@ -119,7 +113,7 @@ func (m *Model) CacheBytes(tokens int) int64 {
 			n += 4 * int64((d.Taps-1)*d.Channels()+d.ValueWidth()*d.KeyDim)
 			continue
 		}
-		n += chunks * chunk * 2 * width * size
+		n += keyValues
 	}
 	return n
 }

@@ -32,6 +32,11 @@ func (s *stream) AttentionCache(a *engine.Attention, out engine.Proj, old engine
 	return keyValues{kernel.NewKeyValues(a.KVHeads, a.HeadDim, round)}
 }
 
+// AttentionBytes implements engine.Engine.
+func (e *Engine) AttentionBytes(a *engine.Attention, out tensor.DType, tokens int) int64 {
+	return int64(kernel.NewKeyValues(a.KVHeads, a.HeadDim, e.Rounds(out)).BytesOf(tokens))
+}
+
 // Attend implements engine.Stream.
 func (s *stream) Attend(q, k, v engine.Mat, seqs []engine.Sequence, a *engine.Attention) {
 	heads := &attention{Attention: a, kernel: kernel.Attention{

@@ -65,6 +65,11 @@ func (r *run) attendTo(what string, a, b *engine.Attention, turned int, lengths 
 	for piece := range 2 {
 		run(what, sa, sb, func(n int) int { return (n + piece) / 2 }) // the halves of n
 	}
+	for i, n := range lengths {
+		if got, want := sa[i].Cache.Bytes(), r.Engine.AttentionBytes(a, tensor.BF16, n); got != want {
+			r.Errorf("%s: a Cache of %d tokens takes %d bytes, AttentionBytes says %d", what, n, got, want)
+		}
+	}
 	fa, fb := slices.Clone(sa), slices.Clone(sb)
 	for i, n := range lengths {
 		fa[i].Cache, fb[i].Cache = sa[i].Cache.Fork(n*3/4, nil), sb[i].Cache.Fork(n*3/4, nil)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // cache keeps a sequence's keys and values, or the inputs of a Gated DeltaNet's
@@ -55,6 +56,11 @@ func (c *cache) Fork(n int, _ engine.Cache) engine.Cache {
 // AttentionCache implements engine.Stream.
 func (s stream) AttentionCache(*engine.Attention, engine.Proj, engine.Cache) engine.Cache {
 	return new(cache)
+}
+
+// AttentionBytes implements engine.Engine.
+func (Engine) AttentionBytes(a *engine.Attention, _ tensor.DType, tokens int) int64 {
+	return 4 * 2 * int64(a.KVHeads*a.HeadDim) * int64(tokens)
 }
 
 // Attend implements engine.Stream.

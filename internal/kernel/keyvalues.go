@@ -59,6 +59,11 @@ func (s *KeyValues) Bytes() int {
 	return (len(s.chunks) - s.lent + len(s.free)) * s.heads * s.headSize() * 4
 }
 
+// BytesOf returns the memory that so many tokens take in s, whole chunks.
+func (s *KeyValues) BytesOf(tokens int) int {
+	return (tokens + keyTile - 1) / keyTile * s.heads * s.headSize() * 4
+}
+
 // Reset forgets all tokens and keeps the memory.
 func (s *KeyValues) Reset() {
 	s.free = append(s.free, s.chunks[s.lent:]...)
