@@ -2,12 +2,15 @@ package model
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/cuda"
 	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/stats"
@@ -42,12 +45,27 @@ func open(t testing.TB, dir string) *Model {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	m, err := Open(inv, Options{Engine: cpu.New(engine.F32)})
+	m, err := Open(inv, Options{Engine: testEngine(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m
 }
+
+// testEngine is what computes the goldens: with CREPE_TEST_CUDA a card, else the
+// processor.
+func testEngine(t testing.TB) engine.Engine {
+	if os.Getenv("CREPE_TEST_CUDA") == "" {
+		return cpu.New(engine.F32)
+	}
+	d, err := openCard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cuda.New(d, engine.F32)
+}
+
+var openCard = sync.OnceValues(func() (*cuda.Device, error) { return cuda.Open(cuda.Options{}) })
 
 // sequences returns the rows of an integer tensor as ids.
 func sequences(ids golden.Tensor) [][]int32 {

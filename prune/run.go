@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
@@ -173,7 +174,8 @@ func (r *runner) close() {
 }
 
 // work does every step that the journal does not call done.
-func (r *runner) work(ctx context.Context) error {
+func (r *runner) work(ctx context.Context) (err error) {
+	defer engine.Recover(&err)
 	if r.opt.Evaluation != nil && !r.w.Done(stepDense) {
 		if err := r.measure(ctx, r.dense, stepDense); err != nil {
 			return err

@@ -14,7 +14,6 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/engine"
-	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/hub"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
@@ -27,8 +26,8 @@ import (
 // Demo names the model and the texts inside the program.
 const Demo = "demo"
 
-// Auto asks for bf16, for speed, if the processor multiplies it and the checkpoint
-// is stored in it, and for f32 otherwise.
+// Auto asks for bf16, for speed, if what computes multiplies it and the checkpoint
+// is stored in it, and for f32 otherwise. As a Device it asks for a card if there is one.
 const Auto = "auto"
 
 // Options of a Session. The zero value is what the commands do by default.
@@ -37,7 +36,8 @@ type Options struct {
 	// Auto, the default.
 	Compute string
 
-	// Engine, if not nil, computes in place of engine/cpu.
+	// Device is what computes; Engine, if not nil, does in its place.
+	Device Device
 	Engine engine.Engine
 
 	// Memory is the budget in bytes. 0: 3/4 of the free memory.
@@ -45,6 +45,7 @@ type Options struct {
 
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
+	Notice   func(format string, args ...any) // what is worth a line and no warning; may be nil
 }
 
 // Session is an open model.
@@ -84,21 +85,24 @@ func Open(ctx context.Context, name string, opt Options) (*Session, error) {
 
 // open opens the model with the engine that the options ask for.
 func (s *Session) open() error {
-	e, auto := s.opt.Engine, false
+	e, auto, fast, c := s.opt.Engine, false, false, engine.F32
+	var on engines
 	if e == nil {
-		var c engine.Compute
 		var err error
 		if c, auto, err = ParseCompute(s.opt.Compute); err != nil {
 			return err
 		}
-		e = cpu.New(c)
+		if on, fast, err = s.opt.device(); err != nil {
+			return err
+		}
+		e = on(c)
 	}
 	m, err := model.Open(s.Inventory, model.Options{Engine: e})
 	if err != nil {
 		return err
 	}
-	if auto && cpu.FastBF16() && m.Linears(0)[0].DType == tensor.BF16 {
-		m = m.With(model.Options{Engine: cpu.New(engine.BF16)})
+	if auto && fast && m.Linears(0)[0].DType == tensor.BF16 {
+		m = m.With(model.Options{Engine: on(engine.BF16)})
 	}
 	s.Model = m
 	return nil

@@ -66,6 +66,7 @@ that fit in caches: its shares of the read bandwidth may exceed 100 %.`,
 	c.Flags().BoolVar(&o.Quick, "quick", false, "small shapes: a few seconds and some 200 MB")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object on stdout")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to use (0: all)")
+	a.addDevice(c)
 	complete(c, map[string][]string{"data": sourceNames, "compute": computeNames})
 	return c
 }

@@ -79,6 +79,7 @@ and removed.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.compare(c.Context(), args, &f, c.Flags()) },
 	}
 	f.add(c.Flags())
+	a.addDevice(c)
 	complete(c, map[string][]string{
 		"compute": computeNames, "calibration": sourceNames, "verify": sourceNames, "eval": sourceNames, "format": grid.Formats,
 	})

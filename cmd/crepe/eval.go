@@ -87,6 +87,7 @@ the choices in characters.`,
 	f.taskFlags.add(fl)
 	f.machineFlags.add(fl, "; hidden states that exceed it go to a temporary file")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
+	a.addDevice(c)
 	complete(c, map[string][]string{"data": sourceNames, "compute": computeNames})
 	return c
 }

@@ -70,6 +70,7 @@ Blocks that do not fit --memory are read again for each token.`,
 	addSampling(fl, &f.options.Sampling)
 	f.machineFlags.add(fl, "")
 	fl.BoolVar(&f.json, "json", false, "print one JSON object on stdout")
+	a.addDevice(c)
 	complete(c, map[string][]string{"compute": computeNames})
 	return c
 }

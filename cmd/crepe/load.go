@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/crepe-llm/crepe/recipe"
@@ -13,7 +15,29 @@ import (
 
 // options are those of a session that reports on stderr.
 func (a *app) options(compute string, memory int64) session.Options {
-	return session.Options{Compute: compute, Memory: memory, Progress: a.meter.update, Warn: a.warn}
+	return session.Options{Compute: compute, Device: a.device, Memory: memory, Progress: a.meter.update, Warn: a.warn, Notice: a.note}
+}
+
+// addDevice declares the flags that say what computes.
+func (a *app) addDevice(c *cobra.Command) {
+	fl := c.Flags()
+	fl.Var((*deviceFlag)(&a.device.Name), "device", "what computes: cpu, cuda, cuda:N (the N-th GPU, from 0 on), or auto (a GPU if one can be used)")
+	fl.Var((*bytesFlag)(&a.device.Memory), "device-memory", "budget of the GPU's memory, such as 20GiB (default: what is free)")
+	complete(c, map[string][]string{"device": {session.Auto, "cpu", "cuda"}})
+}
+
+// deviceFlag is a session.Device's name.
+type deviceFlag string
+
+func (f *deviceFlag) String() string { return string(*f) }
+func (f *deviceFlag) Type() string   { return "string" }
+
+func (f *deviceFlag) Set(s string) error {
+	if _, _, _, err := session.ParseDevice(s); err != nil || s == "" {
+		return errors.New("want auto, cpu, cuda or cuda:N")
+	}
+	*f = deviceFlag(s)
+	return nil
 }
 
 // open opens MODEL, which it downloads from the hub if it is an id.

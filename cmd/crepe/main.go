@@ -14,7 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/cpu"
+	"github.com/crepe-llm/crepe/session"
 )
 
 // The exit codes, as crepe help states them.
@@ -38,7 +40,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	root := newRoot(stdout, stderr)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := execute(ctx, root)
 	switch {
 	case err == nil:
 		return exitOK
@@ -52,6 +54,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitError
+}
+
+// execute runs the command line. A device that fails is an error.
+func execute(ctx context.Context, root *cobra.Command) (err error) {
+	defer engine.Recover(&err)
+	return root.ExecuteContext(ctx)
 }
 
 // usageError marks an error of the command line.
@@ -76,7 +84,7 @@ func resumeHint(err error) string {
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
-	app := &app{stdout: stdout, stderr: stderr}
+	app := &app{stdout: stdout, stderr: stderr, device: session.Device{Name: "cpu"}}
 	root := &cobra.Command{
 		Use:   "crepe",
 		Short: "Prune large language models after training",
@@ -130,6 +138,7 @@ type app struct {
 	stdout, stderr io.Writer
 	meter          *meter // nil before startMeter
 	board          *board // nil but in a search
+	device         session.Device
 }
 
 func (a *app) startMeter() *meter {

@@ -92,6 +92,7 @@ applies it to another model; other flags override the file.`,
 	}
 	f.add(c.Flags())
 	f.methodFlags.complete(c)
+	a.addDevice(c)
 	complete(c, map[string][]string{
 		"preset": recipe.PresetNames(), "compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),

@@ -71,6 +71,7 @@ machines; the result is that of one process.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.search(c.Context(), args[0], &f, c.Flags()) },
 	}
 	f.add(c.Flags())
+	a.addDevice(c)
 	complete(c, map[string][]string{
 		"objective": pho.Objectives(), "sampler": search.Names(), "compute": computeNames, "calibration": sourceNames, "verify": sourceNames,
 	})

@@ -59,6 +59,7 @@ workers (crepe worker) compute them, on any number of machines.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.study(c.Context(), args[0], &f, c.Flags()) },
 	}
 	f.add(c.Flags())
+	a.addDevice(c)
 	complete(c, map[string][]string{"compute": computeNames, "calibration": sourceNames, "verify": sourceNames})
 	return c
 }

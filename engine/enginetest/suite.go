@@ -24,6 +24,9 @@ type Suite struct {
 	// Attention is what queries, keys, values and the weights of values are off by,
 	// relatively, before they are multiplied: 0 if they are float32.
 	Attention float64
+
+	// Gram is the same of what a Gram matrix and a Cross are made of.
+	Gram float64
 }
 
 // Run runs every operation over its shapes.
@@ -414,7 +417,7 @@ func (r *run) stats() {
 		for i := range in {
 			for j := range in {
 				// float32 sums of at most 33 products; H is twice their mean.
-				if g, w := got.Gram.At(i, j), want.Gram.At(i, j); !(math.Abs(g-w) <= 33*2*eps*2*size) {
+				if g, w := got.Gram.At(i, j), want.Gram.At(i, j); !(math.Abs(g-w) <= (33*2*eps+2*r.Gram)*2*size) {
 					r.Fatalf("%d columns: H[%d %d] is %v, the reference's %v", in, i, j, g, w)
 				}
 			}
@@ -422,7 +425,7 @@ func (r *run) stats() {
 		for i := range lacks {
 			for j := range in {
 				// As above; the sizes of 18 tokens' y and x are below 6 each.
-				if g, w := got.Cross.At(i, j), want.Cross.At(i, j); !(math.Abs(g-w) <= 18*3*eps*2*36) {
+				if g, w := got.Cross.At(i, j), want.Cross.At(i, j); !(math.Abs(g-w) <= (18*3*eps+2*r.Gram)*2*36) {
 					r.Fatalf("%d columns: C[%d %d] is %v, the reference's %v", in, i, j, g, w)
 				}
 			}

@@ -35,12 +35,14 @@ func TestToolsAreNamedAndListed(t *testing.T) {
 			t.Errorf("tools/%s: no line in tools/README.md", name)
 		}
 	}
-	real, err := filepath.Glob("../../tools/real/*.py")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range real {
-		scripts = append(scripts, "real/"+filepath.Base(path))
+	for _, folder := range []string{"real", "cuda", "cuda/emulator", "cuda/emulator/selftest"} {
+		inside, err := filepath.Glob("../../tools/" + folder + "/*.py")
+		if err != nil || len(inside) == 0 {
+			t.Fatalf("scripts %v in tools/%s, error %v", inside, folder, err)
+		}
+		for _, path := range inside {
+			scripts = append(scripts, folder+"/"+filepath.Base(path))
+		}
 	}
 	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !slices.Contains([]string{".go", ".md", ".py"}, filepath.Ext(path)) {
