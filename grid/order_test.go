@@ -62,7 +62,7 @@ func (h *hall) Ask(ctx context.Context, orders []search.Order, each func(int, st
 // What workers compute of orders is what one process computes; a cell by another
 // engine is said in the table, or refused.
 func TestSharedGrid(t *testing.T) {
-	m := demoModel(t)
+	m := small(t)
 	opt, done := options(t, t.TempDir())
 	defer done()
 	opt.Rows = []Row{opt.Rows[0], opt.Rows[2]}

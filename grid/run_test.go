@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
-	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/eval"
@@ -31,7 +30,7 @@ func tokens(n int, step int32) *windows.Set {
 	for range n {
 		w := make([]int32, s.SeqLen)
 		for t := range w {
-			id = (id*31 + step) % 4096
+			id = (id*31 + step) % 320
 			w[t] = id
 		}
 		s.Tokens = append(s.Tokens, w)
@@ -39,12 +38,11 @@ func tokens(n int, step int32) *windows.Set {
 	return s
 }
 
-func demoModel(t *testing.T) Model {
+// small is a fixture, with texts.
+func small(t *testing.T) Model { return open(t, "../testdata/fixtures/llama3-gqa") }
+
+func open(t *testing.T, dir string) Model {
 	t.Helper()
-	dir, err := demo.ModelDir()
-	if err != nil {
-		t.Fatal(err)
-	}
 	inv, err := checkpoint.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +53,7 @@ func demoModel(t *testing.T) Model {
 		t.Fatal(err)
 	}
 	return Model{
-		Name: "demo", Dir: dir, ID: "demo", Inv: inv, M: m,
+		Name: "small", Dir: dir, ID: "small", Inv: inv, M: m,
 		Calibration: tokens(3, 7), Verify: tokens(16, 11), Evaluation: tokens(8, 13),
 	}
 }
@@ -90,7 +88,7 @@ func plain(r *ModelReport) *ModelReport {
 // A cell is what prune and eval make of its recipe; the second time it is kept,
 // in another grid too, and with Again it is not.
 func TestCellsAreKept(t *testing.T) {
-	m, dir := demoModel(t), t.TempDir()
+	m, dir := small(t), t.TempDir()
 	opt, done := options(t, dir)
 	defer done()
 	first, err := Run(t.Context(), m, opt)
@@ -146,7 +144,7 @@ func TestCellsAreKept(t *testing.T) {
 // A grid that is stopped again and again, within cells too, ends as one that was
 // never interrupted.
 func TestGridGoesOn(t *testing.T) {
-	m := demoModel(t)
+	m := small(t)
 	opt, done := options(t, t.TempDir())
 	defer done()
 	opt.Patterns = opt.Patterns[:1]
@@ -187,7 +185,7 @@ func TestGridGoesOn(t *testing.T) {
 
 // What a crepe kept that did not note its program is computed anew, and said so.
 func TestCellsOfAnOlderCrepe(t *testing.T) {
-	m := demoModel(t)
+	m := small(t)
 	opt, done := options(t, t.TempDir())
 	defer done()
 	opt.Rows, opt.Patterns = opt.Rows[:1], opt.Patterns[:1]
@@ -196,7 +194,7 @@ func TestCellsOfAnOlderCrepe(t *testing.T) {
 		t.Fatal(err)
 	}
 	for kind, value := range map[string]string{
-		perplexityKind: `{"what":"demo, magnitude at 2:4","result":{"perplexity":1},"sparsity":0.5,"seconds":1}`,
+		perplexityKind: `{"what":"small, magnitude at 2:4","result":{"perplexity":1},"sparsity":0.5,"seconds":1}`,
 		searchKind:     `{"best":{},"seconds":1}`,
 	} {
 		if err := st.Add(t.Context(), kind, search.Record{Key: "0123456789abcdef01234567", Value: value}); err != nil {
@@ -209,7 +207,7 @@ func TestCellsOfAnOlderCrepe(t *testing.T) {
 	if err != nil || r.Cells[0].Kept || r.Cells[0].Perplexity.Perplexity == 1 {
 		t.Errorf("%+v (%v), want it computed", r, err)
 	}
-	if len(said) != 1 || !strings.HasPrefix(said[0], "demo: another program or engine has computed 1 of 2 cells; they are computed anew: program: an older crepe") {
+	if len(said) != 1 || !strings.HasPrefix(said[0], "small: another program or engine has computed 1 of 2 cells; they are computed anew: program: an older crepe") {
 		t.Errorf("said %q", said)
 	}
 	said = nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/demo"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/eval/task"
@@ -30,7 +31,11 @@ func TestTaskKeysFollowTheTokenizer(t *testing.T) {
 		}
 		return g.tasks[0]
 	}
-	m := demoModel(t)
+	dir, err := demo.ModelDir() // which has a tokenizer
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := open(t, dir)
 	was := keys(m)
 	if again := keys(m); again != was {
 		t.Errorf("the same tokenizer: %s, want %s", again, was)

@@ -73,7 +73,7 @@ func TestRaceByHand(t *testing.T) {
 // winner is given up in less than 1 of 20 with each, and most of the measuring is
 // spared where there is something to tell them by.
 func TestRaceSeldomGivesUpTheWinner(t *testing.T) {
-	const races, limit = 400, (1 - Confidence) * 400
+	const races, limit = 200, (1 - Confidence) * 200
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, m := range []madeUp{{}, {errs: 2e-4}, {errs: 2e-3}} {
 		for _, m.spread = range []float64{0, 1e-4, 1e-3, 1e-2, 5e-2} {

@@ -108,7 +108,7 @@ func demoTexts(t testing.TB, m *model.Model) [2]*windows.Set {
 		t.Fatal(err)
 	}
 	l := &windows.Loader{ModelDir: dir, ReadFile: tokenizer.In(dir), Vocab: m.Config.Vocab, MaxSeqLen: m.Config.MaxPositions}
-	all, err := l.Calibration(t.Context(), recipe.Calibration{Source: "demo", Samples: 80, SeqLen: 64})
+	all, err := l.Calibration(t.Context(), recipe.Calibration{Source: "demo", Samples: 80, SeqLen: 32})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +138,20 @@ func options(store search.Store) Options {
 	return Options{
 		Recipe: recipe.Recipe{Sparsity: "70%"}, Objective: Perplexity, Sampler: "hillclimb", Trials: 7, Top: 3, Kernels: []int{9},
 		Calibration: tokens(3, 7), Verify: tokens(32, 11), Store: store, Name: "search", Model: "demo",
+	}
+}
+
+// small is a fixture, and options for it.
+func small(t testing.TB) (*model.Model, func(store search.Store) Options) {
+	m := openModel(t, "../testdata/fixtures/llama3-gqa")
+	return m, func(store search.Store) Options {
+		opt := options(store)
+		for _, w := range slices.Concat(opt.Calibration.Tokens, opt.Verify.Tokens) {
+			for i := range w {
+				w[i] %= int32(m.Config.Vocab)
+			}
+		}
+		return opt
 	}
 }
 
@@ -268,19 +282,10 @@ func checkHistory(t *testing.T, opt Options, res *Result) {
 // A search that ends at every record, and goes on after each, ends as one that
 // was never interrupted; so does one on another number of threads.
 func TestSearchGoesOn(t *testing.T) {
-	m := openModel(t, "../testdata/fixtures/llama3-gqa")
-	small := func(store search.Store) Options {
-		opt := options(store)
-		for _, w := range slices.Concat(opt.Calibration.Tokens, opt.Verify.Tokens) {
-			for i := range w {
-				w[i] %= int32(m.Config.Vocab)
-			}
-		}
-		return opt
-	}
+	m, options := small(t)
 	for _, objective := range []string{Perplexity, Full, "outliers_retained"} {
-		opt := small(newMemory())
-		opt.Objective, opt.Sampler, opt.Trials, opt.Top = objective, SamplerOf(objective), 4, 2
+		opt := options(newMemory())
+		opt.Objective, opt.Sampler, opt.Trials, opt.Top = objective, SamplerOf(objective), 3, 1
 		want := find(t, m, opt)
 		cut := newMemory()
 		opt.Store = cut
@@ -304,20 +309,20 @@ func TestSearchGoesOn(t *testing.T) {
 		}
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	opt := small(newMemory())
+	opt := options(newMemory())
 	one := find(t, m, opt)
 	runtime.GOMAXPROCS(3)
-	if three := find(t, m, small(newMemory())); !reflect.DeepEqual(one, three) {
+	if three := find(t, m, options(newMemory())); !reflect.DeepEqual(one, three) {
 		t.Errorf("on one thread %+v, on three %+v", one, three)
 	}
 }
 
 // Another budget reads the same study and finds what it would by itself.
 func TestSearchWithAnotherBudget(t *testing.T) {
-	m := demoModel(t)
-	small := options(newMemory())
-	small.Trials, small.Top = 4, 1
-	want := find(t, m, small)
+	m, options := small(t)
+	few := options(newMemory())
+	few.Trials, few.Top = 4, 1
+	want := find(t, m, few)
 	both := options(newMemory())
 	find(t, m, both)
 	both.Trials, both.Top = 4, 1
@@ -374,7 +379,7 @@ func TestSearchRefusesAnotherStudy(t *testing.T) {
 
 // So does a study of proxies.
 func TestStudyGoesOn(t *testing.T) {
-	m := demoModel(t)
+	m, options := small(t)
 	none := func(int, Config) {}
 	opt := options(newMemory())
 	want, err := Study(t.Context(), m, opt, 4, none)

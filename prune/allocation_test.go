@@ -108,12 +108,16 @@ func checkTotal(t *testing.T, rep *prune.Report) {
 	}
 }
 
-// TestFixturesAllocate prunes every fixture by every allocation: fused, hybrid
+// TestFixturesAllocate prunes every fixture by two allocations in turn: fused, hybrid
 // and sparse models among them. The total is exact, and what is not pruned
 // is carried over.
 func TestFixturesAllocate(t *testing.T) {
-	for _, name := range golden.Folders(t, fixturesDir) {
-		for i, m := range allocate.Methods()[1:] {
+	methods := allocate.Methods()[1:]
+	for f, name := range classes(t) {
+		for i, m := range methods {
+			if d := (f + i) % len(methods); d > 1 {
+				continue
+			}
 			t.Run(name+"/"+m.Name, func(t *testing.T) {
 				r := recipe.Recipe{Method: []string{"crepe", "wanda", "magnitude"}[i%3], Sparsity: "60%", Allocate: m.Name}
 				opt := fixtureOptions(t, name, r)
@@ -155,18 +159,18 @@ func checkShares(t *testing.T, m *model.Model, rep *prune.Report) {
 	}
 }
 
-// TestAllocationResumes interrupts a run with a dense pass at every ninth of
+// TestAllocationResumes interrupts a run with a dense pass at every fifth of
 // its progress reports.
 func TestAllocationResumes(t *testing.T) {
+	const fixture = "llama3-gqa"
 	for _, name := range []string{"dlp", "alphapruning"} {
-		opt := options(t.TempDir())
+		opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "crepe", Allocate: name, Sparsity: "40%"})
 		opt.Evaluation = nil
-		opt.Recipe.Allocate, opt.Recipe.Sparsity = name, "40%"
-		points := interrupted(t, opt, 0)
+		points := interrupted(t, fixture, opt, 0)
 		want := content(t, opt.Output)
-		for stop := 1; stop < points; stop += 9 {
+		for stop := 1; stop < points; stop += 5 {
 			opt.Output = filepath.Join(t.TempDir(), "out")
-			interrupted(t, opt, stop)
+			interrupted(t, fixture, opt, stop)
 			compare(t, name, content(t, opt.Output), want)
 		}
 	}
@@ -203,9 +207,9 @@ func TestInMemoryAllocates(t *testing.T) {
 	}
 }
 
-// interrupted runs opt, stopped at a progress report and resumed; 0 runs it
-// whole and returns the number of reports.
-func interrupted(t *testing.T, opt prune.Options, stop int) (points int) {
+// interrupted prunes a fixture by opt, stopped at a progress report and resumed; 0
+// prunes it at once and returns the number of reports.
+func interrupted(t *testing.T, fixture string, opt prune.Options, stop int) (points int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -214,10 +218,10 @@ func interrupted(t *testing.T, opt prune.Options, stop int) (points int) {
 			cancel()
 		}
 	}
-	_, err := run(t, ctx, opt)
+	_, err := runFixture(t, ctx, fixture, opt)
 	if errors.Is(err, context.Canceled) {
 		opt.Progress, opt.Resume = nil, true
-		_, err = run(t, t.Context(), opt)
+		_, err = runFixture(t, t.Context(), fixture, opt)
 	}
 	if err != nil {
 		t.Fatalf("stopped at report %d: %v", stop, err)

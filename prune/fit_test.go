@@ -7,7 +7,6 @@ import (
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/fit"
-	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 )
@@ -15,7 +14,7 @@ import (
 // Where nothing is pruned, the pruned stream is the dense one: what is fitted lacks
 // nothing, and every weight comes back to the bit, in every architecture.
 func TestNothingPrunedNothingLacks(t *testing.T) {
-	for _, fixture := range golden.Folders(t, fixturesDir) {
+	for _, fixture := range classes(t) {
 		r := recipe.Recipe{Method: "wanda", Refine: "swaps", Fused: "split", Sparsity: "0%"}
 		opt := fixtureOptions(t, fixture, r.With("fit_to", fit.Dense).With("fit_tokens", fit.Energy))
 		opt.Evaluation = nil

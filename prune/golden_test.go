@@ -62,8 +62,17 @@ type goldenLinear struct {
 	Loss       float64 // of an update; 0: not measured
 }
 
-// TestMasksEqualPyTorch holds what Run writes to the masks of every golden
-// configuration, without tolerance but for the near ties.
+// allGoldens is the environment variable that, if it is not empty, has every golden
+// configuration tested. Without it others of the same kind stand for those in rest.
+const allGoldens = "CREPE_TEST_GOLDENS"
+
+var rest = []string{
+	"crepe-4of8", "crepe-60", "crepe-70", "crepe-other-60", "crepe-other-70",
+	"ria-4of8", "ria-60", "wanda-4of8", "wanda-60", "wanda-70",
+}
+
+// TestMasksEqualPyTorch holds what Run writes to the masks of the golden
+// configurations, without tolerance but for the near ties.
 func TestMasksEqualPyTorch(t *testing.T) {
 	paths, err := filepath.Glob(goldenDir + "/*.json")
 	if err != nil || len(paths) != 29 {
@@ -73,8 +82,8 @@ func TestMasksEqualPyTorch(t *testing.T) {
 	for _, path := range paths {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && !strings.HasSuffix(name, "-50") && !strings.HasSuffix(name, "-2of4") {
-				t.Skip("-short: 50 % and 2:4 only")
+			if os.Getenv(allGoldens) == "" && slices.Contains(rest, name) {
+				t.Skip("others stand for it without " + allGoldens + "=all")
 			}
 			testMasks(t, readGolden(t, path), calibration)
 		})
@@ -279,7 +288,7 @@ func (c goldenConfig) target(t *testing.T) pattern.Target {
 // 3e-4 (the goldens' README); a wrong mask, sum or order of work by more.
 func TestRunPerplexityEqualsPyTorch(t *testing.T) {
 	calibration, evaluation := goldenWindows(t, "calibration.safetensors"), goldenWindows(t, "evaluation.safetensors")
-	for _, name := range []string{"magnitude-50", "wanda-50", "ria-50", "crepe-50", "crepe-70", "wanda-2of4", "crepe-2of4", "crepe-4of8"} {
+	for _, name := range []string{"magnitude-50", "wanda-2of4", "crepe-70"} {
 		t.Run(name, func(t *testing.T) {
 			want := readGolden(t, filepath.Join(goldenDir, name+".json"))
 			inv, m := openDemo(t)

@@ -1,6 +1,7 @@
 package prune_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,15 +13,14 @@ import (
 // Masks made in memory, written, are what Run writes, byte for byte: also of the
 // second recipe, for which what enters block 0 is known.
 func TestMasksInMemoryAreThoseOfRun(t *testing.T) {
-	inv, m := openDemo(t)
-	text := tokens(3, 12, 7)
+	const fixture = "llama3-gqa"
+	inv, m := openModel(t, filepath.Join(fixturesDir, fixture))
+	text := fixtureIDs(t, fixture)
 	for name, spill := range map[string]string{"in memory": "", "in a file": t.TempDir()} {
 		in := prune.NewInMemory(m, text)
 		in.SpillDir = spill
 		for _, r := range []recipe.Recipe{{Method: "crepe"}, {Method: "wanda", Pattern: "2:4"}, {Method: "ria", Skip: "o_proj"}} {
-			opt := options(t.TempDir())
-			r.Calibration, r.Eval = opt.Recipe.Calibration, opt.Recipe.Eval
-			opt.Recipe = r
+			opt := fixtureOptions(t, fixture, r)
 			blocks := 0
 			masks, err := in.Prune(t.Context(), "x", r, func(*model.Block) error { blocks++; return nil })
 			if err != nil || blocks != m.Blocks() {
@@ -37,7 +37,7 @@ func TestMasksInMemoryAreThoseOfRun(t *testing.T) {
 			compareMasked(t, name+", "+r.Method, content(t, opt.Output), want)
 		}
 	}
-	opt := options(t.TempDir())
+	opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "crepe"})
 	opt.Masks = prune.Masks{}
 	if _, err := prune.Run(t.Context(), inv, m, opt); err == nil || !strings.Contains(err.Error(), "q_proj.weight: no mask for this Linear") {
 		t.Errorf("error %v, want one that names the first Linear", err)

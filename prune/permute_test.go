@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/param"
@@ -33,7 +32,7 @@ var permutedRecipes = map[string]recipe.Recipe{
 // order that the manifest records, part by part; W in it times the input in it is
 // W times the input; and no retained score fell.
 func TestFixturesPermute(t *testing.T) {
-	for _, name := range golden.Folders(t, fixturesDir) {
+	for _, name := range classes(t) {
 		for what, r := range permutedRecipes {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				opt := fixtureOptions(t, name, r)
@@ -122,14 +121,14 @@ func sameProducts(t *testing.T, w *tensor.Weight, order []int) {
 // TestPermutationResumes interrupts a run and compares the bytes, those of
 // crepe.json with the orders among them.
 func TestPermutationResumes(t *testing.T) {
-	opt := options(t.TempDir())
+	const fixture = "llama3-gqa"
+	opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "crepe", Pattern: "2:4", Permute: "lsa"})
 	opt.Evaluation = nil
-	opt.Recipe.Pattern, opt.Recipe.Permute = "2:4", "lsa"
-	points := interrupted(t, opt, 0)
+	points := interrupted(t, fixture, opt, 0)
 	want := content(t, opt.Output)
 	for stop := 2; stop < points; stop += 9 {
 		opt.Output = filepath.Join(t.TempDir(), "out")
-		interrupted(t, opt, stop)
+		interrupted(t, fixture, opt, stop)
 		compare(t, "resumed", content(t, opt.Output), want)
 	}
 }
@@ -191,7 +190,7 @@ func TestOrderInJSON(t *testing.T) {
 // its name: the last of the attention or of a feed-forward network is told apart.
 func TestOutputsOfBlocks(t *testing.T) {
 	last := []string{"o_proj", "out_proj", "down_proj", "w2"}
-	for _, name := range golden.Folders(t, fixturesDir) {
+	for _, name := range classes(t) {
 		found := 0
 		eachLinear(t, filepath.Join(fixturesDir, name), func(l *model.Linear) {
 			want := slices.Contains(last, l.Name[strings.LastIndexByte(l.Name, '.')+1:])

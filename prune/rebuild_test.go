@@ -112,8 +112,7 @@ func TestRebuildResumes(t *testing.T) {
 	opt := fixtureOptions(t, "llama3-gqa", rebuilt(recipe.Recipe{Method: "ria", Sparsity: "60%"}))
 	opt.Evaluation = nil
 	checkResume(t, "resumed", opt, [2]int{2, 3}, func(ctx context.Context, opt prune.Options) error {
-		inv, m := openModel(t, filepath.Join(fixturesDir, "llama3-gqa"))
-		_, err := prune.Run(ctx, inv, m, opt)
+		_, err := runFixture(t, ctx, "llama3-gqa", opt)
 		return err
 	})
 }

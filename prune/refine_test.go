@@ -326,7 +326,7 @@ func TestRefinedPerplexityEqualsNumPy(t *testing.T) {
 // TestRefineLayers refines every fixture's attention, or all of it: the others'
 // masks stay as they are without, and the report counts.
 func TestRefineLayers(t *testing.T) {
-	for _, name := range golden.Folders(t, fixturesDir) {
+	for _, name := range classes(t) {
 		t.Run(name, func(t *testing.T) {
 			weights := func(r recipe.Recipe) (*prune.Report, map[string][]byte) {
 				r.Method, r.Sparsity = "wanda", "60%"
@@ -376,9 +376,10 @@ func TestRefineLayers(t *testing.T) {
 // TestRefineInMemory refines in memory, after a recipe that gathered less: the
 // masks are those that a run writes.
 func TestRefineInMemory(t *testing.T) {
-	opt := options(t.TempDir())
+	const fixture = "llama3-gqa"
+	opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "crepe"})
 	opt.Evaluation = nil
-	_, m := openDemo(t)
+	_, m := openModel(t, filepath.Join(fixturesDir, fixture))
 	p := prune.NewInMemory(m, opt.Calibration)
 	nothing := func(*model.Block) error { return nil }
 	if _, err := p.Prune(t.Context(), "plain", opt.Recipe, nothing); err != nil {
@@ -386,7 +387,7 @@ func TestRefineInMemory(t *testing.T) {
 	}
 	for _, name := range refine.Names() {
 		opt.Recipe.Refine, opt.Recipe.Params, opt.Overwrite = name, param.Values{"refine_layers": "all", "refine_cycles": 4}, true
-		if _, err := run(t, t.Context(), opt); err != nil {
+		if _, err := runFixture(t, t.Context(), fixture, opt); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -413,15 +414,16 @@ func TestRefineInMemory(t *testing.T) {
 // TestRefineThenUpdate: an update keeps the refined mask, which in the first
 // block is that of a run without it, and changes only what is kept.
 func TestRefineThenUpdate(t *testing.T) {
-	opt := options(t.TempDir())
-	opt.Calibration, opt.Evaluation = tokens(8, 100, 7), nil // more tokens than a Linear has columns
+	const fixture = "llama3-gqa"
+	opt := fixtureOptions(t, fixture, recipe.Recipe{})
+	opt.Calibration, opt.Evaluation = tokensBelow(320, 8, 60, 7), nil // more tokens than a Linear has columns
 	weights := func(update, refinement, layers string) map[string]*tensor.Weight {
 		opt.Recipe = recipe.Recipe{Method: "wanda", Pattern: "2:4", Refine: refinement, Params: param.Values{"refine_layers": layers}, Update: update}
 		if update != "" {
 			opt.Recipe = own(opt.Recipe)
 		}
 		opt.Overwrite = true
-		if _, err := run(t, t.Context(), opt); err != nil {
+		if _, err := runFixture(t, t.Context(), fixture, opt); err != nil {
 			t.Fatal(err)
 		}
 		all := map[string]*tensor.Weight{}

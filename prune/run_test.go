@@ -40,14 +40,17 @@ func openDemo(t *testing.T) (*checkpoint.Inventory, *model.Model) {
 	return inv, m
 }
 
-// tokens is n windows of made-up text: for the driver's work any ids will do.
-func tokens(n, seqLen int, step int32) *windows.Set {
+// tokens is n windows of made-up text for the demo: for the driver's work any ids will
+// do. tokensBelow is one for a model of vocab tokens.
+func tokens(n, seqLen int, step int32) *windows.Set { return tokensBelow(4096, n, seqLen, step) }
+
+func tokensBelow(vocab int32, n, seqLen int, step int32) *windows.Set {
 	s := &windows.Set{Source: "made up", SeqLen: seqLen}
 	id := int32(1)
 	for range n {
 		w := make([]int32, seqLen)
 		for t := range w {
-			id = (id*31 + step) % 4096
+			id = (id*31 + step) % vocab
 			w[t] = id
 		}
 		s.Tokens = append(s.Tokens, w)
@@ -115,20 +118,22 @@ func compareMasked(t *testing.T, what string, got, want map[string][]byte) {
 // TestResumeEndsWithTheSameBytes interrupts a run at each point at which it
 // reports progress, resumes it, and interrupts that as well.
 func TestResumeEndsWithTheSameBytes(t *testing.T) {
-	opt := options(t.TempDir())
+	const fixture = "llama3-gqa"
+	opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "crepe"})
 	points := 0
 	opt.Progress = func(progress.Update) { points++ }
-	if _, err := run(t, t.Context(), opt); err != nil {
+	if _, err := runFixture(t, t.Context(), fixture, opt); err != nil {
 		t.Fatal(err)
 	}
 	want := content(t, opt.Output)
 	if points < 20 {
 		t.Fatalf("%d progress reports, want some to interrupt at", points)
 	}
-	stride, cuts := 4, 0 // every fourth: they are some hundred, half a second each
+	stride, cuts := 2, 0
 	for first := 1; first <= points; first += stride {
 		stop := first
-		again := options(t.TempDir())
+		again := opt
+		again.Output = filepath.Join(t.TempDir(), "out")
 		again.Resume = true // the first time there is nothing to resume
 		for tries := 1; ; tries++ {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -138,7 +143,7 @@ func TestResumeEndsWithTheSameBytes(t *testing.T) {
 					cancel()
 				}
 			}
-			_, err := run(t, ctx, again)
+			_, err := runFixture(t, ctx, fixture, again)
 			cancel()
 			if err == nil {
 				break

@@ -17,7 +17,8 @@ import (
 	"github.com/crepe-llm/crepe/session"
 )
 
-// The program in README.md builds and does what it says, as it stands.
+// The program in README.md builds and does what it says: as it stands if
+// CREPE_TEST_GOLDENS is not empty, which takes a minute, else on few windows of its texts.
 func TestREADME(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: builds a program and prunes the demo model with it")
@@ -30,6 +31,14 @@ func TestREADME(t *testing.T) {
 	program, _, closed := strings.Cut(program, "```")
 	if !found || !closed {
 		t.Fatal("README.md: no block of Go")
+	}
+	whole := os.Getenv("CREPE_TEST_GOLDENS") != ""
+	if !whole {
+		const asked = `Pattern: "2:4"`
+		if !strings.Contains(program, asked) {
+			t.Fatalf("README.md: no %s in the program", asked)
+		}
+		program = strings.Replace(program, asked, asked+", Calibration: recipe.Calibration{Samples: 8}, Eval: recipe.Eval{Windows: 8}", 1)
 	}
 	dir := t.TempDir()
 	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "readme.exe")
@@ -53,9 +62,12 @@ func TestREADME(t *testing.T) {
 	if _, err := fmt.Sscanf(string(out), "%d Linears at %s perplexity %f, dense %f", &linears, &pattern, &pruned, &dense); err != nil {
 		t.Fatalf("%q: %v", out, err)
 	}
+	if linears != 42 || pattern != "2:4:" || !(pruned > dense && pruned < 1.3*dense) {
+		t.Errorf("%q, want 42 Linears at 2:4 and two perplexities", out)
+	}
 	// README's own table.
-	if linears != 42 || !(math.Abs(dense-85.61) <= 0.02) || !(math.Abs(pruned-100.94) <= 0.2) {
-		t.Errorf("%q, want 42 Linears, perplexity 100.94, dense 85.61", out)
+	if whole && (!(math.Abs(dense-85.61) <= 0.02) || !(math.Abs(pruned-100.94) <= 0.2)) {
+		t.Errorf("%q, want perplexity 100.94, dense 85.61", out)
 	}
 	if _, err := prune.ReadManifest(filepath.Join(dir, "sparse")); err != nil {
 		t.Error(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -13,28 +12,38 @@ import (
 	"github.com/crepe-llm/crepe/internal/cpu"
 )
 
-// TestBuilds runs testdata/builds with two builds of one source, crepe-a and
-// crepe-b, at the highest instruction level and at generic: what one has made,
-// none of the others takes for its own.
+// builds are what TestBuilds calls two programs that differ in a byte, and compute the
+// same.
+var builds = []string{"crepe-a", "crepe-b"}
+
+// TestBuilds runs testdata/builds with both, at the highest instruction level and at
+// generic: what one has made, none of the others takes for its own.
 func TestBuilds(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds crepe twice")
+	if runtime.GOOS == "darwin" {
+		t.Skip("a program with a byte more is not run here: its signature does not hold")
 	}
 	if len(cpu.Levels()) < 2 || os.Getenv("CREPE_CPU") != "" {
 		t.Skip("one instruction level only")
 	}
 	bin := t.TempDir()
-	for _, name := range []string{"crepe-a", "crepe-b"} {
-		// The build ID is part of the file, and of nothing that is computed.
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range builds {
 		if runtime.GOOS == "windows" {
 			name += ".exe"
 		}
-		c := exec.Command("go", "build", "-ldflags=-buildid="+name, "-o", filepath.Join(bin, name), ".")
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("go build: %v\n%s", err, out)
+		if err := os.WriteFile(filepath.Join(bin, name), program, 0o777); err != nil {
+			t.Fatal(err)
 		}
+		program = append(program, 0) // which nothing reads
 	}
-	p := scriptParams("testdata/builds")
+	p := scriptParams(t, "testdata/builds")
 	setup := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		e.Setenv("PATH", fmt.Sprint(bin, string(os.PathListSeparator), os.Getenv("PATH")))

@@ -22,7 +22,6 @@ import (
 // grid, fail, those of its study among them: the same command then ends with the
 // results and the files of a run that nothing disturbed.
 func TestFaults(t *testing.T) {
-	faults.SQLite()
 	t.Setenv("HF_HUB_OFFLINE", "1")
 	home, err := os.Getwd()
 	if err != nil {
@@ -85,11 +84,14 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// smallModel makes a model of few weights, which are drawn at random: what takes time
-// is then its files.
+// smallModel makes a model of few weights, which are drawn at random, in a folder
+// small: what takes time is then its files.
 func smallModel(t *testing.T) string {
 	t.Helper()
-	dir := oneBlock(t, 16, 32, 2)
+	dir := filepath.Join(t.TempDir(), "small")
+	if err := os.Rename(oneBlock(t, 16, 32, 2), dir); err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(dir, "model.safetensors")
 	file, err := os.ReadFile(path)
 	if err != nil {

@@ -19,13 +19,13 @@ import (
 // A search and a grid whose process is killed at its first line on stderr, begun
 // again and killed at the third, and so on, end as those that nobody killed.
 func TestKilled(t *testing.T) {
-	small := strings.Fields("--samples 4 --seqlen 64 --windows 8 --json")
-	for name, args := range map[string][]string{
-		"search":  strings.Fields("search demo --trials 6 --top 3 --study x.study"),
-		"compare": strings.Fields("compare demo --methods crepe+sparsegpt,pho --trials 4 --top 2 --patterns 2:4"),
+	model, ids := smallModel(t), idsFile(t, 8, 320, 1)
+	for name, flags := range map[string]string{
+		"search":  "--trials 6 --top 3 --study x.study",
+		"compare": "--methods crepe+sparsegpt,pho --trials 4 --top 2 --patterns 2:4 --eval " + ids + " --study x.study",
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := append(args, small...)
+			args := append([]string{name, model, "--calibration", ids, "--verify", ids, "--samples", "4", "--seqlen", "64", "--windows", "8", "--json"}, strings.Fields(flags)...)
 			home, whole, cut := t.TempDir(), t.TempDir(), t.TempDir()
 			want, killed := runKilled(t, whole, home, args, -1)
 			if killed {

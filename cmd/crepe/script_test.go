@@ -8,17 +8,29 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/crepe-llm/crepe/internal/faults"
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(withPostgreSQL{m}, map[string]func(){"crepe": main, impatient: impatientMain})
+	fsys.WithoutSync() // in the processes that scripts start, too
+	faults.SQLite()
+	commands := map[string]func(){"crepe": main, impatient: impatientMain}
+	for _, name := range builds {
+		commands[name] = main
+	}
+	testscript.Main(withPostgreSQL{m}, commands)
 }
 
 // TestScript runs the command lines in testdata/script as a user would type
 // them, each in an empty folder with an empty home and no network.
-func TestScript(t *testing.T) { testscript.Run(t, scriptParams("testdata/script")) }
+func TestScript(t *testing.T) { testscript.Run(t, scriptParams(t, "testdata/script")) }
 
-func scriptParams(dir string) testscript.Params {
+// scriptParams are for the scripts in dir. MODEL is there a small model of which a
+// search takes no time, and IDS a file of eight texts for it.
+func scriptParams(t *testing.T, dir string) testscript.Params {
+	model, ids := smallModel(t), idsFile(t, 8, 320, 1)
 	return testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -26,6 +38,8 @@ func scriptParams(dir string) testscript.Params {
 			e.Setenv("HF_HOME", e.WorkDir+"/hf")
 			e.Setenv("XDG_CACHE_HOME", e.WorkDir+"/cache")
 			e.Setenv("CREPE_CPU", os.Getenv("CREPE_CPU"))
+			e.Setenv("MODEL", model)
+			e.Setenv("IDS", ids)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": jsonCmd, "poke": pokeCmd},

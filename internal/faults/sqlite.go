@@ -14,7 +14,8 @@ import (
 
 // SQLite makes SQLite's file operations in this process fail too, from now on: its
 // file layer, which SQLite calls a VFS, gets one before it that asks, as package fsys
-// does, what befalls each operation that changes the disk.
+// does, what befalls each operation that changes the disk. Syncs are carried out if
+// fsys.Syncs.
 var SQLite = sync.OnceFunc(func() {
 	tls := libc.NewTLS()
 	below = at[sqlite3.Tsqlite3_vfs](sqlite3.Xsqlite3_vfs_find(tls, 0))
@@ -126,6 +127,9 @@ func openFile(tls *libc.TLS, _, name, handle uintptr, flags int32, outFlags uint
 }
 
 func deleteFile(tls *libc.TLS, _, name uintptr, syncDir int32) int32 {
+	if !fsys.Syncs() {
+		syncDir = 0
+	}
 	return befall("remove", libc.GoString(name), sqlite3.SQLITE_IOERR_DELETE, func() int32 {
 		return function[deleteFunc](below.FxDelete)(tls, address(below), name, syncDir)
 	})
@@ -159,6 +163,9 @@ func truncateFile(tls *libc.TLS, handle uintptr, size sqlite3.Tsqlite3_int64) in
 func syncFile(tls *libc.TLS, handle uintptr, flags int32) int32 {
 	f := fileOf(handle)
 	return befall("sync", f.path, sqlite3.SQLITE_IOERR_FSYNC, func() int32 {
+		if !fsys.Syncs() {
+			return sqlite3.SQLITE_OK
+		}
 		return function[syncFunc](f.methods.FxSync)(tls, handle, flags)
 	})
 }

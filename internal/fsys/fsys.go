@@ -157,7 +157,7 @@ func (f *File) Truncate(size int64) error {
 }
 
 // Sync is os.File.Sync.
-func (f *File) Sync() error { return do("sync", f.Name(), f.File.Sync) }
+func (f *File) Sync() error { return sync(f.Name(), f.File.Sync) }
 
 // Close is os.File.Close; the file is closed whatever it returns.
 func (f *File) Close() error {
@@ -208,5 +208,5 @@ func Rename(from, to string) error {
 
 // SyncDir makes names created in or renamed to dir durable.
 func SyncDir(dir string) error {
-	return do("sync", dir, func() error { return syncDir(dir) })
+	return sync(dir, func() error { return syncDir(dir) })
 }

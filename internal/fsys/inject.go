@@ -29,6 +29,27 @@ func Ask(op, path string) Fault {
 	return Fault{}
 }
 
+// unsynced is set by tests alone.
+var unsynced atomic.Bool
+
+// WithoutSync lets the syncs of this process ask for their faults and do nothing else,
+// from now on. For tests: small files wait most of the time for their syncs, which are
+// for a loss of power, and no test makes one.
+func WithoutSync() { unsynced.Store(true) }
+
+// Syncs reports whether syncs are carried out.
+func Syncs() bool { return !unsynced.Load() }
+
+// sync is do of a sync.
+func sync(path string, operation func() error) error {
+	return do("sync", path, func() error {
+		if !Syncs() {
+			return nil
+		}
+		return operation()
+	})
+}
+
 // do carries out an operation unless a fault befalls it.
 func do(op, path string, operation func() error) error {
 	f := Ask(op, path)

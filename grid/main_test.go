@@ -1,0 +1,15 @@
+package grid
+
+import (
+	"os"
+	"testing"
+
+	"github.com/crepe-llm/crepe/internal/faults"
+	"github.com/crepe-llm/crepe/internal/fsys"
+)
+
+func TestMain(m *testing.M) {
+	fsys.WithoutSync()
+	faults.SQLite()
+	os.Exit(m.Run())
+}
