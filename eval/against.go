@@ -1,9 +1,11 @@
 package eval
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"slices"
 
@@ -17,9 +19,14 @@ import (
 // same windows. Multiple choice and perplexity hide what it shows: how often
 // the model would say something else.
 type Comparison struct {
-	Model     Result  `json:"model"`
-	Dense     Result  `json:"dense"`
-	KL        Spread  `json:"kl"`       // divergence of the model's predictions from the dense ones', nats
+	Model Result `json:"model"`
+	Dense Result `json:"dense"`
+	Divergence
+}
+
+// Divergence is how far a model's predictions are from the dense ones'.
+type Divergence struct {
+	KL        Spread  `json:"kl"`       // divergence of the model's distributions from the dense ones', nats
 	SameTop   float64 `json:"same_top"` // share of positions at which both find the same token likeliest
 	Positions int     `json:"positions"`
 }
@@ -66,6 +73,36 @@ func Against(ctx context.Context, m, dense *model.Model, windows [][]int32, opt 
 	}
 	bar.Part("compare: heads", int64(len(windows)))
 	return diverge(ctx, m, dense, windows, stores, bar)
+}
+
+// Diverge is Against where the two have passed the windows before: now holds what m's
+// last block put out for them, first of all, and restore fills a store with the dense
+// one's. If now is nil, or restore's error fs.ErrNotExist, that model passes them again.
+func Diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, now *hidden.Store, restore func(*hidden.Store) error, opt Options) (Comparison, error) {
+	if len(windows) == 0 || len(windows[0]) < 2 {
+		return Comparison{}, errors.New("comparison: no window of two tokens or more")
+	}
+	name := cmp.Or(opt.Name, "compare")
+	bar := opt.Progress.Start(name, int64(len(windows)), "windows")
+	then, err := hidden.New(dense.Engine(), len(windows), len(windows[0]), dense.Width(), opt.SpillDir)
+	if err != nil {
+		return Comparison{}, err
+	}
+	defer then.Close()
+	if err = restore(then); errors.Is(err, fs.ErrNotExist) {
+		err = passBlocks(ctx, dense, windows, then, bar, name+", dense model")
+	}
+	if err != nil {
+		return Comparison{}, err
+	}
+	if now == nil {
+		if now, err = forward(ctx, m, windows, opt, bar, name); err != nil {
+			return Comparison{}, err
+		}
+		defer now.Close()
+	}
+	bar.Part(name+": heads", int64(len(windows)))
+	return diverge(ctx, m, dense, windows, [2]*hidden.Store{now, then}, bar)
 }
 
 // diverge turns the last blocks' outputs into the comparison.
@@ -127,7 +164,7 @@ func compare(all []engine.Divergence, windows, scored int) (Comparison, error) {
 	of := func(sum float64) Result { return result(sum/float64(len(all)), windows, scored+1) }
 	return Comparison{
 		Model: of(nll), Dense: of(denseNLL),
-		KL: spread(kl), SameTop: float64(same) / float64(len(all)), Positions: len(all),
+		Divergence: Divergence{KL: spread(kl), SameTop: float64(same) / float64(len(all)), Positions: len(all)},
 	}, nil
 }
 

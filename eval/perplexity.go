@@ -47,11 +47,14 @@ func (r Result) Valid() bool {
 	return r.Windows > 0 && r.SeqLen > 1 && r.Tokens == r.Windows*r.SeqLen && r.NLL > -1 && (r.NLL <= MaxNLL || r.NLL.Infinite()) && same
 }
 
-// Options say where the hidden states between blocks are kept.
+// Options say where the hidden states between blocks are kept, and what becomes of the last.
 type Options struct {
 	Name     string        // of the step in progress reports
 	SpillDir string        // folder for a temporary file; empty keeps them in memory
 	Progress progress.Func // may be nil
+
+	// Last, if not nil, is called with the last block's outputs for the windows.
+	Last func(*hidden.Store) error
 }
 
 // Perplexity measures m on windows of equal length, by the literature's protocol:
@@ -73,6 +76,11 @@ func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Opti
 		return Result{}, err
 	}
 	defer store.Close()
+	if opt.Last != nil {
+		if err := opt.Last(store); err != nil {
+			return Result{}, err
+		}
+	}
 	bar.Part(name+": head", int64(len(windows)))
 	return score(ctx, m, windows, store, bar)
 }

@@ -44,8 +44,11 @@ type Manifest struct {
 	Calibration *Text `json:"calibration,omitempty"`
 	Evaluation  *Text `json:"evaluation,omitempty"`
 
-	Dense   *eval.Result   `json:"dense,omitempty"`
-	Pruned  *eval.Result   `json:"pruned,omitempty"`
+	Dense  *eval.Result `json:"dense,omitempty"`
+	Pruned *eval.Result `json:"pruned,omitempty"`
+
+	Diverged *eval.Divergence `json:"diverged,omitempty"` // as in Report
+
 	Linears []LinearReport `json:"linears,omitempty"`
 
 	Rotation   *rotated.Result `json:"rotation,omitempty"`
@@ -86,7 +89,7 @@ func (r *runner) commit(hashes map[string]string) error {
 	manifest := Manifest{
 		Crepe: program.Version, Program: &program, Engine: r.m.Engine().ID(), Provenance: r.depends.Key(),
 		Level: cpu.Current().String(), Compute: r.m.Engine().Compute().String(), Recipe: used, Inputs: hashes,
-		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Linears: rep.Linears,
+		Sparsity: rep.Sparsity, Dense: rep.Dense, Pruned: rep.Pruned, Diverged: rep.Diverged, Linears: rep.Linears,
 		Rotation: rep.Rotation, Allocation: rep.Allocation,
 		Evaluation: newText(r.opt.Evaluation),
 	}
@@ -199,6 +202,7 @@ func (r *runner) recall() error {
 	}
 	rep := r.report
 	rep.Finished = true
+	rep.Diverged = m.Diverged
 	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation, rep.Rotation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation, m.Rotation
 	return nil
 }
@@ -225,5 +229,8 @@ func (r *runner) collect() error {
 	if err := r.w.Info(stepDense, rep.Dense); err != nil {
 		return err
 	}
-	return r.w.Info(stepPruned, rep.Pruned)
+	if err := r.w.Info(stepPruned, rep.Pruned); err != nil {
+		return err
+	}
+	return r.w.Info(stepDiverged, &rep.Diverged)
 }

@@ -245,8 +245,13 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		samples, work := p.measureBytes(inputs, tokens)
 		p.Memory.Samples, p.Memory.Measure = max(p.Memory.Samples, samples), max(p.Memory.Measure, work)
 	}
+	kept := int64(0) // of the dense model, to compare with
 	if e := opt.Evaluation; e != nil {
 		use(len(e.Tokens), e.SeqLen, 1, 2*2*(weights+head))
+		n := len(firstWindows(e.Tokens))
+		kept = hidden.Bytes(n, e.SeqLen, width)
+		p.Memory.Hidden = max(p.Memory.Hidden, hidden.Bytes(len(e.Tokens), e.SeqLen, width)+kept)
+		p.FLOP += float64(n) * float64(e.SeqLen) * 2 * 2 * head
 	}
 	if r := p.rotation; r != nil {
 		p.FLOP, p.FLOP32, p.Memory.Rotate = p.FLOP+r.FLOP, p.FLOP32+r.FLOP32, r.Bytes
@@ -267,6 +272,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 			p.Disk.Extra += p.Memory.Hidden
 		}
 	}
+	p.Disk.Extra += kept
 	if r := p.rotation; r != nil { // the dense model, rotated
 		p.Disk.Output = r.Files.Bytes()
 		p.Disk.Extra += r.Files.Bytes()

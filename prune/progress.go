@@ -19,7 +19,8 @@ type UnderWay struct {
 	Blocks     int          // that are pruned
 	Linears    []LinearReport
 	Measures   []LinearMeasure
-	Pruned     *eval.Result // nil: not measured yet, or not to be
+	Pruned     *eval.Result     // nil: not measured yet, or not to be
+	Diverged   *eval.Divergence // the same
 }
 
 // ReadUnderWay returns how far the run to the output folder is; if there is none, the
@@ -37,6 +38,8 @@ func ReadUnderWay(output string) (*UnderWay, error) {
 			err = json.Unmarshal(step.Info, &u.Dense)
 		case stepPruned:
 			err = json.Unmarshal(step.Info, &u.Pruned)
+		case stepDiverged:
+			err = json.Unmarshal(step.Info, &u.Diverged)
 		case stepBlock(u.Blocks):
 			var done blockDone
 			err = json.Unmarshal(step.Info, &done)

@@ -11,16 +11,22 @@ import (
 
 // Report is what a run did, as crepe prune --json prints it.
 type Report struct {
-	Model    string         `json:"model"`
-	Method   string         `json:"method"`
-	Refine   string         `json:"refine,omitempty"`
-	Rebuild  string         `json:"rebuild,omitempty"`
-	Recipe   string         `json:"recipe"`  // the file it was written to
-	Pattern  string         `json:"pattern"` // "2:4"; "unstructured" without N:M
-	Sparsity Sparsity       `json:"sparsity"`
-	Dense    *eval.Result   `json:"dense"` // null if not measured
-	Pruned   *eval.Result   `json:"pruned"`
-	Linears  []LinearReport `json:"linears"`
+	Model    string       `json:"model"`
+	Method   string       `json:"method"`
+	Refine   string       `json:"refine,omitempty"`
+	Rebuild  string       `json:"rebuild,omitempty"`
+	Recipe   string       `json:"recipe"`  // the file it was written to
+	Pattern  string       `json:"pattern"` // "2:4"; "unstructured" without N:M
+	Sparsity Sparsity     `json:"sparsity"`
+	Dense    *eval.Result `json:"dense"` // null if not measured
+	Pruned   *eval.Result `json:"pruned"`
+
+	// Diverged is how far predictions are from the dense model's on the first
+	// divergedWindows windows; nil if not measured, or if one of the two has no
+	// finite likelihood there.
+	Diverged *eval.Divergence `json:"diverged,omitempty"`
+
+	Linears []LinearReport `json:"linears"`
 
 	Rotation   *rotated.Result `json:"rotation,omitempty"`   // nil: nothing was rotated
 	Allocation *Allocation     `json:"allocation,omitempty"` // nil: every block gets the same share

@@ -11,6 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/provenance"
@@ -21,6 +22,8 @@ const (
 	stepRest   = "rest"   // what is not pruned has been copied
 	stepDense  = "dense"  // the dense model has been measured
 	stepPruned = "pruned" // so has the pruned one
+
+	stepDiverged = "diverged" // how far the two are apart has been measured
 )
 
 func stepBlock(b int) string { return fmt.Sprintf("block %d", b) }
@@ -177,7 +180,7 @@ func (r *runner) close() {
 func (r *runner) work(ctx context.Context) (err error) {
 	defer engine.Recover(&err)
 	if r.opt.Evaluation != nil && !r.w.Done(stepDense) {
-		if err := r.measure(ctx, r.dense, stepDense); err != nil {
+		if err := r.measure(ctx, r.dense, stepDense, r.keepDense); err != nil {
 			return err
 		}
 	}
@@ -193,17 +196,18 @@ func (r *runner) work(ctx context.Context) (err error) {
 	if err := r.prune(ctx); err != nil {
 		return err
 	}
-	if r.opt.Evaluation != nil && !r.w.Done(stepPruned) {
+	if r.opt.Evaluation != nil && !r.w.Done(stepDiverged) {
 		return r.measurePruned(ctx)
 	}
 	return nil
 }
 
-// measure notes m's perplexity under step.
-func (r *runner) measure(ctx context.Context, m *model.Model, step string) error {
+// measure notes m's perplexity under step. last, if not nil, gets what its last block
+// puts out.
+func (r *runner) measure(ctx context.Context, m *model.Model, step string, last func(*hidden.Store) error) error {
 	defer timed(&r.report.Seconds.Eval)()
 	res, err := eval.Perplexity(ctx, m, r.opt.Evaluation.Tokens, eval.Options{
-		SpillDir: r.spillDir(), Name: "perplexity, " + step, Progress: r.opt.Progress,
+		SpillDir: r.spillDir(), Name: "perplexity, " + step, Progress: r.opt.Progress, Last: last,
 	})
 	if err != nil {
 		return fmt.Errorf("%s model: %w", step, err)
@@ -219,7 +223,19 @@ func (r *runner) measurePruned(ctx context.Context) error {
 		return err
 	}
 	defer inv.Close()
-	return r.measure(ctx, m, stepPruned)
+	var apart *eval.Divergence
+	if r.w.Done(stepPruned) { // an interruption fell between the two
+		apart, err = r.diverge(ctx, m, nil)
+	} else {
+		err = r.measure(ctx, m, stepPruned, func(now *hidden.Store) (err error) {
+			apart, err = r.diverge(ctx, m, now)
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return r.w.Mark(stepDiverged, apart)
 }
 
 // trim gives back the memory of the blocks' work, which is done.

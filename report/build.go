@@ -53,6 +53,9 @@ func named(c Column, name string) Column {
 
 // summary is a line for each run and each evaluation.
 func summary(items []Item) Section {
+	sameTop := share("same top token", "share of positions at which both models find the same token likeliest; higher is better")
+	sameTop.Best = "high"
+	kl := Column{Name: "KL, mean", Unit: "nats", Digits: 4, Best: "low", Hint: "Kullback-Leibler divergence of the predictions from the dense model's: 0 where they are the same; lower is better"}
 	s := Section{ID: "summary", Title: "Summary", Lead: "What was done, and what is left of the model. Perplexity says how surprised a model is by a text: lower is better, and pruning raises it. It compares only where text, windows and window length are the same."}
 	var rows [][]any
 	for i := range items {
@@ -61,14 +64,12 @@ func summary(items []Item) Section {
 		}
 	}
 	if rows != nil {
-		note := ""
-		if !slices.ContainsFunc(items, func(i Item) bool { return i.Eval != nil && i.Eval.Against != nil }) {
-			note = "How far a model's predictions are from the dense model's (KL divergence, same top token) is not measured by a run: crepe eval FOLDER --against DENSE --json prints it, and a report takes that file too."
-		}
+		const note = "KL and same top token are measured on the first 16 windows at most; crepe eval FOLDER --against DENSE --json measures them on any text, and a report takes that file too."
 		s.figure(nil, Figure{Title: "Runs", Views: []View{{Rows: rows, Note: note}}, Columns: []Column{
 			{Name: "run"}, {Name: "state"}, {Name: "model"}, {Name: "method", Hint: "with its steps"}, {Name: "pattern"},
 			share("sparsity", "share of zeros over the pruned Linears, counted in what was written"), share("asked", "share of zeros that was asked for"),
 			{Name: "dense perplexity", Digits: 6}, {Name: "perplexity", Digits: 6, Hint: "of the pruned model"}, {Name: "±", Digits: 3, Hint: "standard error of the perplexity over the windows"},
+			kl, sameTop,
 			{Name: "text"}, {Name: "windows"}, {Name: "window length", Unit: "tokens"},
 			{Name: "size", Unit: "MB", Digits: 5, Hint: "of the weights on disk; zeros are stored as zeros"},
 			{Name: "time", Unit: "s", Digits: 4, Hint: "of the process that finished the run"}, {Name: "peak memory", Unit: "MB", Digits: 4},
@@ -83,8 +84,6 @@ func summary(items []Item) Section {
 		}
 		s.figure(nil, Figure{Title: "Where the time went", Views: []View{{Rows: rows}}, Chart: c, Columns: columns})
 	}
-	sameTop := share("same top token", "share of positions at which both models find the same token likeliest; higher is better")
-	sameTop.Best = "high"
 	var evals [][]any
 	for _, i := range items {
 		if e := i.Eval; e != nil && e.Windows > 0 {
@@ -98,7 +97,7 @@ func summary(items []Item) Section {
 	if evals != nil {
 		s.figure(nil, Figure{Title: "Evaluations", Views: []View{{Rows: evals}}, Columns: []Column{
 			{Name: "file"}, {Name: "model"}, perplexityColumn, {Name: "±", Digits: 3, Hint: "standard error over the windows"}, {Name: "text"}, {Name: "windows"}, {Name: "window length", Unit: "tokens"},
-			{Name: "against"}, named(perplexityColumn, "its perplexity"), {Name: "KL, mean", Unit: "nats", Digits: 4, Best: "low", Hint: "Kullback-Leibler divergence of the predictions from the dense model's: 0 where they are the same; lower is better"},
+			{Name: "against"}, named(perplexityColumn, "its perplexity"), kl,
 			{Name: "KL, median", Unit: "nats", Digits: 4}, {Name: "KL, 90 %", Unit: "nats", Digits: 4, Hint: "nine of ten tokens are below"}, {Name: "KL, 99 %", Unit: "nats", Digits: 4}, {Name: "KL, highest", Unit: "nats", Digits: 4},
 			sameTop,
 		}})
@@ -129,8 +128,9 @@ func runRow(item *Item, r *Run) []any {
 		amount := cmp.Or(field("recipe pattern"), field("recipe sparsity"))
 		row = append(row, nil, field("recipe method"), amount, nil, nil)
 		row = append(row, results(u.Dense, u.Pruned)...)
+		row = append(row, apart(u.Diverged)...)
 		row = append(row, cmp.Or(field("recipe eval source"), "–"))
-		return pad(append(row, windows(u.Dense)...), 15)
+		return pad(append(row, windows(u.Dense)...), 17)
 	}
 	m := r.Manifest
 	model := any(nil)
@@ -139,6 +139,7 @@ func runRow(item *Item, r *Run) []any {
 	}
 	row = append(row, model, m.Recipe.Spec(), amount(m.Recipe), m.Sparsity.Measured, m.Sparsity.Target)
 	row = append(row, results(m.Dense, m.Pruned)...)
+	row = append(row, apart(m.Diverged)...)
 	text := any(nil)
 	if m.Evaluation != nil {
 		text = m.Evaluation.Source
@@ -149,7 +150,15 @@ func runRow(item *Item, r *Run) []any {
 	if r.Record != nil {
 		row = append(row, r.Record.Seconds.Total, positive(float64(r.Record.PeakRSS)/megabyte))
 	}
-	return pad(row, 15)
+	return pad(row, 17)
+}
+
+// apart are the cells of how far predictions are from the dense model's.
+func apart(d *eval.Divergence) []any {
+	if d == nil {
+		return []any{nil, nil}
+	}
+	return []any{number(d.KL.Mean), d.SameTop}
 }
 
 // results are the cells of dense and pruned perplexity.

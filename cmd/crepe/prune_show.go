@@ -137,6 +137,9 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 		fmt.Fprintf(w, "perplexity\tdense %s, pruned %s  (%d windows of %d tokens, %s)\n",
 			formatPerplexity(rep.Dense), formatPerplexity(rep.Pruned), rep.Dense.Windows, rep.Dense.SeqLen, o.Model.Engine().Compute())
 	}
+	if d := rep.Diverged; d != nil {
+		fmt.Fprintf(w, "predictions\tKL %.4f nats from the dense model's, the same top token at %.1f %% of %d positions\n", d.KL.Mean, 100*d.SameTop, d.Positions)
+	}
 	s := rep.Seconds
 	allocated, optional := "", ""
 	if rep.Rotation != nil {

@@ -33,7 +33,7 @@ Several are laid side by side. Nothing is measured: what is shown was saved, or
 follows from it.`,
 		Example: `  crepe report ./demo-crepe-50
   crepe report ./demo-crepe-50 ./demo-wanda-50 demo-pho-50.study -o all.html
-  crepe eval ./demo-crepe-50 --against demo --json > kl.json; crepe report ./demo-crepe-50 kl.json`,
+  crepe eval ./demo-crepe-50 --against demo --data demo --json > kl.json; crepe report ./demo-crepe-50 kl.json`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{fmt.Errorf("no PATH, want %s", c.UseLine())}

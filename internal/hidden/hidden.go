@@ -78,8 +78,11 @@ func (s *Store) Put(i int, x engine.Mat) error {
 }
 
 // Save writes all sequences to w.
-func (s *Store) Save(w io.Writer) error {
-	for i := range s.n {
+func (s *Store) Save(w io.Writer) error { return s.SaveFirst(w, s.n) }
+
+// SaveFirst writes the first n sequences to w.
+func (s *Store) SaveFirst(w io.Writer, n int) error {
+	for i := range n {
 		x, err := s.Get(i)
 		if err != nil {
 			return err

@@ -136,7 +136,7 @@ func sampleSearch(objective string) *pho.History {
 
 func sampleEvaluation() *report.Evaluation {
 	return &report.Evaluation{Model: "pruned", Data: "text", Result: eval.Result{Perplexity: 30, Windows: 8, SeqLen: 64, Stderr: 1}, Against: &report.Comparison{
-		Name: "dense", Comparison: eval.Comparison{Dense: eval.Result{Perplexity: 28}, KL: eval.Spread{Mean: 0.1, P50: 0.05, P90: 0.2, P99: 0.5, Max: 2}, SameTop: 0.81},
+		Name: "dense", Comparison: eval.Comparison{Dense: eval.Result{Perplexity: 28}, Divergence: eval.Divergence{KL: eval.Spread{Mean: 0.1, P50: 0.05, P90: 0.2, P99: 0.5, Max: 2}, SameTop: 0.81}},
 	}}
 }
 
