@@ -24,6 +24,7 @@ func sampleRun(name string, blocks int, shift float64) report.Item {
 		Evaluation: &prune.Text{Source: "text", Windows: 9, SeqLen: 64},
 		Dense:      &eval.Result{Perplexity: 20.5, Windows: 9, SeqLen: 64, Stderr: 0.25},
 		Pruned:     &eval.Result{Perplexity: eval.Number(25.25 + shift), Windows: 9, SeqLen: 64, Stderr: 0.5},
+		Diverged:   &eval.Divergence{KL: eval.Spread{Mean: 0.0625 + shift/100}, SameTop: 0.78, Positions: 567},
 		Allocation: &prune.Allocation{Method: "owl"},
 		Inputs:     map[string]string{"model.safetensors": "ab12"}, Files: map[string]string{"model.safetensors": "cd34"},
 	}
