@@ -128,8 +128,10 @@ func (c *Config) findPrefix(inv *checkpoint.Inventory) {
 
 // defaults are the values a class takes for keys that are missing.
 type defaults struct {
-	kvHeads      int // 0: as many as query heads. null always means that
-	headDim      int // 0: Width/Heads. null always means that
+	kvHeads      int  // 0: as many as query heads
+	kvNull       bool // null is as many as query heads, whatever kvHeads is
+	headDim      int  // 0: Width/Heads
+	headNull     bool // null is Width/Heads
 	maxPositions int
 	normEps      float64
 	ropeTheta    float64
@@ -157,26 +159,31 @@ func (c *Config) readSizes(k *keys, d defaults) {
 
 func (c *Config) readHeads(k *keys, d defaults) {
 	c.KVHeads = c.Heads
-	if k.set("num_key_value_heads") {
-		c.KVHeads = k.size("num_key_value_heads", maxHeads)
-	} else if d.kvHeads > 0 && !k.present("num_key_value_heads") {
+	const kvHeads, headDim = "num_key_value_heads", "head_dim"
+	switch {
+	case k.set(kvHeads), k.present(kvHeads) && d.kvHeads > 0 && !d.kvNull:
+		c.KVHeads = k.size(kvHeads, maxHeads)
+	case !k.present(kvHeads) && d.kvHeads > 0:
 		c.KVHeads = d.kvHeads
 	}
 	if c.Heads%c.KVHeads != 0 {
-		k.failf("num_key_value_heads", "a divisor of num_attention_heads %d (the default here is %d)", c.Heads, c.KVHeads)
+		k.failf(kvHeads, "a divisor of num_attention_heads %d (the default here is %d)", c.Heads, c.KVHeads)
 	}
-	if k.set("head_dim") {
-		c.HeadDim = k.size("head_dim", maxHeadDim)
-	} else if d.headDim > 0 && !k.present("head_dim") {
+	switch {
+	case k.set(headDim), k.present(headDim) && !d.headNull:
+		c.HeadDim = k.size(headDim, maxHeadDim)
+	case d.headDim > 0 && !k.present(headDim):
 		c.HeadDim = d.headDim
-	} else if c.HeadDim = c.Width / c.Heads; c.Width%c.Heads != 0 {
-		k.failf("num_attention_heads", "a divisor of hidden_size %d, or head_dim", c.Width)
+	default:
+		if c.HeadDim = c.Width / c.Heads; c.Width%c.Heads != 0 {
+			k.failf("num_attention_heads", "a divisor of hidden_size %d, or head_dim", c.Width)
+		}
 	}
 	if c.HeadDim < 2 || c.HeadDim%2 != 0 {
-		k.failf("head_dim", "an even number above 0, not %d: rotary embedding turns pairs", c.HeadDim)
+		k.failf(headDim, "an even number above 0, not %d: rotary embedding turns pairs", c.HeadDim)
 	}
 	if c.Heads*c.HeadDim > maxWidth {
-		k.failf("head_dim", "at most %d over all heads", maxWidth)
+		k.failf(headDim, "at most %d over all heads", maxWidth)
 	}
 }
 

@@ -64,9 +64,12 @@ func gemma3Rotary(k *keys, c *Config) {
 		if in.set("rope_type") || in.set("rope_theta") {
 			k.failf("rope_parameters", "an object for %s and one for %s", fullAttention, slidingAttention)
 		}
-		for name, r := range map[string]*rope{fullAttention: c.rope, slidingAttention: c.localRope} {
-			if of := in.object(name); of != nil {
-				r.read(of, of, c)
+		for _, of := range []struct {
+			name string
+			rope *rope
+		}{{fullAttention, c.rope}, {slidingAttention, c.localRope}} {
+			if in := in.object(of.name); in != nil {
+				of.rope.read(in, in, c)
 			}
 		}
 	}

@@ -57,7 +57,7 @@ func clip(raw []byte) string {
 		b.Reset()
 		b.Write(raw)
 	}
-	return excerpt(b.String())
+	return excerpt(string(pyjson.Written(b.Bytes())))
 }
 
 // excerpt returns the beginning of a text, without what would do something to a
@@ -89,6 +89,23 @@ func (k *keys) set(name string) bool {
 	return ok && !bytes.Equal(bytes.TrimSpace(raw), []byte("null"))
 }
 
+// nullable are the keys that may be null, which says as much as their absence. Any
+// other key that is null is refused if it is read, as transformers 5 refuses it: to
+// take a default for it would be a guess.
+var nullable = map[string]bool{
+	"model_type": true, "architectures": true,
+	"sliding_window_pattern": true, "use_bidirectional_attention": true,
+	"attn_logit_softcapping": true, "final_logit_softcapping": true,
+	"full_attention_interval": true, "rope_local_base_freq": true, "partial_rotary_factor": true,
+	"attention_factor": true, "beta_fast": true, "beta_slow": true, "truncate": true,
+	"quant_method": true, "format": true, // of compressed-tensors
+}
+
+// absent reports whether a default takes the place of a key.
+func (k *keys) absent(name string) bool {
+	return !k.present(name) || nullable[name] && !k.set(name)
+}
+
 // whole returns a whole number in [least, most].
 func (k *keys) whole(name string, least, most int) int {
 	n, err := strconv.Atoi(string(bytes.TrimSpace(k.raw[name])))
@@ -102,12 +119,20 @@ func (k *keys) whole(name string, least, most int) int {
 // size returns a whole number in [1, most].
 func (k *keys) size(name string, most int) int { return k.whole(name, 1, most) }
 
-// sizeOr is size, or def if the key is absent or null.
+// sizeOr is size, or def if the key is absent.
 func (k *keys) sizeOr(name string, def, most int) int {
-	if !k.set(name) {
+	if k.absent(name) {
 		return def
 	}
 	return k.size(name, most)
+}
+
+// window returns sliding_window, 0 if it is absent or null.
+func (k *keys) window() int {
+	if !k.set("sliding_window") {
+		return 0
+	}
+	return k.size("sliding_window", maxPositions)
 }
 
 // positive returns a finite number above 0.
@@ -120,9 +145,9 @@ func (k *keys) positive(name string) float64 {
 	return v
 }
 
-// positiveOr is positive, or def if the key is absent or null.
+// positiveOr is positive, or def if the key is absent.
 func (k *keys) positiveOr(name string, def float64) float64 {
-	if !k.set(name) {
+	if k.absent(name) {
 		return def
 	}
 	return k.positive(name)
@@ -139,25 +164,25 @@ func (k *keys) positives(name string, n int) []float64 {
 	return v
 }
 
-// boolOr returns a boolean, or def if the key is absent or null.
+// boolOr returns a boolean, or def if the key is absent.
 func (k *keys) boolOr(name string, def bool) bool {
-	if !k.set(name) {
+	if k.absent(name) {
 		return def
 	}
 	var v bool
-	if json.Unmarshal(k.raw[name], &v) != nil {
+	if !k.set(name) || json.Unmarshal(k.raw[name], &v) != nil {
 		k.failf(name, "true or false")
 	}
 	return v
 }
 
-// textOr returns a string, or def if the key is absent or null.
+// textOr returns a string, or def if the key is absent.
 func (k *keys) textOr(name, def string) string {
-	if !k.set(name) {
+	if k.absent(name) {
 		return def
 	}
 	var v string
-	if json.Unmarshal(k.raw[name], &v) != nil {
+	if !k.set(name) || json.Unmarshal(k.raw[name], &v) != nil {
 		k.failf(name, "a string")
 	}
 	return v

@@ -6,7 +6,7 @@ func init() {
 	register(&class{
 		name:      "LlamaForCausalLM",
 		modelType: "llama",
-		defaults:  defaults{maxPositions: 2048, normEps: 1e-6, ropeTheta: 1e4},
+		defaults:  defaults{headNull: true, maxPositions: 2048, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkvBias = k.boolOr("attention_bias", false)
 			c.outBias = c.qkvBias

@@ -5,12 +5,10 @@ func init() {
 	register(&class{
 		name:      "MistralForCausalLM",
 		modelType: "mistral",
-		defaults:  defaults{kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-6, ropeTheta: 1e4},
+		defaults:  defaults{headNull: true, kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
-			window := 0
-			if k.set("sliding_window") {
-				window = k.size("sliding_window", maxPositions)
-			} else if !k.present("sliding_window") {
+			window := k.window()
+			if !k.present("sliding_window") {
 				window = 4096 // the class's default; null is no window
 			}
 			c.setWindowsByType(k, window, everyBlock)

@@ -6,9 +6,9 @@ func init() {
 	register(&class{
 		name:      "MixtralForCausalLM",
 		modelType: "mixtral",
-		defaults:  defaults{kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-5, ropeTheta: 1e6},
+		defaults:  defaults{headNull: true, kvHeads: 8, maxPositions: 4096 * 32, normEps: 1e-5, ropeTheta: 1e6},
 		configure: func(k *keys, c *Config) {
-			c.setWindows(k.sizeOr("sliding_window", 0, maxPositions), everyBlock)
+			c.setWindows(k.window(), everyBlock)
 			c.experts = experts{count: k.sizeOr("num_local_experts", 8, maxExperts), inner: c.Intermediate, renormalise: true}
 			c.experts.readUsed(k, 2)
 		},

@@ -10,7 +10,7 @@ func init() {
 		turnsPart: true,
 		ropeNames: []string{"su", "yarn"},
 		configure: func(k *keys, c *Config) {
-			c.setWindows(k.sizeOr("sliding_window", 0, maxPositions), everyBlock)
+			c.setWindows(k.window(), everyBlock)
 		},
 		block: func(c *Config, b *binder, i int) []*Branch {
 			return llamaBlock(c, b, newFusedAttention(c, b, i), newFusedMLP(c, b))

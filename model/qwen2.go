@@ -5,7 +5,7 @@ func init() {
 	register(&class{
 		name:      "Qwen2ForCausalLM",
 		modelType: "qwen2",
-		defaults:  defaults{kvHeads: 32, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
+		defaults:  defaults{kvHeads: 32, kvNull: true, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkvBias = true
 			c.setWindowsByType(k, qwenWindow(k), qwenSlides(k))
@@ -26,7 +26,7 @@ func qwenWindow(k *keys) int {
 // qwenSlides tells which blocks slide: those from max_window_layers on.
 func qwenSlides(k *keys) func(block int) bool {
 	first := 28
-	if k.set("max_window_layers") {
+	if k.present("max_window_layers") {
 		first = k.whole("max_window_layers", 0, maxBlocks)
 	}
 	return func(block int) bool { return block >= first }

@@ -8,7 +8,7 @@ func init() {
 	register(&class{
 		name:      "Qwen3MoeForCausalLM",
 		modelType: "qwen3_moe",
-		defaults:  defaults{kvHeads: 4, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
+		defaults:  defaults{headNull: true, kvHeads: 4, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkNorm = true
 			c.qkvBias = k.boolOr("attention_bias", false)

@@ -71,7 +71,7 @@ func (cl *class) text(k *keys) (*keys, error) {
 		return nil, *k.err
 	}
 	const tied = "tie_word_embeddings"
-	if k.set(tied) {
+	if k.set(tied) && (in.set(tied) || !in.present(tied)) {
 		in.raw[tied] = k.raw[tied]
 	}
 	return in, *k.err

@@ -45,7 +45,10 @@ func readRope(k *keys, c *Config) *rope {
 	if in == nil {
 		in = k.object("rope_parameters")
 	}
-	r := newRope(k.positiveOr("rope_theta", c.class.defaults.ropeTheta), c.HeadDim)
+	r := newRope(c.class.defaults.ropeTheta, c.HeadDim)
+	if in == nil || !in.present("rope_theta") {
+		r.theta = k.positiveOr("rope_theta", r.theta)
+	}
 	r.readDim(k, k, c)
 	if in != nil {
 		r.read(k, in, c)
@@ -62,7 +65,7 @@ func (r *rope) read(top, in *keys, c *Config) {
 	r.theta = in.positiveOr("rope_theta", r.theta)
 	r.readDim(top, in, c)
 	name := "rope_type"
-	if !in.set(name) && in.set("type") {
+	if !in.present(name) && in.present("type") {
 		name = "type"
 	}
 	if !in.set(name) && in.set("factor") {

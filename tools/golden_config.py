@@ -115,6 +115,21 @@ EVERY = [
     {"torch_dtype": "float32", "use_cache": False, "bos_token_id": 7, "unheard_of": {"x": 1}},
     {"is_decoder": False},
     {"chunk_size_feed_forward": 4},
+    # null where it is not as good as nothing
+    {"rms_norm_eps": "null"},
+    {"max_position_embeddings": "null"},
+    {"tie_word_embeddings": "null"},
+    {"hidden_act": "null"},
+    {"attention_bias": "null"},
+    {"mlp_bias": "null"},
+    {"query_pre_attn_scalar": "null"},
+    {"use_sliding_window": "null"},
+    {"max_window_layers": "null"},
+    {"norm_topk_prob": "null"},
+    {"decoder_sparse_step": "null"},
+    {"rope_parameters": None, "rope_scaling": None, "rope_theta": "null"},
+    {"rope_parameters": None, "rope_theta": 77.0, "rope_scaling": {"rope_type": None, "type": "linear", "factor": 4.0}},
+    {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": None}},
 ]
 ONLY = {"llama3-gqa", "llama-mha", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2", "gemma3-text", "qwen3_5", "qwen3_5-vl"}
 
