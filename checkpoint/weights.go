@@ -142,6 +142,9 @@ func strange(dir string, err error) error {
 		if len(folders) > 0 {
 			return fmt.Errorf("%w, but there is one in its folder %.100q", err, folders[0])
 		}
+		if has(func(n string) bool { return n == "snapshots" }) != "" {
+			return fmt.Errorf("%w, but the hub's cache of one: give the model's id, or a folder in its folder \"snapshots\"", err)
+		}
 	}
 	return err
 }

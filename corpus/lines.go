@@ -71,7 +71,10 @@ type members struct {
 
 func newMembers(in *bufio.Reader) (*members, error) {
 	z, err := gzip.NewReader(in)
-	if err != nil {
+	switch {
+	case err == io.EOF:
+		return nil, errors.New("empty, want gzip's format")
+	case err != nil:
 		return nil, err
 	}
 	z.Multistream(false)

@@ -153,7 +153,13 @@ func Locate(ctx context.Context, name string, client *hub.Client) (string, error
 	}
 	repo, err := hub.ParseRepo(name)
 	if err != nil || strings.HasPrefix(name, ".") {
-		return "", fmt.Errorf("model %q: no such folder or file, and not a hub id org/name[@revision]", name)
+		hint := ""
+		if _, id, ok := strings.Cut(name, "://"); ok {
+			if parts := strings.Split(id, "/"); len(parts) >= 3 {
+				hint = fmt.Sprintf("; of a page's address, the id is %q", parts[1]+"/"+parts[2])
+			}
+		}
+		return "", fmt.Errorf("model %.200q: no such folder or file, and not a hub id org/name[@revision]%s", name, hint)
 	}
 	dir, err := client.Model(ctx, repo)
 	if err != nil && ctx.Err() == nil {

@@ -169,6 +169,7 @@ func TestEngine(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	for name, want := range map[string]string{
+		"https://huggingface.co/org/name/tree/main": `of a page's address, the id is "org/name"`,
 		"nonesuch":  `model "nonesuch": no such folder or file, and not a hub id`,
 		"./nowhere": `model "./nowhere": no such folder or file`,
 	} {

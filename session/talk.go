@@ -1,8 +1,6 @@
 package session
 
 import (
-	"context"
-	"errors"
 	"fmt"
 
 	"github.com/crepe-llm/crepe/batch"
@@ -20,14 +18,13 @@ func (s *Session) Talk(opt batch.Options) (*talk.Model, error) {
 	} else if budget > 0 && opt.CacheBytes == 0 {
 		opt.CacheBytes = min(budget-need, int64(max(1, opt.Texts))*s.Model.CacheBytes(s.Model.Config.MaxPositions))
 	}
-	runner, err := batch.New(s.Model, opt, s.opt.Progress)
+	c := s.Model.Config
+	m, err := talk.Load(s.Name, c.Vocab, c.MaxPositions, s.Inventory.ReadFile, s.Dir, s.Inventory.Config())
 	if err != nil {
 		return nil, err
 	}
-	c := s.Model.Config
-	m, err := talk.Load(s.Name, runner, c.Vocab, c.MaxPositions, s.Inventory.ReadFile, s.Dir, s.Inventory.Config())
-	if err != nil {
-		return nil, errors.Join(err, runner.Close(context.Background()))
+	if m.Runner, err = batch.New(s.Model, opt, s.opt.Progress); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

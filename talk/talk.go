@@ -27,9 +27,10 @@ type Model struct {
 }
 
 // Load reads tokenizer, chat template and ends of the model in dir, whose files
-// readFile reads and whose config.json is config.
-func Load(name string, r *batch.Runner, vocab, window int, readFile tokenizer.ReadFile, dir string, config []byte) (*Model, error) {
-	m := &Model{Name: name, Runner: r, Vocab: vocab, Window: window}
+// readFile reads and whose config.json is config. It leaves the Runner to its caller,
+// who reads weights when all of these are known to be there.
+func Load(name string, vocab, window int, readFile tokenizer.ReadFile, dir string, config []byte) (*Model, error) {
+	m := &Model{Name: name, Vocab: vocab, Window: window}
 	var err error
 	if m.Tokenizer, err = tokenizer.LoadWith(readFile, dir); err != nil {
 		return nil, err

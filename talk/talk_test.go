@@ -38,10 +38,11 @@ func load(t *testing.T) (*Model, *generate.Generator) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(context.Background()) })
-	talking, err := Load("demo", r, m.Config.Vocab, m.Config.MaxPositions, inv.ReadFile, demoDir, inv.Config())
+	talking, err := Load("demo", m.Config.Vocab, m.Config.MaxPositions, inv.ReadFile, demoDir, inv.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
+	talking.Runner = r
 	return talking, g
 }
 

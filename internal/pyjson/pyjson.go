@@ -67,8 +67,24 @@ func endOfString(data []byte, at int) int {
 	return len(data)
 }
 
-// Unmarshal is json.Unmarshal of Strict(data).
-func Unmarshal(data []byte, v any) error { return json.Unmarshal(Strict(data), v) }
+// Written returns a value of Strict's as it was written, for people to read.
+func Written(value []byte) []byte {
+	for _, name := range names {
+		value = bytes.ReplaceAll(value, fmt.Appendf(nil, `{"%s":null}`, name), []byte(name))
+	}
+	return value
+}
+
+// Unmarshal is json.Unmarshal of Strict(data). What begins with the mark of an
+// encoding is called that.
+func Unmarshal(data []byte, v any) error {
+	for mark, encoding := range map[string]string{"\xef\xbb\xbf": "UTF-8 with a byte order mark", "\xff\xfe": "UTF-16", "\xfe\xff": "UTF-16"} {
+		if bytes.HasPrefix(data, []byte(mark)) {
+			return fmt.Errorf("text in %s, want UTF-8 without a mark", encoding)
+		}
+	}
+	return json.Unmarshal(Strict(data), v)
+}
 
 // Text returns the string that raw, a JSON value, is. Bytes that are not UTF-8
 // and escaped halves of surrogate pairs are errors that name their offset in
@@ -79,7 +95,7 @@ func Text(raw []byte) (string, error) {
 	}
 	var s *string
 	if err := json.Unmarshal(raw, &s); err != nil || s == nil {
-		return "", fmt.Errorf("%s, want a string", excerpt(raw))
+		return "", fmt.Errorf("%s, want a string", excerpt(Written(raw)))
 	}
 	return *s, CheckSurrogates(raw)
 }

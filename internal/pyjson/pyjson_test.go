@@ -27,6 +27,15 @@ func TestStrict(t *testing.T) {
 	if err := Unmarshal([]byte(`{"A": NaN}`), &n); err == nil {
 		t.Error("NaN that is read as a number: no error")
 	}
+	for text, want := range map[string]string{"\xef\xbb\xbf{}": "UTF-8 with a byte order mark", "\xff\xfe{\x00}\x00": "UTF-16", "\xfe\xff\x00{\x00}": "UTF-16"} {
+		if err := Unmarshal([]byte(text), &n); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+	const text = `[NaN, {"a": -Infinity}, Infinity, "x"]`
+	if got := string(Written(Strict([]byte(text)))); got != text {
+		t.Errorf("written: %s, want %s", got, text)
+	}
 }
 
 func TestText(t *testing.T) {
@@ -40,6 +49,7 @@ func TestText(t *testing.T) {
 	}
 	for raw, want := range map[string]string{
 		`null`:                               "null, want a string",
+		`{"NaN":null}`:                       "NaN, want a string",
 		`["a"]`:                              `["a"], want a string`,
 		"\"ab\xffc\"":                        "not UTF-8 text: byte 0xff at offset 3",
 		`"ab\ud83dc"`:                        `half a surrogate pair: \ud83d at offset 3`,
