@@ -5,6 +5,7 @@ package faults
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -28,8 +29,22 @@ type Run struct {
 }
 
 // All is the environment variable that, if it is not empty, makes every operation
-// fail in every way; otherwise every tenth or so does.
+// fail in every way; otherwise every tenth or so does. A value such as 2/8 lets the
+// second eighth of the operations fail, so that several processes can share them.
 const All = "CREPE_TEST_FAULTS"
+
+// share returns which part of how many All asks for.
+func share(t *testing.T) (part, parts int) {
+	t.Helper()
+	v := os.Getenv(All)
+	if !strings.Contains(v, "/") {
+		return 1, 1
+	}
+	if n, err := fmt.Sscanf(v, "%d/%d", &part, &parts); n != 2 || err != nil || part < 1 || part > parts {
+		t.Fatalf("%s=%s, want all or a part such as 2/8", All, v)
+	}
+	return part, parts
+}
 
 // sampled is how many faults there are to one that is tried by default. It divides
 // neither the number of kinds nor, but for chance, that of a step's operations.
@@ -112,7 +127,11 @@ func (r Run) Each(t *testing.T) {
 	if os.Getenv(All) != "" {
 		stride = 1
 	}
+	part, parts := share(t)
 	for at := range operations {
+		if at%parts != part-1 {
+			continue
+		}
 		for k, kind := range kinds {
 			op, _, _ := strings.Cut(operations[at], " ")
 			if kind.ops != nil && !kind.ops[op] || (at*len(kinds)+k)%stride != 0 {
