@@ -64,10 +64,14 @@ func readJournal(path string) (lines []line, ends []int64, damaged string, err e
 		return nil, nil, "", err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxJournal+1))
-	if err == nil && len(text) > maxJournal {
-		err = fmt.Errorf("%s: more than %d bytes", path, maxJournal)
+	st, err := f.Stat()
+	if err == nil && st.Size() > maxJournal {
+		err = fmt.Errorf("%s: %d bytes, want at most %d", path, st.Size(), maxJournal)
 	}
+	if err != nil {
+		return nil, nil, "", err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxJournal))
 	if err != nil {
 		return nil, nil, "", err
 	}

@@ -207,6 +207,11 @@ func TestReplaced(t *testing.T) {
 		t.Errorf("%q, %q, %v, want nothing", names, partial, err)
 	}
 	write(t, parent, map[string]string{"out/config.json": "", "out/notes/x": "", ".out.crepe-partial/journal": ""})
+	// What a stranger has in a folder of that name stays.
+	write(t, parent, map[string]string{".theirs.crepe-partial/notes": ""})
+	if _, partial, err := Replaced(filepath.Join(parent, "theirs")); err != nil || partial != "" {
+		t.Errorf("%q, %v, want nothing of a stranger's", partial, err)
+	}
 	names, partial, err := Replaced(target)
 	if err != nil || !slices.Equal(names, []string{"config.json", "notes"}) || filepath.Base(partial) != ".out.crepe-partial" {
 		t.Errorf("%q, %q, %v", names, partial, err)

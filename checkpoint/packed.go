@@ -284,6 +284,9 @@ func (inv *Inventory) gather(base string, values Tensor) (Tensor, error) {
 		return values, err
 	}
 	rows, cols := binary.LittleEndian.Uint64(raw[:]), binary.LittleEndian.Uint64(raw[8:])
+	if rows == 0 || cols == 0 {
+		return values, fmt.Errorf("shape [%d %d], want one element at least", rows, cols)
+	}
 	// The mask is in the file, so what is believed is at most 8 times its bytes.
 	if mask := p.mask.Shape; rows != uint64(mask[0]) || cols > 8*uint64(mask[1]) || mask[1] != kernel.MaskStride(int(cols)) || p.offsets.Shape[0] != mask[0] {
 		return values, fmt.Errorf("shape [%d %d] with %s %v and %s %v, want [rows cols] with [rows cols/8] and [rows]",

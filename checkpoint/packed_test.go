@@ -210,6 +210,15 @@ func TestPackedRefuses(t *testing.T) {
 		"mask of one dim": {func(p []part) []part { p[2].shape = []int{4}; return p }, "bitmask is U8 [4]"},
 		"values of ints":  {func(p []part) []part { p[3].dtype = tensor.I16; return p }, "compressed is I16"},
 		"three sizes":     {func(p []part) []part { p[0].shape, p[0].data = []int{3}, int64s(2, 9, 1); return p }, "shape has 3 elements"},
+		"no rows": {func(p []part) []part {
+			p[0].data, p[1].shape, p[1].data = int64s(0, 9), []int{0}, nil
+			p[2].shape, p[2].data = []int{0, 2}, nil
+			return p
+		}, "shape [0 9], want one element at least"},
+		"no columns": {func(p []part) []part {
+			p[0].data, p[2].shape, p[2].data = int64s(2, 0), []int{2, 0}, nil
+			return p
+		}, "shape [2 0], want one element at least"},
 		"other rows":      {func(p []part) []part { p[0].data = int64s(3, 9); return p }, "shape [3 9]"},
 		"huge rows":       {func(p []part) []part { p[0].data = int64s(huge, 9); return p }, "shape ["},
 		"huge columns":    {func(p []part) []part { p[0].data = int64s(2, huge); return p }, "shape [2 "},

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,10 +14,16 @@ import (
 	"github.com/crepe-llm/crepe/internal/parallel"
 )
 
-// hashAux returns the SHA-256 of the plan's aux files as the input has them now.
-func (w *Writer) hashAux() (map[string]string, error) {
-	sums := map[string]string{}
+// hashAux returns the SHA-256 of the plan's aux files as the input has them now. If
+// sizes differ from those of the plan that b was begun with, one that is not as long
+// as its copy is what has changed, and is not read.
+func (w *Writer) hashAux(b *begin) (map[string]string, error) {
+	sums, changed := map[string]string{}, b.Plan != w.plan.Fingerprint()
 	for _, a := range w.plan.Aux {
+		if st, err := os.Lstat(w.auxPath(a)); changed && err == nil && st.Size() != a.Size {
+			sums[a.Path] = ""
+			continue
+		}
 		f, err := w.inv.OpenFile(a.Path)
 		if err == nil {
 			sums[a.Path], err = hashAll(f)
@@ -42,6 +47,11 @@ func hashOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// auxPath is where the copy of an aux file lies until the folder is finished.
+func (w *Writer) auxPath(a AuxFile) string {
+	return filepath.Join(w.Folder(), filepath.FromSlash(a.Path))
+}
+
 // recheckFiles opens the shards of the skeleton, and checks that it is whole but for
 // the tensors: what is damaged there was made in seconds, and is not mended.
 func (w *Writer) recheckFiles() error {
@@ -53,22 +63,38 @@ func (w *Writer) recheckFiles() error {
 		w.files[i] = f
 	}
 	if w.plan.index != nil {
-		path := filepath.Join(w.Folder(), indexName)
-		if text, err := os.ReadFile(path); err != nil || !bytes.Equal(text, w.plan.index) {
-			return errors.Join(err, notAsBegun(path))
+		f, err := reopenOf(filepath.Join(w.Folder(), indexName), int64(len(w.plan.index)))
+		if err != nil {
+			return err
+		}
+		if sum, err := hashAll(f); err != nil || sum != hashOf(w.plan.index) {
+			return errors.Join(err, notAsBegun(f.Name()))
 		}
 	}
 	for _, a := range w.plan.Aux {
-		path := filepath.Join(w.Folder(), filepath.FromSlash(a.Path))
-		f, err := fsys.Reopen(path)
+		f, err := reopenOf(w.auxPath(a), a.Size)
 		if err != nil {
 			return err
 		}
 		if sum, err := hashAll(f); err != nil || sum != w.aux[a.Path] {
-			return errors.Join(err, notAsBegun(path))
+			return errors.Join(err, notAsBegun(f.Name()))
 		}
 	}
 	return nil
+}
+
+// reopenOf opens a file of the skeleton that has so many bytes: another is not read,
+// which may claim any number of them.
+func reopenOf(path string, size int64) (*fsys.File, error) {
+	f, err := fsys.Reopen(path)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || st.Size() != size {
+		f.Close()
+		return nil, errors.Join(err, notAsBegun(path))
+	}
+	return f, nil
 }
 
 func notAsBegun(path string) error {

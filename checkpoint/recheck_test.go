@@ -100,6 +100,36 @@ func TestResumeNoticesAuxFile(t *testing.T) {
 	wantError(t, err, "cannot be resumed", p.Aux[0].Path+" changed since it began")
 }
 
+// A file of a partial folder, or of the input, that now claims a terabyte is not read.
+func TestResumeReadsNoTerabyte(t *testing.T) {
+	inv, p, target := setup(t)
+	interrupted(t, inv, p, target)
+	parent, aux := filepath.Dir(target), p.Aux[len(p.Aux)-1].Path
+	grow := func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.Truncate(path, 1<<40); err != nil {
+			t.Skipf("no sparse files here: %v", err)
+		}
+	}
+	for file, want := range map[string]string{
+		journalName:                       "1099511627776 bytes, want at most 1073741824",
+		filepath.Join(outName, indexName): "not as it was begun",
+		filepath.Join(outName, aux):       "not as it was begun",
+	} {
+		t.Run(file, func(t *testing.T) {
+			target := filepath.Join(copyTree(t, parent), filepath.Base(target))
+			path := filepath.Join(partialPath(target), file)
+			grow(t, path)
+			_, err := Resume(target, p, inv, options)
+			wantError(t, err, path, want)
+		})
+	}
+	grow(t, filepath.Join(inv.Dir(), aux))
+	again := open(t, inv.Dir())
+	_, err := Resume(target, plan(t, again, 300), again, options)
+	wantError(t, err, "cannot be resumed", aux+" changed since it began")
+}
+
 // What is left without a journal, before the begin or after the last renaming, is
 // nothing to resume, and is not left behind.
 func TestResumeOfNothing(t *testing.T) {

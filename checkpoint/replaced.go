@@ -88,8 +88,8 @@ func names(entries []fs.DirEntry) []string {
 	return all
 }
 
-// Replaced returns the names in what an output with Options.Overwrite deletes: of
-// the folder dir, and of what an interrupted run has left beside it.
+// Replaced returns what an output with Options.Overwrite deletes: the names in the
+// folder dir, and the folder beside it if a run has left something of its own in it.
 func Replaced(dir string) (output []string, partial string, err error) {
 	target, err := resolve(dir)
 	if err != nil {
@@ -99,8 +99,10 @@ func Replaced(dir string) (output []string, partial string, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
-	if _, err := os.Lstat(partialPath(target)); err == nil {
-		partial = partialPath(target)
+	for _, name := range [...]string{journalName, outName, scratchName, replacedName} {
+		if _, err := os.Lstat(filepath.Join(partialPath(target), name)); err == nil {
+			partial = partialPath(target)
+		}
 	}
 	return names(entries), partial, nil
 }

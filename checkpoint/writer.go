@@ -254,7 +254,7 @@ func (w *Writer) skeleton() error {
 func (w *Writer) resume(dir string, lines []line, ends []int64, o Options) error {
 	b := lines[0].Begin
 	var err error
-	if w.aux, err = w.hashAux(); err != nil {
+	if w.aux, err = w.hashAux(b); err != nil {
 		return err
 	}
 	if err := b.check(w.begin(o)); err != nil {
@@ -298,16 +298,12 @@ func (w *Writer) Damaged() string { return w.damaged }
 
 // reopen opens a shard of the skeleton and checks that it is one.
 func reopen(path string, s Shard) (*fsys.File, error) {
-	f, err := fsys.Reopen(path)
+	f, err := reopenOf(path, s.Size)
 	if err != nil {
 		return nil, err
 	}
 	head := make([]byte, len(s.head))
-	st, err := f.Stat()
-	if err == nil {
-		_, err = io.ReadFull(f, head)
-	}
-	if err != nil || st.Size() != s.Size || string(head) != string(s.head) {
+	if _, err := io.ReadFull(f, head); err != nil || string(head) != string(s.head) {
 		f.Close()
 		return nil, notAsBegun(path)
 	}

@@ -19,7 +19,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/provenance"
@@ -249,15 +249,19 @@ func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, p *P
 	return res, w.Commit(map[string][]byte{"config.json": p.config, checkpoint.RotationRecordName: append(record, '\n')})
 }
 
+// maxRecord bounds the record: it has a hash of each file with weights.
+const maxRecord = 16 << 20 // bytes
+
 // ReadRecord returns the record of a rotated folder.
 func ReadRecord(dir string) (*Record, error) {
-	text, err := os.ReadFile(filepath.Join(dir, checkpoint.RotationRecordName))
+	path := filepath.Join(dir, checkpoint.RotationRecordName)
+	text, err := regular.Read(path, maxRecord)
 	if err != nil {
 		return nil, err
 	}
 	r := new(Record)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, checkpoint.RotationRecordName), err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }
@@ -304,9 +308,9 @@ func (r *rotator) learned(ctx context.Context) (*Result, *turns, error) {
 		if err := r.w.Info(stepLearned, &n); err != nil {
 			return nil, nil, err
 		}
-		data, err := os.ReadFile(path)
+		t := r.shapes()
+		data, err := regular.Read(path, t.bytes())
 		if err == nil && sum(data) == n.SHA256 {
-			t := r.shapes()
 			t.decode(data)
 			return n.Result, t, nil
 		}
@@ -375,6 +379,14 @@ func (t *turns) all() []tensor.Matrix {
 		all = append(all, b...)
 	}
 	return all
+}
+
+// bytes is the length of what encode returns.
+func (t *turns) bytes() (n int64) {
+	for _, m := range t.all() {
+		n += 4 * int64(len(m.Data))
+	}
+	return n
 }
 
 func (t *turns) encode() []byte {

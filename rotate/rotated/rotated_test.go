@@ -292,3 +292,21 @@ func TestResume(t *testing.T) {
 		}
 	}
 }
+
+// A record is read to its bound alone.
+func TestRecordOfATerabyte(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, checkpoint.RotationRecordName)
+	if err := os.WriteFile(path, []byte("{}"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rotated.ReadRecord(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Skipf("no sparse files here: %v", err)
+	}
+	if _, err := rotated.ReadRecord(dir); err == nil || !strings.Contains(err.Error(), "want at most 16777216") {
+		t.Errorf("%v, want the bound", err)
+	}
+}
