@@ -86,6 +86,9 @@ func TestPageHoldsItsDocument(t *testing.T) {
 	if err := report.Write(&page, d); err != nil {
 		t.Fatal(err)
 	}
+	if !report.IsPage(bytes.NewReader(page.Bytes())) || report.IsPage(strings.NewReader("<!DOCTYPE html>\n<title>a</title>")) {
+		t.Error("a page is not told from another")
+	}
 	if strings.Contains(page.String(), "<script>alert") {
 		t.Error("a name became a script")
 	}

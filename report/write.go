@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	_ "embed"
 	"html/template"
 	"io"
@@ -37,6 +38,13 @@ type pageData struct {
 
 // Write writes d as one HTML file that needs nothing else.
 func Write(w io.Writer, d *Document) error { return write(w, d, "") }
+
+// IsPage reports whether what r reads begins as a page of Write's does.
+func IsPage(r io.Reader) bool {
+	begin := make([]byte, 256)
+	n, _ := io.ReadFull(r, begin)
+	return bytes.Contains(begin[:n], []byte(`<meta name="generator" content="crepe">`))
+}
 
 // WriteLive writes a page that shows d, and from then on what the server that it came
 // from tells it.
