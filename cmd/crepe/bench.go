@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -83,9 +82,9 @@ func (a *app) bench(ctx context.Context, o bench.Options, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(a.stdout).Encode(r)
 	}
-	fmt.Fprintf(a.stdout, "kernels     %s, %s\n", levelText(r), threadsText(r.Threads))
-	fmt.Fprintf(a.stdout, "took        %.1f s, %s at the peak\n\n", r.Seconds, formatBytes(r.PeakRSS))
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(a.text(), "kernels     %s, %s\n", levelText(r), threadsText(r.Threads))
+	fmt.Fprintf(a.text(), "took        %.1f s, %s at the peak\n\n", r.Seconds, formatBytes(r.PeakRSS))
+	w := a.table()
 	fmt.Fprintln(w, "what\tcase\tms\trate\tof peak")
 	for _, c := range append(r.Peaks, r.Cases...) {
 		share := ""

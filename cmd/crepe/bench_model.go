@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -110,7 +109,7 @@ func measureModels(ctx context.Context, models []*session.Session, data string) 
 
 // showBench prints a row for each measure, and with two models their ratio.
 func (a *app) showBench(r *modelBench) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	first := r.Models[0]
 	fmt.Fprintf(w, "%s\t%s", r.Engine, first.Model)
 	if len(r.Models) > 1 {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
 
 	"github.com/rivo/uniseg"
 	"golang.org/x/term"
@@ -117,18 +116,4 @@ func wrap(text string, cells int) []string {
 		end()
 	}
 	return lines
-}
-
-// printable replaces characters that would do something to a terminal: a model
-// may write any.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case r != '\n' && unicode.IsControl(r):
-			return '\uFFFD'
-		}
-		return r
-	}, s)
 }

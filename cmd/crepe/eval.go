@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -166,7 +165,7 @@ func evalText(ctx context.Context, o, dense *session.Session, f evalFlags, rep *
 }
 
 func (a *app) showEval(rep evalReport) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	if t := rep.Measurement; t != nil {
 		fmt.Fprintf(w, "perplexity\t%s\t(%s, %d windows of %d tokens, %s, %s)\n",
 			perplexityText(t.Result, 4), t.Data, t.Windows, t.SeqLen, bosText(t.BOS), rep.Compute)

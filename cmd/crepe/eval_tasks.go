@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
@@ -128,7 +127,7 @@ func (a *app) ask(ctx context.Context, o *session.Session, f taskFlags, sets []t
 }
 
 func (a *app) showTasks(rep *taskReport, compute string) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	head := "task\tdocuments\tacc\tacc_norm"
 	if rep.Dense != nil {
 		head += "\tdense acc\tchange\tdense acc_norm\tchange"
@@ -153,7 +152,7 @@ func (a *app) showTasks(rep *taskReport, compute string) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.stdout, "(zero-shot, %s, %s)\n", bosText(rep.BOS), compute)
+	_, err := fmt.Fprintf(a.text(), "(zero-shot, %s, %s)\n", bosText(rep.BOS), compute)
 	return err
 }
 

@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -242,8 +240,7 @@ func programOf(m *prune.Manifest) string {
 }
 
 func (a *app) showInspection(in inspection) error {
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	w := a.table() // crepe.json may be anybody's
 	fmt.Fprintf(w, "model\t%s (%s, %d blocks)\n", in.Model, in.Architecture, in.Blocks)
 	var types []string
 	for t, n := range in.DTypes {
@@ -294,9 +291,5 @@ func (a *app) showInspection(in inspection) error {
 		}
 		fmt.Fprintf(w, "%s\t%d × %d\t%s\t%.3f %%\t%s%s\n", l.Name, l.Rows, l.Cols, l.DType, 100*l.Sparsity, equal, strings.Join(l.Patterns, " "))
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	_, err := io.WriteString(a.stdout, printable(text.String())) // crepe.json may be anybody's
-	return err
+	return w.Flush()
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -172,7 +171,7 @@ func (a *app) repack(ctx context.Context, name string, f packFlags, write func(*
 	if f.asJSON {
 		return json.NewEncoder(a.stdout).Encode(packing{name, f.output, res})
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	fmt.Fprintf(w, "model\t%s (%s)\n", name, s.Model.Config.Architecture)
 	fmt.Fprintf(w, "packed\t%d Linears, %.3f %% of %.4g M weights kept\n",
 		res.Linears, 100*float64(res.Kept)/float64(res.Weights), float64(res.Weights)/1e6)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
@@ -77,7 +76,7 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 	if asJSON {
 		return json.NewEncoder(a.stdout).Encode(d)
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	fmt.Fprintln(w, "linear\tout × in\tpruned")
 	weights, pruned := 0, 0
 	for _, l := range p.Linears {
@@ -105,7 +104,7 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 
 // showReport prints the result for a person.
 func (a *app) showReport(rep *prune.Report, o *session.Session) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	weights := 0
 	for _, l := range rep.Linears {
 		weights += l.Rows * l.Cols

@@ -170,7 +170,10 @@ func readLines(r io.Reader, lines chan<- string) error {
 	for s.Scan() {
 		lines <- s.Text()
 	}
-	return s.Err()
+	if err := s.Err(); !errors.Is(err, bufio.ErrTooLong) {
+		return err
+	}
+	return fmt.Errorf("standard input: a line of more than %d bytes, want at most that", maxPrompt)
 }
 
 // take does what a line says. An error ends the program.

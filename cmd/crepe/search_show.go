@@ -60,7 +60,7 @@ func (r *searchReport) fill(res *pho.Result, c *candidates) {
 
 // showSearch prints the result for a person.
 func (a *app) showSearch(rep searchReport) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	fmt.Fprintln(w, candidateHead)
 	for _, c := range rep.Candidates {
 		fmt.Fprintln(w, candidateRow(c.Candidate))
@@ -72,10 +72,10 @@ func (a *app) showSearch(rep searchReport) error {
 	if c := rep.Check; c != nil && c.Correlation != nil {
 		check = fmt.Sprintf("proxy       %s: Spearman's ρ %+.2f with perplexity over %d candidates\n", c.Proxy, c.Rho, c.Candidates)
 	}
-	_, err := fmt.Fprintf(a.stdout, "\nbest        %s, dense %s  (%s, %d windows, %s)\nobjective   %s\n%stime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
+	_, err := fmt.Fprintf(a.text(), "\nbest        %s, dense %s  (%s, %d windows, %s)\nobjective   %s\n%stime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
 		rep.Best.Perplexity.Text(4), rep.Dense.Text(4), rep.Verification, rep.Windows, rep.Compute, rep.Objective, check, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
 	if err == nil && rep.Output != "" {
-		_, err = fmt.Fprintf(a.stdout, "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
+		_, err = fmt.Fprintf(a.text(), "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
 	}
 	return err
 }
@@ -163,7 +163,7 @@ func (b *board) leaders(stage int, c []pho.Candidate) {
 	if b.lines > 0 {
 		fmt.Fprintf(b.w, "\x1b[%dA\x1b[J", b.lines) // up, and clear what is below
 	}
-	fmt.Fprint(b.w, text.String())
+	fmt.Fprint(b.w, printable(text.String()))
 	b.lines = strings.Count(text.String(), "\n")
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -112,7 +111,7 @@ study put work into with --store, and that crepe worker works off.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stdout, "%d %s\n", n, done)
+			_, err = fmt.Fprintf(a.text(), "%d %s\n", n, done)
 			return err
 		})
 		s.Flags().BoolVar(&all, "all", false, "all jobs")
@@ -131,7 +130,7 @@ study put work into with --store, and that crepe worker works off.`,
 		if err := errors.Join(err, to.Close()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.stdout, "%d studies with %d records in %s\n", studies, records, args[0])
+		_, err = fmt.Fprintf(a.text(), "%d studies with %d records in %s\n", studies, records, args[0])
 		return err
 	})
 	return c
@@ -156,10 +155,10 @@ func jobIDs(args []string, all bool) ([]int64, error) {
 }
 
 func (a *app) showStatus(st *queue.Status) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	fmt.Fprintln(w, "study\tfinished\trunning\twaiting\tfailed")
 	for _, s := range st.Studies {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", printable(s.Name), s.Records, s.Running, s.Waiting, s.Failed)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", s.Name, s.Records, s.Running, s.Waiting, s.Failed)
 	}
 	for i, j := range st.Jobs {
 		if i == 0 {
@@ -169,7 +168,7 @@ func (a *app) showStatus(st *queue.Status) error {
 		if j.State == "running" {
 			worker += fmt.Sprintf(" (heard of %.0f s ago)", j.Silent)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", j.ID, j.State, printable(j.What), printable(worker), printable(j.Error))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", j.ID, j.State, j.What, worker, j.Error)
 	}
 	return w.Flush()
 }

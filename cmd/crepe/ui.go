@@ -54,7 +54,7 @@ func (a *app) ui(ctx context.Context, paths []string, port int) error {
 	if err != nil {
 		return fmt.Errorf("--port: %w", err)
 	}
-	if _, err := fmt.Fprintf(a.stdout, "http://%s/\n", l.Addr()); err != nil {
+	if _, err := fmt.Fprintf(a.text(), "http://%s/\n", l.Addr()); err != nil {
 		return err
 	}
 	s := live.Server{Paths: paths, Title: strings.Join(title, ", ")}

@@ -95,7 +95,7 @@ func (a *app) verify(ctx context.Context, dir, dense string, asJSON bool) error 
 // showVerification prints the findings, or what was found to be right.
 func (a *app) showVerification(res *verify.Result, dir, dense string) {
 	for _, f := range res.Findings {
-		fmt.Fprintln(a.stdout, printable(fmt.Sprint(f)))
+		fmt.Fprintln(a.text(), f)
 	}
 	if len(res.Findings) > 0 {
 		return
@@ -107,6 +107,6 @@ func (a *app) showVerification(res *verify.Result, dir, dense string) {
 	if dense != "" {
 		against += " and " + dense
 	}
-	fmt.Fprintf(a.stdout, "%s: verified against %s: %d tensors, %.3f %% zeros in %d Linears\n",
+	fmt.Fprintf(a.text(), "%s: verified against %s: %d tensors, %.3f %% zeros in %d Linears\n",
 		dir, against, res.Tensors, 100*float64(res.Zeros)/float64(max(res.Weights, 1)), res.Linears)
 }

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+)
+
+// printable replaces characters that would do something to a terminal: a model may
+// write any, and names of files, models and tensors may have any.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case r != '\n' && unicode.IsControl(r):
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// text is where results go that a person reads, printable.
+func (a *app) text() io.Writer { return printableWriter{a.stdout} }
+
+// table is text in columns.
+func (a *app) table() *tabwriter.Writer { return tabwriter.NewWriter(a.text(), 0, 0, 2, ' ', 0) }
+
+// printableWriter writes printable text; a character comes in one Write.
+type printableWriter struct{ io.Writer }
+
+func (w printableWriter) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(w.Writer, printable(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}

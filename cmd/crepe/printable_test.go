@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+)
+
+// What could do something to a terminal comes out as a replacement, in tables too.
+func TestTextForPeopleIsPrintable(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out}
+	w := a.table()
+	fmt.Fprintln(w, "linear\tzeros")
+	fmt.Fprintln(w, "\x1b]0;owned\a\u009b2J größer\t50 %")
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(a.text(), "output  %s\n", "a\rb"); err != nil {
+		t.Fatal(err)
+	}
+	const want = "linear                zeros\n" + "\ufffd]0;owned\ufffd\ufffd2J größer  50 %\noutput  a\ufffdb\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// A line that is too long for a prompt is said to be, with the bound.
+func TestLinesOfRun(t *testing.T) {
+	read := func(r io.Reader) (n int, err error) {
+		lines := make(chan string)
+		go func() {
+			err = readLines(r, lines)
+			close(lines)
+		}()
+		for range lines {
+			n++
+		}
+		return n, err
+	}
+	if n, err := read(strings.NewReader("a\nb\n\nc")); n != 4 || err != nil {
+		t.Errorf("%d lines, %v, want 4", n, err)
+	}
+	long := io.MultiReader(strings.NewReader("a\n"), strings.NewReader(strings.Repeat("x", maxPrompt+1)))
+	if n, err := read(long); n != 1 || err == nil || !strings.Contains(err.Error(), "a line of more than 67108864 bytes") {
+		t.Errorf("%d lines, %v, want 1 and what is wrong", n, err)
+	}
+}
