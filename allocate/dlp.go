@@ -21,7 +21,7 @@ var DLP = Method{
 	Cite: "Chen et al. 2025, arXiv:2505.23807",
 	Params: []param.Spec{
 		{Name: "dlp_alpha", Doc: "half the range of the blocks' sparsities", Default: 0.15, Max: 1},
-		{Name: "dlp_center", Doc: "what measures a block: the mean or the median of its scores", Default: Mean, Choices: []any{Mean, Median}},
+		{Name: "dlp_center", Doc: "what measures a block: the mean or the median of its scores", Default: Mean, Choices: []any{Mean, Median}, Factor: "dlp_alpha"},
 	},
 	FromScores: center,
 	spread: func(share []float64, blocks []Block, p float64, params param.Values) {

@@ -14,7 +14,7 @@ var OWL = Method{
 	Cite: "Yin et al. 2023, arXiv:2310.05175",
 	Params: []param.Spec{
 		{Name: "owl_lambda", Doc: "half the range of the blocks' sparsities", Default: 0.08, Max: 1},
-		{Name: "owl_m", Doc: "a score above this many times the mean is an outlier", Default: 5., Max: 1e6},
+		{Name: "owl_m", Doc: "a score above this many times the mean is an outlier", Default: 5., Max: 1e6, Factor: "owl_lambda"},
 	},
 	FromScores: outliers,
 	spread: func(share []float64, blocks []Block, p float64, params param.Values) {

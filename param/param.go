@@ -20,6 +20,10 @@ type Spec struct {
 
 	Min, Max float64 // bounds of a number, both allowed; Max 0: none above
 	Choices  []any   // the values there are; nil: all within the bounds
+
+	// Factor is the number by which the method multiplies what the parameter makes:
+	// where it is 0, the parameter has no effect. "": there is none.
+	Factor string
 }
 
 // Flag returns the name of the parameter's flag: "owl-lambda".

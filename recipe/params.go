@@ -58,6 +58,21 @@ func (r Recipe) With(name string, value any) Recipe {
 	return r
 }
 
+// Without returns r without a method at step s, and without what only that method
+// reads.
+func (r Recipe) Without(s Step) Recipe {
+	gone := r.readsAt(s.Key)
+	*s.Field(&r) = ""
+	r.Params = maps.Clone(r.Params)
+	still := r.reads()
+	for _, p := range gone {
+		if _, read := param.Declared(still, p.Name); !read {
+			delete(r.Params, p.Name)
+		}
+	}
+	return r
+}
+
 // reads returns the parameters that r's methods read.
 func (r *Recipe) reads() []param.Spec {
 	var specs []param.Spec

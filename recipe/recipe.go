@@ -134,6 +134,13 @@ func Parse(data []byte) (Recipe, error) {
 	if len(data) > maxBytes {
 		return Recipe{}, fmt.Errorf("recipe of %d bytes, want at most %d", len(data), maxBytes)
 	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(data, &tree); err != nil {
+		return Recipe{}, plain(err)
+	}
+	if err := refuseLarge(&tree); err != nil {
+		return Recipe{}, err
+	}
 	var r Recipe
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -141,10 +148,6 @@ func Parse(data []byte) (Recipe, error) {
 		if errors.Is(err, io.EOF) {
 			return Recipe{}, errors.New("empty recipe")
 		}
-		return Recipe{}, plain(err)
-	}
-	var tree yaml.Node
-	if err := yaml.Unmarshal(data, &tree); err != nil {
 		return Recipe{}, plain(err)
 	}
 	if err := refuseFractions(&tree); err != nil {
@@ -164,6 +167,22 @@ func Parse(data []byte) (Recipe, error) {
 		return Recipe{}, err
 	}
 	return r, nil
+}
+
+// maxFields bounds the fields of an object: the decoder compares each with all others.
+const maxFields = 1024
+
+// refuseLarge returns an error if an object has more than maxFields.
+func refuseLarge(n *yaml.Node) error {
+	if fields := len(n.Content) / 2; n.Kind == yaml.MappingNode && fields > maxFields {
+		return fmt.Errorf("line %d: %d fields, want at most %d", n.Line, fields, maxFields)
+	}
+	for _, child := range n.Content {
+		if err := refuseLarge(child); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wholeNumbers are the keys of fields that are int.

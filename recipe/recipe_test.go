@@ -2,6 +2,7 @@ package recipe
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -189,7 +190,10 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1, permute: cp, lsa_fast: true, pattern: "2:4"}`:        "lsa_fast: permutation cp has no parameters",
 		`{version: 1, lsa_fast: true, pattern: "2:4"}`:                     "lsa_fast: true without permutation: want permute lsa too",
 		`{version: 1, fused: halves}`:                                      `fused: "halves", want whole or split`,
-		`{version: 1, skip: "("}`:                                          "skip: ",
+		`{version: 1, skip: "a|("}`:                                        `skip: "a|(": missing closing ): "a|("`,
+		`{version: 1, skip: "` + strings.Repeat("(a|b)*", 10000) + `"}`:    "skip: an expression of 60000 bytes, want at most 4096",
+		"version: 1\nkinds: {" + many("q%d: {alpha: 2}, ", 20000) + "}\n":  "line 2: 20000 fields, want at most 1024",
+		"version: 1\n" + many("x%d: 2\n", 20000):                           "line 1: 20001 fields, want at most 1024",
 		`{version: 1, compute: f64}`:                                       "compute: ",
 		`{version: 1, calibration: {samples: -1}}`:                         "calibration samples: -1",
 		`{version: 1, calibration: {seqlen: 1}}`:                           "calibration seqlen: 1",
@@ -237,4 +241,13 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: read as %+v, written and read as %+v (%v)", text, r, back, err)
 		}
 	})
+}
+
+// many is text with each number below n in turn.
+func many(format string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
 }

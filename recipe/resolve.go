@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"github.com/crepe-llm/crepe/allocate"
@@ -77,9 +78,16 @@ func (r Recipe) Resolve() (Resolved, error) {
 	default:
 		return out, fmt.Errorf("fused: %q, want whole or split", r.Fused)
 	}
+	if len(r.Skip) > maxSkip {
+		return out, fmt.Errorf("skip: an expression of %d bytes, want at most %d", len(r.Skip), maxSkip)
+	}
 	if r.Skip != "" {
 		if out.Skip, err = regexp.Compile(r.Skip); err != nil {
-			return out, fmt.Errorf("skip: %w", err)
+			var wrong *syntax.Error
+			if errors.As(err, &wrong) {
+				err = fmt.Errorf("%s: %.60q", wrong.Code, wrong.Expr)
+			}
+			return out, fmt.Errorf("skip: %.60q: %w", r.Skip, err)
 		}
 	}
 	if r.Compute != "auto" {
@@ -89,6 +97,9 @@ func (r Recipe) Resolve() (Resolved, error) {
 	}
 	return out, r.checkNumbers()
 }
+
+// maxSkip bounds an expression for names of Linears.
+const maxSkip = 4096 // bytes
 
 // Skips reports whether r leaves the Linear of that name dense.
 func (r *Resolved) Skips(linear string) bool { return r.Skip != nil && r.Skip.MatchString(linear) }

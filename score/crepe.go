@@ -27,7 +27,7 @@ var CRePE = Method{
 		{Name: "beta", Doc: "coefficient of the column term", Default: 1., Max: maxCoefficient},
 		{Name: "gamma", Doc: "coefficient of the neighbourhood term", Default: 0., Max: maxCoefficient},
 		{Name: "delta", Doc: "coefficient of the weight itself", Default: 0., Max: maxCoefficient},
-		{Name: "kernel", Doc: "width of the neighbourhood", Default: 9, Choices: []any{3, 5, 7, 9, 11}},
+		{Name: "kernel", Doc: "width of the neighbourhood", Default: 9, Choices: []any{3, 5, 7, 9, 11}, Factor: "gamma"},
 		{Name: power.Name, Doc: power.Doc, Default: 1., Max: power.Max},
 	},
 	Valid: someTerm,

@@ -156,8 +156,13 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 		if opt.Rows, err = grid.ParseRows(strings.Split(f.methods, ","), kernels, budgets); err != nil {
 			return opt, fmt.Errorf("--methods: %w", err)
 		}
+	} else if err := noEffect(given, "there are no --methods, and a recipe says its own", "kernels"); err != nil {
+		return opt, err
 	}
-	for _, path := range f.recipes {
+	for i, path := range f.recipes {
+		if slices.Contains(f.recipes[:i], path) {
+			return opt, fmt.Errorf("--recipe: %s: listed twice", path)
+		}
 		r, err := recipe.Read(path)
 		if err != nil {
 			return opt, fmt.Errorf("--recipe: %w", err)
@@ -169,7 +174,7 @@ func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
 		opt.Rows = append(opt.Rows, grid.Row{Name: name + " (" + r.Spec() + ")", Recipe: r})
 	}
 	if !searches(opt.Rows) {
-		if err := noEffect(given, "no method of the grid is "+grid.PHOName, "trials", "top", "verify"); err != nil {
+		if err := noEffect(given, "no method of the grid is "+grid.PHOName, "trials", "top", "objective", "verify"); err != nil {
 			return opt, err
 		}
 	}
@@ -216,7 +221,7 @@ func parseBudgets(objectives, trials, top string) ([]grid.Budget, error) {
 
 // compare runs the subcommand.
 func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl *pflag.FlagSet) error {
-	if err := cmp.Or(setThreads(f.prune.threads), f.taskFlags.check(fl.Changed), checkReport(f.prune.report)); err != nil {
+	if err := cmp.Or(setThreads(f.prune.threads), f.taskFlags.check(fl.Changed), checkReport(f.prune.report, f.study)); err != nil {
 		return err
 	}
 	opt, err := f.options(fl.Changed)
@@ -225,6 +230,9 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 	}
 	bases := make([]recipe.Recipe, len(models)) // texts' defaults are a model's
 	for i, name := range models {
+		if slices.Contains(models[:i], name) {
+			return usageError{fmt.Errorf("model %s: listed twice", name)}
+		}
 		if bases[i], err = f.prune.merge(name, fl); err != nil {
 			return err
 		}
@@ -290,7 +298,11 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 	if err := finishReport(ctx, f.prune.report, f.study); err != nil {
 		return err
 	}
-	return rep.Write(a.stdout, f.format)
+	out := a.stdout
+	if f.format == grid.Formats[0] { // Markdown, for people
+		out = a.text()
+	}
+	return rep.Write(out, f.format)
 }
 
 // gridModel is o with its texts.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/crepe-llm/crepe/corpus"
 	"github.com/crepe-llm/crepe/model"
+	"github.com/crepe-llm/crepe/param"
 	"github.com/crepe-llm/crepe/recipe"
 )
 
@@ -41,7 +43,7 @@ func flagError(c *cobra.Command, err error) error {
 // wanted says what flags of pflag's own types take.
 var wanted = map[string]string{
 	"int": "a whole number", "int64": "a whole number", "uint64": "a whole number of at least 0",
-	"float64": "a number", "bool": "true or false",
+	"float64": "a number", "bool": "true or false", "duration": "a time such as 90s or 10m",
 }
 
 // nearest returns the flag that name is most likely to be meant for, "" if none is
@@ -82,6 +84,28 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
+// mayBeEmpty are the flags whose empty value means something: no text, or, beside
+// --recipe, that what the recipe says does not hold.
+var mayBeEmpty = map[string]func(fl *pflag.FlagSet) bool{
+	"prompt": always, "system": always, "title": always,
+	"skip": overRecipe, "compare": overRecipe, "allocate": overRecipe, "permute": overRecipe,
+	"refine": overRecipe, "update": overRecipe, "rebuild": overRecipe,
+}
+
+func always(*pflag.FlagSet) bool        { return true }
+func overRecipe(fl *pflag.FlagSet) bool { return fl.Changed("recipe") }
+
+// checkEmpty refuses a flag with an empty value, as a script gives it whose variable
+// is not set: it would be taken for a flag that is not given.
+func checkEmpty(fl *pflag.FlagSet) (err error) {
+	fl.Visit(func(f *pflag.Flag) {
+		if may := mayBeEmpty[f.Name]; f.Value.String() == "" && (may == nil || !may(fl)) && err == nil {
+			err = usageError{fmt.Errorf("--%s: empty, want a value or no such flag", f.Name)}
+		}
+	})
+	return err
+}
+
 // within checks a flag's number. Zero is a number here, and no default.
 func within(flag string, v, least, most int) error {
 	switch {
@@ -103,8 +127,9 @@ func noEffect(given func(flag string) bool, why string, flags ...string) error {
 	return nil
 }
 
-// checkUsed refuses flags that have no effect on a run by r.
-func checkUsed(r recipe.Recipe, given func(flag string) bool) error {
+// checkUsed refuses flags, those of --kind among them, that have no effect on a run
+// by r.
+func checkUsed(r recipe.Recipe, kinds kindFlag, given func(flag string) bool) error {
 	resolved, err := r.Resolve()
 	if err != nil {
 		return err
@@ -122,10 +147,36 @@ func checkUsed(r recipe.Recipe, given func(flag string) bool) error {
 	} else if err == nil {
 		err = checkSeed(r.Calibration, given)
 	}
-	if _, has := r.Params["gamma"]; err == nil && has && r.Params.Number("gamma") == 0 {
-		err = noEffect(given, "--gamma is 0", "kernel")
+	if err == nil {
+		err = checkFactors(resolved, kinds, given)
 	}
 	return err
+}
+
+// checkFactors refuses flags of parameters whose factor is 0 wherever they are read.
+func checkFactors(r recipe.Resolved, kinds kindFlag, given func(flag string) bool) error {
+	zero := func(p param.Values, factor string) bool { return p[factor] == 0. }
+	for _, p := range recipe.Parameters() {
+		if p.Factor == "" {
+			continue
+		}
+		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+			if _, asked := kinds[kind][p.Name]; asked && zero(r.Kinds[kind], p.Factor) {
+				return noEffect(given, fmt.Sprintf("%s of %s is 0, by which its %s is multiplied", p.Factor, kind, p.Name), "kind")
+			}
+		}
+		used := !zero(r.Params, p.Factor)
+		for _, of := range r.Kinds {
+			used = used || !zero(of, p.Factor)
+		}
+		if !used {
+			flag := strings.ReplaceAll(p.Factor, "_", "-")
+			if err := noEffect(given, "--"+flag+" is 0", p.Flag()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // checkSeed refuses a seed for a text of which nothing is sampled.

@@ -116,11 +116,11 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if err := cpu.EnvError(); err != nil {
 				return usageError{err}
 			}
-			return nil
+			return checkEmpty(c.Flags())
 		},
 	}
 	root.SetHelpTemplate(helpTemplate)

@@ -47,7 +47,12 @@ func (f *methodFlags) add(fl *pflag.FlagSet) {
 // merge puts what the flags of fl say into r.
 func (f *methodFlags) merge(r recipe.Recipe, fl *pflag.FlagSet) recipe.Recipe {
 	for _, s := range recipe.Steps() {
-		if name := f.methods[s.Key]; name != nil && fl.Changed(s.Key) {
+		name := f.methods[s.Key]
+		switch {
+		case name == nil || !fl.Changed(s.Key):
+		case *name == "":
+			r = r.Without(s)
+		default:
 			*s.Field(&r) = *name
 		}
 	}
@@ -115,6 +120,9 @@ func (f kindFlag) Set(text string) error {
 		i := slices.IndexFunc(recipe.Parameters(), func(p recipe.Parameter) bool { return p.Name == name && p.Step.Key == "method" })
 		if i < 0 {
 			return fmt.Errorf("%s: no method has such a parameter", name)
+		}
+		if _, twice := f[kind][name]; twice {
+			return fmt.Errorf("%s: given twice for %s", name, kind)
 		}
 		v, err := recipe.Parameters()[i].Parse(value)
 		if err != nil {

@@ -202,15 +202,20 @@ func (f *pruneFlags) merge(model string, fl *pflag.FlagSet) (recipe.Recipe, erro
 
 // prune runs the subcommand.
 func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.FlagSet) error {
-	if err := cmp.Or(setThreads(f.threads), checkReport(f.report)); err != nil {
+	if err := cmp.Or(setThreads(f.threads), checkReport(f.report, f.output)); err != nil {
 		return err
 	}
 	r, err := f.merge(name, fl)
 	if err != nil {
 		return err
 	}
-	if err := checkUsed(r, fl.Changed); err != nil {
+	if err := checkUsed(r, f.kinds, fl.Changed); err != nil {
 		return err
+	}
+	if f.dryRun {
+		if err := noEffect(fl.Changed, "with --dry-run there is no result to show", "report"); err != nil {
+			return err
+		}
 	}
 	meter := a.startMeter()
 	defer meter.finish()

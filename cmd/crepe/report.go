@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/crepe-llm/crepe/internal/fsys"
+	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/report"
 )
 
@@ -44,7 +46,7 @@ follows from it.`,
 			if err := writeReport(c.Context(), output, title, args); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(a.stdout, output)
+			_, err := fmt.Fprintln(a.text(), output)
 			return err
 		},
 	}
@@ -67,6 +69,9 @@ func writeReport(ctx context.Context, output, title string, paths []string) erro
 		title = reportTitle(items)
 	}
 	d := report.Build(title, items)
+	if err := replaceable(output); err != nil {
+		return err
+	}
 	err = fsys.WriteWhole(output, func(w io.Writer) error { return report.Write(w, d) })
 	if err != nil {
 		return fmt.Errorf("report %s: %w", filepath.Clean(output), err)
@@ -79,18 +84,50 @@ func addReport(fl *pflag.FlagSet, path *string) {
 	fl.StringVar(path, "report", "", "HTML file to write that shows the results, as crepe report does")
 }
 
-// checkReport refuses, before any work, a --report that could not be written.
-func checkReport(path string) error {
+// checkReport refuses, before any work, a --report that could not be written, or
+// would take the place of one of the other files of the command.
+func checkReport(path string, others ...string) error {
 	if path == "" {
 		return nil
 	}
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		return usageError{fmt.Errorf("--report: %s is a folder, want a file", path)}
 	}
+	if err := replaceable(path); err != nil {
+		return usageError{fmt.Errorf("--report: %w", err)}
+	}
+	for _, other := range others {
+		if samePath(path, other) {
+			return usageError{fmt.Errorf("--report: %s is what the command writes its results to, want another file", path)}
+		}
+	}
 	if st, err := os.Stat(filepath.Dir(path)); err != nil || !st.IsDir() {
 		return usageError{fmt.Errorf("--report: %s: there is no folder %s", path, filepath.Dir(path))}
 	}
 	return nil
+}
+
+// replaceable refuses a file that is there and is no report, nor empty.
+func replaceable(path string) error {
+	f, size, err := regular.Open(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	if size == 0 || report.IsPage(f) {
+		return nil
+	}
+	return fmt.Errorf("%s: exists and is no report, so that it is not replaced", path)
+}
+
+// samePath reports whether two paths are one file or, once written, would be.
+func samePath(a, b string) bool {
+	x, err := filepath.Abs(a)
+	y, err2 := filepath.Abs(b)
+	return err == nil && err2 == nil && x == y
 }
 
 // finishReport writes the --report of a command with these results, if it was asked

@@ -100,7 +100,7 @@ func (f *searchFlags) add(fl *pflag.FlagSet) {
 // search runs the subcommand.
 func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag.FlagSet) error {
 	started := time.Now()
-	if err := cmp.Or(setThreads(f.prune.threads), checkReport(f.prune.report)); err != nil {
+	if err := setThreads(f.prune.threads); err != nil {
 		return err
 	}
 	opt, err := f.options(name, fl)
@@ -124,6 +124,9 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	}
 	rep := searchReport{Study: cmp.Or(f.study, base+studySuffix), Output: f.prune.output}
 	rep.Recipe = prune.RecipePath(cmp.Or(f.prune.output, strings.TrimSuffix(rep.Study, studySuffix)))
+	if err := checkReport(f.prune.report, rep.Study, rep.Recipe, rep.Output); err != nil {
+		return err
+	}
 	if exists(rep.Recipe) && !exists(rep.Study) && !f.prune.overwrite {
 		return fmt.Errorf("recipe %s: exists already, and belongs to another study: replace it with --overwrite", rep.Recipe)
 	}

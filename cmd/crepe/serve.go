@@ -91,6 +91,9 @@ func (f *serveFlags) check() error {
 	if f.options.APIKey == "" {
 		f.options.APIKey = os.Getenv("CREPE_API_KEY")
 	}
+	if strings.ContainsFunc(f.options.APIKey, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return usageError{errors.New("--api-key: want visible ASCII characters only: no request can bring another key")}
+	}
 	return nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,7 +80,7 @@ func (f *studyFlags) add(fl *pflag.FlagSet) {
 // study runs the subcommand.
 func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.FlagSet) error {
 	started := time.Now()
-	if err := cmp.Or(setThreads(f.prune.threads), checkReport(f.prune.report)); err != nil {
+	if err := setThreads(f.prune.threads); err != nil {
 		return err
 	}
 	opt, err := f.options(name, fl)
@@ -101,6 +100,12 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	}
 	rep := studyReport{Model: name, Study: cmp.Or(f.study, base+studySuffix)}
 	rep.CSV = cmp.Or(f.csv, strings.TrimSuffix(rep.Study, studySuffix)+".csv")
+	if samePath(rep.CSV, rep.Study) {
+		return usageError{fmt.Errorf("--csv: %s is the study file, want another", rep.CSV)}
+	}
+	if err := checkReport(f.prune.report, rep.Study, rep.CSV); err != nil {
+		return err
+	}
 	if exists(rep.CSV) && !exists(rep.Study) {
 		return fmt.Errorf("--csv: %s: exists already, and belongs to another study", rep.CSV)
 	}
@@ -122,7 +127,7 @@ func (a *app) study(ctx context.Context, name string, f *studyFlags, fl *pflag.F
 	defer c.Close()
 	rep.StudyResult, err = pho.Study(ctx, c.Model, c.opt, f.configs, func(n int, cfg pho.Config) {
 		if !meter.live {
-			fmt.Fprintf(a.stderr, "configuration %d: perplexity %s, Gini of the pruned %.6f at %s\n", n+1, cfg.Perplexity.Text(4), cfg.GiniPruned, cfg.Coefficients)
+			a.note("configuration %d: perplexity %s, Gini of the pruned %.6f at %s", n+1, cfg.Perplexity.Text(4), cfg.GiniPruned, cfg.Coefficients)
 		}
 	})
 	if err != nil {
@@ -164,7 +169,7 @@ func writeScatter(path string, configs []pho.Config) error {
 func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
 func (a *app) showStudy(rep studyReport) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := a.table()
 	fmt.Fprintln(w, "proxy\tSpearman's ρ\tp")
 	for _, p := range rep.Proxies {
 		if p.Correlation == nil {
@@ -180,7 +185,7 @@ func (a *app) showStudy(rep studyReport) error {
 	for _, c := range rep.Configs {
 		low, high = min(low, c.Perplexity), max(high, c.Perplexity)
 	}
-	_, err := fmt.Fprintf(a.stdout, "\nperplexity  %s to %s over %d configurations  (%s, %d windows of %d tokens, %s)\nproxies at  %s\ntime        %.1f s\nscatter     %s\n",
+	_, err := fmt.Fprintf(a.text(), "\nperplexity  %s to %s over %d configurations  (%s, %d windows of %d tokens, %s)\nproxies at  %s\ntime        %.1f s\nscatter     %s\n",
 		low.Text(4), high.Text(4), len(rep.Configs), rep.Verification, rep.Windows, rep.SeqLen, rep.Compute, rep.Linear, rep.Seconds, rep.CSV)
 	return err
 }
