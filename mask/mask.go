@@ -28,6 +28,26 @@ func newMask(rows, cols int) *Mask {
 	return &Mask{Rows: rows, Cols: cols, stride: stride, bits: make([]uint64, rows*stride)}
 }
 
+// Of returns the mask of these words, which it keeps: row after row, each of ⌈cols/64⌉ of
+// them, as Words says. order is Order.
+func Of(rows, cols int, words []uint64, order []int) *Mask {
+	m := &Mask{Rows: rows, Cols: cols, Order: order, stride: (cols + 63) / 64, bits: words}
+	if len(words) != rows*m.stride {
+		panic(fmt.Sprintf("mask: Of: %d words, want those of %d × %d", len(words), rows, cols))
+	}
+	if used := cols % 64; used != 0 {
+		for i := range rows {
+			if m.row(i)[m.stride-1]>>used != 0 {
+				panic(fmt.Sprintf("mask: Of: row %d has bits past column %d", i, cols-1))
+			}
+		}
+	}
+	return m
+}
+
+// Bits returns the words of all rows in m's own memory, to be read.
+func (m *Mask) Bits() []uint64 { return m.bits }
+
 // Words returns row i in m's own memory, to be read: bit j%64 of word j/64 is set if
 // weight (i, j) is kept.
 func (m *Mask) Words(i int) []uint64 { return m.row(i) }

@@ -31,6 +31,7 @@ var CRePE = Method{
 		{Name: power.Name, Doc: power.Doc, Default: 1., Max: power.Max},
 	},
 	Valid: someTerm,
+	Point: pointOf,
 	Score: scoreCRePE,
 }
 
@@ -38,6 +39,13 @@ var CRePE = Method{
 // matrix.
 func Paper() param.Values {
 	return CRePE.Defaults().With("gamma", 1.).With("power", DefaultPower)
+}
+
+func pointOf(p param.Values) Point {
+	return Point{
+		Alpha: p.Number("alpha"), Beta: p.Number("beta"), Gamma: p.Number("gamma"), Delta: p.Number("delta"),
+		Power: p.Number(power.Name), Kernel: p.Whole("kernel"),
+	}
 }
 
 // maxCoefficient bounds coefficients so that no score overflows float32 for the
@@ -73,7 +81,7 @@ func someTerm(p param.Values) error {
 // r columns of those between the columns to the left and right.
 func scoreCRePE(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values) error {
 	checkDst(dst, w)
-	n, err := norms(w, s, p.Number("power"))
+	n, err := norms(w.Cols, s, p.Number("power"))
 	if err != nil {
 		return err
 	}

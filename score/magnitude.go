@@ -13,6 +13,7 @@ var Magnitude = Method{
 	Doc:   "|W|; needs no data",
 	Cite:  "Han et al. 2015, arXiv:1506.02626",
 	Group: pattern.Matrix,
+	Point: func(param.Values) Point { return Point{Delta: 1} },
 	Score: scoreMagnitude,
 }
 
@@ -25,9 +26,5 @@ var Magnitude = Method{
 // Han et al. 2015, arXiv:1506.02626, section 3.
 func scoreMagnitude(dst []float32, w *tensor.Weight, _ *stats.Input, _ param.Values) error {
 	checkDst(dst, w)
-	ones := make([]float32, w.Cols)
-	for j := range ones {
-		ones[j] = 1
-	}
-	return scaled(dst, w, ones)
+	return scaled(dst, w, ones(w.Cols))
 }

@@ -25,6 +25,7 @@ var RIA = Method{
 	Group:     pattern.Matrix,
 	NeedsData: true,
 	Params:    []param.Spec{power},
+	Point:     func(p param.Values) Point { return Point{Alpha: 1, Beta: 1, Power: p.Number(power.Name)} },
 	Score:     scoreRIA,
 }
 
@@ -41,7 +42,7 @@ var RIA = Method{
 // for Large Language Models", ICLR.
 func scoreRIA(dst []float32, w *tensor.Weight, s *stats.Input, p param.Values) error {
 	checkDst(dst, w)
-	n, err := norms(w, s, p.Number("power"))
+	n, err := norms(w.Cols, s, p.Number("power"))
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,10 @@ type Method struct {
 	NeedsData bool          // reads a stats.Input
 	Params    []param.Spec  // the parameters it reads
 
+	// Point returns the point of CRePE's family whose scores are the method's, bit for bit,
+	// so that an engine can compute them that knows the family; nil: the method is none.
+	Point func(p param.Values) Point
+
 	// Valid says what no parameter's own bounds do; nil: nothing.
 	Valid func(p param.Values) error
 
@@ -79,16 +83,44 @@ func (m Method) Check(p param.Values) error {
 	return m.Valid(p)
 }
 
+// Point is a point of the family that CRePE spans:
+//
+//	S_ij = (|W_ij|·(α/R_i + β/C_j + δ) + γ·|W_ij|/N_ij)·‖X_j‖^power
+//
+// N_ij is of a neighbourhood Kernel wide, which is not read if γ is 0.
+type Point struct {
+	Alpha, Beta, Gamma, Delta, Power float64
+	Kernel                           int
+}
+
+// Norms returns ‖X_j‖^power of cols channels as float32, as the scores of p have it. s is
+// not read if the power is 0.
+func (p Point) Norms(cols int, s *stats.Input) ([]float32, error) {
+	if p.Power == 0 && s == nil {
+		return ones(cols), nil
+	}
+	return norms(cols, s, p.Power)
+}
+
+// ones returns n of them.
+func ones(n int) []float32 {
+	x := make([]float32, n)
+	for j := range x {
+		x[j] = 1
+	}
+	return x
+}
+
 // norms returns ‖X_j‖^power = ColSq[j]^(power/2) as float32; a silent channel
 // gets 0, but 1 as all others do with power 0, which asks for no norm.
-func norms(w *tensor.Weight, s *stats.Input, power float64) ([]float32, error) {
-	if s == nil || len(s.ColSq) != w.Cols {
-		panic(fmt.Sprintf("score: statistic %v, want one with %d columns", s, w.Cols))
+func norms(cols int, s *stats.Input, power float64) ([]float32, error) {
+	if s == nil || len(s.ColSq) != cols {
+		panic(fmt.Sprintf("score: statistic %v, want one with %d columns", s, cols))
 	}
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	n := make([]float32, w.Cols)
+	n := make([]float32, cols)
 	for j, sq := range s.ColSq {
 		switch {
 		case sq < 0:

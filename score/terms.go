@@ -23,7 +23,7 @@ type Terms struct {
 // NewTerms returns the terms of w with statistic s and exponent power. w must
 // not change as long as they are used.
 func NewTerms(w *tensor.Weight, s *stats.Input, power float64) (*Terms, error) {
-	n, err := norms(w, s, power)
+	n, err := norms(w.Cols, s, power)
 	if err != nil {
 		return nil, err
 	}
@@ -38,12 +38,9 @@ func NewTerms(w *tensor.Weight, s *stats.Input, power float64) (*Terms, error) {
 func (t *Terms) share(size int) []float32 {
 	q := t.shares[size]
 	if q == nil {
-		one, none := make([]float32, t.w.Cols), make([]float32, max(t.w.Rows, t.w.Cols))
-		for j := range one {
-			one[j] = 1
-		}
+		none := make([]float32, max(t.w.Rows, t.w.Cols))
 		q = make([]float32, t.w.Rows*t.w.Cols)
-		cross(q, t.w, none, none, one, 1, size/2) // (|W|·(0 + 0) + 1·|W|/N)·1, exactly
+		cross(q, t.w, none, none, ones(t.w.Cols), 1, size/2) // (|W|·(0 + 0) + 1·|W|/N)·1, exactly
 		t.shares[size] = q
 	}
 	return q

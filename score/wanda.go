@@ -14,6 +14,7 @@ var Wanda = Method{
 	Cite:      "Sun et al. 2023, arXiv:2306.11695",
 	Group:     pattern.Row,
 	NeedsData: true,
+	Point:     func(param.Values) Point { return Point{Delta: 1, Power: 1} },
 	Score:     scoreWanda,
 }
 
@@ -27,7 +28,7 @@ var Wanda = Method{
 // Sun et al. 2023, arXiv:2306.11695, eq. 1.
 func scoreWanda(dst []float32, w *tensor.Weight, s *stats.Input, _ param.Values) error {
 	checkDst(dst, w)
-	n, err := norms(w, s, 1)
+	n, err := norms(w.Cols, s, 1)
 	if err != nil {
 		return err
 	}
