@@ -11,9 +11,13 @@ import (
 // where the weights are. Scores and masks have the bits that packages score and mask
 // give them for the same statistic.
 type Selector interface {
-	// Scores returns the scores of rows first to first+rows-1 of w by f. They are of use
-	// until the next call, and as long as w does not change.
+	// Scores returns the scores of rows first to first+rows-1 of w by f. They are of use as
+	// long as w does not change.
 	Scores(w Op, first, rows int, f Importance) (Scores, error)
+
+	// Apply prunes m of the rows of w from first on, as mask.Apply does, in the memory that
+	// products read: the tensor.Weight of w, if it has one, is the caller's to change.
+	Apply(w Op, first int, m *mask.Mask)
 }
 
 // Importance is the family of scores that package score's methods are points of:
@@ -37,13 +41,15 @@ type Scores interface {
 	// something was pruned. There are none of N:M.
 	Cuts() []float32
 
-	// Read writes the scores to dst, row after row.
-	Read(dst []float32)
+	// Read writes the scores to dst, row after row. An error is ErrScores.
+	Read(dst []float32) error
 
 	// Spread counts the scores by the leading 16 bits of their float32 patterns, those that
 	// m prunes and those that it keeps apart: n[2·bin + kept] is their number,
 	// low[2·bin + kept] the sum of the lower 16 bits. The bins are SpreadBins.
 	Spread(m *mask.Mask) (n []uint32, low []uint64)
+
+	Release() // gives the memory back
 }
 
 // SpreadBins is how many leading halves finite scores have.

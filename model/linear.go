@@ -3,6 +3,7 @@ package model
 import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -82,6 +83,25 @@ func (l *Linear) Write(w *tensor.Weight) error {
 		l.op = op
 	}
 	return err
+}
+
+// Op returns the weight as products read it, between Read and Unload.
+func (l *Linear) Op() engine.Op { return l.op }
+
+// WritePruned is Write of a w that differs from the weight that products read in what the
+// masks of its parts prune, which is 0: one that lies on a device need not go there again.
+func (l *Linear) WritePruned(w *tensor.Weight, parts []Part, masks []*mask.Mask) error {
+	s, ok := l.engine.(engine.Selector)
+	for _, p := range parts {
+		ok = ok && p.Step == 0
+	}
+	if !ok || l.op.Weight() != w {
+		return l.Write(w)
+	}
+	for i, p := range parts {
+		s.Apply(l.op, p.Lo, masks[i])
+	}
+	return nil
 }
 
 // Unload gives up a weight that does not stay in memory, and with it every change.

@@ -53,6 +53,7 @@ func (r *runner) prune(ctx context.Context) error {
 		}
 	}
 	s.start(r.opt.Progress, "prune", passes, r.m.Blocks()-done)
+	defer func() { r.report.Selected = p.selected }()
 	return s.each(ctx, done, r.m.Blocks(), p.visit)
 }
 

@@ -66,49 +66,44 @@ func (g *gauge) tap(in *model.Input, x engine.Mat) {
 	s.seen += x.Rows
 }
 
-// begin takes up a Linear with the weight w, which is dense.
-func (g *gauge) begin(l *model.Linear, in *model.Input, w *tensor.Weight) (err error) {
+// begin takes up l, which is dense.
+func (g *gauge) begin(l *model.Linear, in *model.Input) {
 	if g == nil {
-		return nil
+		return
 	}
 	defer timed(g.seconds)()
 	g.now, g.sum, g.out = LinearMeasure{Name: l.Name}, 0, 0
-	g.y, err = g.output(in, w)
-	return err
+	g.y = g.output(in, l)
 }
 
-// output returns what w makes of the sample of in; no rows if there is none. It is
+// output returns what l makes of the sample of in; no rows if there is none. It is
 // of use until the end.
-func (g *gauge) output(in *model.Input, w *tensor.Weight) (engine.Mat, error) {
+func (g *gauge) output(in *model.Input, l *model.Linear) engine.Mat {
 	s := g.samples[in]
 	if s == nil || len(s.rows) == 0 {
-		return engine.Mat{}, nil
+		return engine.Mat{}
 	}
 	if g.stream == nil {
 		g.stream = g.engine.NewStream()
 	}
-	op, err := g.engine.Load(w)
-	if err != nil {
-		return engine.Mat{}, err
-	}
-	tokens := len(s.rows) / w.Cols
-	y := g.stream.Alloc(tokens, w.Rows)
+	tokens := len(s.rows) / l.Cols
+	y := g.stream.Alloc(tokens, l.Rows)
 	mark := g.stream.Mark()
 	defer g.stream.Release(mark)
-	x := g.stream.Alloc(tokens, w.Cols)
-	g.engine.Upload(x, tensor.Matrix{Rows: tokens, Cols: w.Cols, Data: s.rows})
-	p := engine.Proj{W: op, N: w.Rows}
+	x := g.stream.Alloc(tokens, l.Cols)
+	g.engine.Upload(x, tensor.Matrix{Rows: tokens, Cols: l.Cols, Data: s.rows})
+	p := engine.Proj{W: l.Op(), N: l.Rows}
 	g.stream.Linear(y, g.stream.Operand(x, nil, p), p)
-	return y, nil
+	return y
 }
 
 // selected notes where the mask of j was cut, before anything refines it.
 func (g *gauge) selected(j *job) {
-	if g == nil || j.threshold != nil || j.kept == nil || j.scores == nil {
+	if g == nil || j.threshold != nil || j.kept == nil || j.scores == nil && j.scored == nil {
 		return
 	}
 	defer timed(g.seconds)()
-	j.threshold = thresholdOf(j.scores, j.kept, j.target)
+	j.threshold = thresholdOf(j.cuts(), j.target.Group)
 }
 
 // before measures j before its last step, which sets weights to zero.
@@ -125,10 +120,14 @@ func (g *gauge) before(j *job) {
 		return
 	}
 	g.energy(j, j.dense(), j.kept)
-	if j.scores == nil {
-		return
+	var s *Scores
+	switch {
+	case j.scores != nil:
+		s = g.spreads.of(j.scores, j.kept)
+	case j.scored != nil:
+		s = spreadOf(j.scored.Spread(j.kept)).scores()
 	}
-	if s := g.spreads.of(j.scores, j.kept); s != nil {
+	if s != nil {
 		s.Part, s.Threshold = j.part.Name, j.threshold
 		g.now.Scores = append(g.now.Scores, *s)
 	}
@@ -174,26 +173,22 @@ func (g *gauge) energy(j *job, w *tensor.Weight, kept *mask.Mask) {
 }
 
 // end measures what became of the Linear that begin took up.
-func (g *gauge) end(in *model.Input, w *tensor.Weight) error {
+func (g *gauge) end(l *model.Linear, in *model.Input) {
 	if g == nil {
-		return nil
+		return
 	}
 	defer timed(g.seconds)()
 	if share := g.out / g.sum; g.sum > 0 && !math.IsInf(g.sum, 0) {
 		g.now.EnergyLost = &share
 	}
 	if g.y.Rows > 0 {
-		y, err := g.output(in, w)
-		if err != nil {
-			return err
-		}
+		y := g.output(in, l)
 		if e := g.relative(y, g.y); !math.IsNaN(e) && !math.IsInf(e, 0) {
 			g.now.Output = &OutputError{Relative: e, Tokens: y.Rows}
 		}
 		g.stream.Release(0)
 	}
 	g.done = append(g.done, g.now)
-	return nil
 }
 
 // relative returns ‖y − dense‖ / ‖dense‖, with float64 sums.

@@ -97,7 +97,11 @@ func ordering(m permute.Method, p param.Values, to pattern.Pattern) step {
 		seconds: func(s *Seconds) *float64 { return &s.Permute },
 		cost:    func(rows, cols int) cost { return cost{brief: permute.Bytes(rows, cols, to)} },
 		run: func(_ context.Context, j *job) error {
-			found := m.Find(j.scores, j.w.Rows, j.w.Cols, to, m.Blocks(p, placeOf(j.linear)))
+			scores, err := j.hostScores()
+			if err != nil {
+				return err
+			}
+			found := m.Find(scores, j.w.Rows, j.w.Cols, to, m.Blocks(p, placeOf(j.linear)))
 			note := permutationOf(j.part)
 			note.Before, note.After, note.Order = found.Before, found.After, found.Order
 			j.report.Permuted = append(j.report.Permuted, note)

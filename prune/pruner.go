@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/tensor"
@@ -32,6 +33,7 @@ type pruner struct {
 	steps, withoutData []step
 	gauge              *gauge // nil: nothing is measured
 	memory             buffer
+	selected           Selected
 	pending            []func() error // give the branch's Linears to the sink, once it is rebuilt
 	warned             string         // the expert that was last warned of
 }
@@ -131,24 +133,23 @@ func (p *pruner) linear(ctx context.Context, l *model.Linear, in *input, t patte
 		if tooFewTokens(l, in.Input) {
 			p.warnOfFewTokens(l, in)
 		}
-		if err := p.gauge.begin(l, in.of, w); err != nil {
-			return out, err
-		}
+		p.gauge.begin(l, in.of)
 		for i, part := range matrices(p.plan.resolved, l.Parts, l.Rows) {
-			j := &job{linear: l, part: part, at: i, w: part.Take(w), input: in, target: t, report: &out, memory: &p.memory}
-			if err := p.matrix(ctx, j); err != nil {
+			j := &job{linear: l, part: part, at: i, w: part.Take(w), input: in, target: t, report: &out, memory: &p.memory, engine: p.m.Engine(), selected: &p.selected}
+			err := p.matrix(ctx, j)
+			if err == nil {
+				part.Return(w, j.w)
+			}
+			j.release()
+			if err != nil {
 				return out, inPart(part, err)
 			}
-			part.Return(w, j.w)
-			j.w, j.scores = nil, nil
 			jobs = append(jobs, j)
 		}
-		if err := l.Write(w); err != nil {
+		if err := write(l, w, jobs); err != nil {
 			return out, err
 		}
-		if err := p.gauge.end(in.of, w); err != nil {
-			return out, err
-		}
+		p.gauge.end(l, in.of)
 	}
 	out.Zeros = w.Zeros()
 	out.Sparsity = float64(out.Zeros) / float64(l.Rows*l.Cols)
@@ -163,6 +164,19 @@ func (p *pruner) linear(ctx context.Context, l *model.Linear, in *input, t patte
 		return out, nil
 	}
 	return out, p.sink.linear(l, w, jobs)
+}
+
+// write makes w, of which jobs are the matrices, the weight that products read.
+func write(l *model.Linear, w *tensor.Weight, jobs []*job) error {
+	var parts []model.Part
+	var masks []*mask.Mask
+	for _, j := range jobs {
+		if !j.masked {
+			return l.Write(w)
+		}
+		parts, masks = append(parts, j.part), append(masks, j.kept)
+	}
+	return l.WritePruned(w, parts, masks)
 }
 
 // matrix takes a matrix through the steps.

@@ -19,9 +19,13 @@ func refining(m refine.Method, p param.Values) step {
 			if j.report.Refined == nil {
 				j.report.Refined = new(refine.Result)
 			}
+			scores, err := j.hostScores()
+			if err != nil {
+				return err
+			}
 			gram, _ := j.shared.(*refine.Gram)
 			done, err := m.Run(ctx, refine.Problem{
-				Kept: j.kept, W: j.w, Scores: j.scores, Input: j.input.Input, Gram: gram, Pattern: j.target.Pattern, Params: p,
+				Kept: j.kept, W: j.w, Scores: scores, Input: j.input.Input, Gram: gram, Pattern: j.target.Pattern, Params: p,
 			})
 			j.report.Refined.Add(done)
 			return err

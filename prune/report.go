@@ -31,6 +31,10 @@ type Report struct {
 	Rotation   *rotated.Result `json:"rotation,omitempty"`   // nil: nothing was rotated
 	Allocation *Allocation     `json:"allocation,omitempty"` // nil: every block gets the same share
 
+	// Selected is how many matrices this process scored and selected in on the device that
+	// computes, and on the host: where it has no device, or where that knows no such score.
+	Selected Selected `json:"selected"`
+
 	Seconds Seconds `json:"seconds"`
 	PeakRSS int64   `json:"peak_rss_bytes"` // 0 where the system does not say
 	Output  string  `json:"output"`
@@ -43,6 +47,12 @@ type Report struct {
 type Sparsity struct {
 	Target   float64 `json:"target"`
 	Measured float64 `json:"measured"`
+}
+
+// Selected counts matrices by where their masks were made, which are the same.
+type Selected struct {
+	Device int `json:"device"`
+	Host   int `json:"host"`
 }
 
 // LinearReport is one Linear of the output.

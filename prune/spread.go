@@ -222,28 +222,47 @@ func (s *spread) lorenz() (curve [][2]float64, gini float64) {
 	return append(curve, [2]float64{1, 1}), 1 - area/(float64(n)*total)
 }
 
-// thresholdOf returns the highest score that is pruned: of the matrix, or of its
-// rows if each has its own. nil for N:M, and if nothing is pruned.
-func thresholdOf(scores []float32, m *mask.Mask, t pattern.Target) *Threshold {
-	if t.Pattern.Of != 0 {
-		return nil
+// spreadOf returns what an engine has counted: engine.Scores.Spread.
+func spreadOf(n []uint32, low []uint64) *spread {
+	s := &spread{n: n, low: low, from: fineBins}
+	for k := range fineBins {
+		if n[2*k]+n[2*k+1] > 0 {
+			s.from, s.to = min(s.from, k), k+1
+		}
 	}
-	rows := make([]float32, m.Rows)
-	parallel.For(m.Rows, measureRows(m.Cols), func(lo, hi int) {
+	return s
+}
+
+// cuts returns the highest score that is pruned of each row that some of is, or of the
+// whole matrix where that is selected in. There are none of N:M.
+func (j *job) cuts() []float32 {
+	switch {
+	case j.target.Pattern.Of != 0:
+		return nil
+	case j.scores == nil:
+		return slices.Clone(j.scored.Cuts())
+	}
+	rows := make([]float32, j.kept.Rows)
+	parallel.For(j.kept.Rows, measureRows(j.kept.Cols), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			rows[i] = highest(scores[i*m.Cols:(i+1)*m.Cols], m.Words(i))
+			rows[i] = highest(j.scores[i*j.kept.Cols:(i+1)*j.kept.Cols], j.kept.Words(i))
 		}
 	})
-	rows = slices.DeleteFunc(rows, func(v float32) bool { return math.IsInf(float64(v), 0) })
-	if len(rows) == 0 {
+	return slices.DeleteFunc(rows, func(v float32) bool { return math.IsInf(float64(v), 0) })
+}
+
+// thresholdOf returns the threshold of a matrix with these cuts, which it sorts: one, or
+// where rows are compared one of each. nil if there are none.
+func thresholdOf(cuts []float32, compared pattern.Group) *Threshold {
+	if len(cuts) == 0 {
 		return nil
 	}
-	slices.Sort(rows)
-	high := rows[len(rows)-1]
-	if t.Group != pattern.Row {
+	slices.Sort(cuts)
+	low, median, high := cuts[0], cuts[len(cuts)/2], cuts[len(cuts)-1]
+	if compared != pattern.Row {
 		return &Threshold{Group: "matrix", Low: high, Median: high, High: high}
 	}
-	return &Threshold{Group: "row", Low: rows[0], Median: rows[len(rows)/2], High: high}
+	return &Threshold{Group: "row", Low: low, Median: median, High: high}
 }
 
 // highest returns the highest of x that is not kept; −∞ if all are.

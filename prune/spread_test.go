@@ -116,7 +116,8 @@ func TestThreshold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := thresholdOf(x, m, c.target); !reflect.DeepEqual(got, c.want) {
+		j := &job{scores: x, kept: m, target: c.target}
+		if got := thresholdOf(j.cuts(), c.target.Group); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%+v: %+v, want %+v", c.target, got, c.want)
 		}
 	}

@@ -2,7 +2,9 @@ package prune
 
 import (
 	"context"
+	"errors"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/mask"
 	"github.com/crepe-llm/crepe/model"
@@ -70,9 +72,16 @@ type job struct {
 	report *LinearReport  // of the Linear
 	memory *buffer        // for scores
 
+	selected *Selected // where it is counted
+
+	engine engine.Engine
+	score  func() error  // scores on the host
+	scored engine.Scores // where the engine has the weight; nil: there are none
+
 	scores []float32  // row-major; nil before work
 	order  []int      // of the columns in N:M's groups; nil: as they are
 	kept   *mask.Mask // nil before one is selected, and where an update selects
+	masked bool       // w is as it came but for what kept prunes
 
 	threshold *Threshold // of the selection; nil if nothing measures, or none is known
 }
@@ -84,6 +93,38 @@ func (j *job) work() []float32 {
 		j.scores = j.memory.take(j.w.Rows * j.w.Cols)
 	}
 	return j.scores
+}
+
+// hostScores returns the scores in the host's memory.
+func (j *job) hostScores() ([]float32, error) {
+	if j.scored == nil || j.scores != nil {
+		return j.scores, nil
+	}
+	if err := j.scored.Read(j.work()); err != nil {
+		return j.scores, j.refused()
+	}
+	return j.scores, nil
+}
+
+// refused returns what is wrong with a weight, a statistic or a score that the engine
+// refuses: the host looks for it.
+func (j *job) refused() error {
+	if err := j.score(); err != nil {
+		return err
+	}
+	_, err := mask.Select(j.scores, j.w.Rows, j.w.Cols, j.target)
+	if err == nil {
+		err = errors.New("the engine finds scores that are not finite, and the host finds none")
+	}
+	return err
+}
+
+// release gives up what the matrix held for the steps.
+func (j *job) release() {
+	if j.scored != nil {
+		j.scored.Release()
+	}
+	j.w, j.scores, j.scored, j.score = nil, nil, nil, nil
 }
 
 // dense returns the weight as it came, until the step that sets weights to zero.
