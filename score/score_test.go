@@ -442,3 +442,37 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// A method's scores are those of its point of CRePE's family, bit for bit: by these an
+// engine computes them.
+func TestPointsAreOfTheFamily(t *testing.T) {
+	rng := rand.New(rand.NewPCG(29, 0))
+	w := tensor.NewWeight(tensor.F32, 20, 70)
+	for i := range w.Source().F32 {
+		w.Source().F32[i] = float32(rng.NormFloat64())
+	}
+	s := input(slices.Repeat([]float64{0}, w.Cols)...)
+	for j := range s.ColSq[1:] {
+		s.ColSq[j] = rng.ExpFloat64()
+	}
+	for _, m := range score.Methods() {
+		for _, power := range []float64{0.5, 1, 1.7} {
+			p := published(t, m.Name).With("power", power)
+			at := m.Point(p)
+			norms, err := at.Norms(w.Cols, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			squares := input(make([]float64, w.Cols)...) // whose roots are the norms, exactly
+			for j, n := range norms {
+				squares.ColSq[j] = float64(n) * float64(n)
+			}
+			got := mustScore(t, "crepe", w, squares, param.Values{
+				"alpha": at.Alpha, "beta": at.Beta, "gamma": at.Gamma, "delta": at.Delta, "kernel": at.Kernel, "power": 1.,
+			})
+			if want := mustScore(t, m.Name, w, s, p); !slices.Equal(got, want) {
+				t.Errorf("%s with power %v: %+v has other scores", m.Name, power, at)
+			}
+		}
+	}
+}

@@ -173,29 +173,11 @@ func (s *scores) Select(t pattern.Target, order []int) (*mask.Mask, error) {
 	if err != nil {
 		return nil, err
 	}
-	bits := make([]uint64, s.m*s.words()/2)
-	at := s.take(int64(8 * len(bits)))
-	var cuts driver.Pointer
-	cut := make([]uint32, s.m)
-	switch {
-	case t.Pattern.Of != 0:
-		j := job{mode: selectGroups, p: t.Pattern, mask: at}
-		if order != nil {
-			j.order = s.integers(s.n, func(k int) int { return order[k] })
-		}
-		s.run(j)
-		cut = nil
-	case k == 0 || t.Group == pattern.Row:
-		counts := s.integers(s.m, func(i int) int { return t.PrunedInRow(i, s.n) })
-		cuts = s.take(int64(4 * s.m))
-		s.run(job{mode: selectRows, counts: counts, cuts: cuts, mask: at})
-	default:
-		cuts = s.matrix(k, at)
-		cut = cut[:1]
-	}
-	s.cuts = nil
+	at, cuts, n := s.post(t, k, order)
+	bits, cut := make([]uint64, s.m*s.words()/2), make([]uint32, n)
 	download(s, bits, at)
 	download(s, cut, cuts)
+	s.cuts = nil
 	for _, key := range cut {
 		if key != noKey {
 			s.cuts = append(s.cuts, math.Float32frombits(key))
@@ -205,6 +187,27 @@ func (s *scores) Select(t pattern.Target, order []int) (*mask.Mask, error) {
 		return nil, engine.ErrScores
 	}
 	return mask.Of(s.m, s.n, bits, order), nil
+}
+
+// post posts the work of Select, which prunes k, and returns where the mask will be, and
+// the n keys of the cuts.
+func (s *scores) post(t pattern.Target, k int, order []int) (bits, cuts driver.Pointer, n int) {
+	bits = s.take(int64(4 * s.m * s.words()))
+	switch {
+	case t.Pattern.Of != 0:
+		j := job{mode: selectGroups, p: t.Pattern, mask: bits}
+		if order != nil {
+			j.order = s.integers(s.n, func(k int) int { return order[k] })
+		}
+		s.run(j)
+		return bits, 0, 0
+	case k == 0 || t.Group == pattern.Row:
+		counts := s.integers(s.m, func(i int) int { return t.PrunedInRow(i, s.n) })
+		cuts = s.take(int64(4 * s.m))
+		s.run(job{mode: selectRows, counts: counts, cuts: cuts, mask: bits})
+		return bits, cuts, s.m
+	}
+	return bits, s.matrix(k, bits), 1
 }
 
 // isBad reports whether some score is not finite.
