@@ -131,7 +131,7 @@ func (f *File) add(path string) (*head, error) {
 	}
 	for _, t := range h.tensors {
 		if _, twice := f.byName[t.Name]; twice {
-			return nil, fmt.Errorf("%s: tensor %s is in another split too", path, t.Name)
+			return nil, fmt.Errorf("%s: tensor %.100s is in another split too", path, t.Name)
 		}
 		t.part = len(f.parts) - 1
 		f.byName[t.Name] = len(f.Tensors)
@@ -168,7 +168,7 @@ func (f *File) ReadRows(t Tensor, dst []float32, lo, hi int) error {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("the file has become shorter since it was opened")
 		}
-		return fmt.Errorf("%s: tensor %s: %w", f.Holds(t), t.Name, err)
+		return fmt.Errorf("%s: tensor %.100s: %w", f.Holds(t), t.Name, err)
 	}
 	t.Type.Dequantize(dst, raw)
 	return nil

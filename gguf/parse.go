@@ -123,7 +123,7 @@ func (c *cursor) name(what string) (string, error) {
 	}
 	b, err := c.take(n, what)
 	if err == nil && !utf8.Valid(b) {
-		err = fmt.Errorf("%s: name %q is not UTF-8", what, b)
+		err = fmt.Errorf("%s: name %.100q is not UTF-8", what, b)
 	}
 	return string(b), err
 }
@@ -193,7 +193,7 @@ func (c *cursor) key(m *Metadata, what string) error {
 	if err != nil {
 		return err
 	}
-	what = "key " + key
+	what = fmt.Sprintf("key %.100s", key) // a name may have 64 KiB
 	if m.Has(key) {
 		return fmt.Errorf("%s is there twice", what)
 	}
@@ -250,7 +250,7 @@ func (c *cursor) tensor(what string) (t Tensor, err error) {
 	if t.Name, err = c.name(what); err != nil {
 		return t, err
 	}
-	what = "tensor " + t.Name
+	what = fmt.Sprintf("tensor %.100s", t.Name)
 	n, err := c.uint32(what)
 	if err != nil {
 		return t, err
@@ -299,21 +299,21 @@ func (h *head) place(start, alignment, size int64) error {
 	for i := range h.tensors {
 		t := &h.tensors[i]
 		if seen[t.Name] {
-			return fmt.Errorf("tensor %s is there twice", t.Name)
+			return fmt.Errorf("tensor %.100s is there twice", t.Name)
 		}
 		seen[t.Name] = true
 		if t.Offset%alignment != 0 {
-			return fmt.Errorf("tensor %s: offset %d, want a multiple of %d", t.Name, t.Offset, alignment)
+			return fmt.Errorf("tensor %.100s: offset %d, want a multiple of %d", t.Name, t.Offset, alignment)
 		}
 		if have := max(size-start, 0); t.Size > have || t.Offset > have-t.Size {
-			return fmt.Errorf("tensor %s: bytes %d to %d of %d bytes of data: truncated, or damaged", t.Name, t.Offset, t.Offset+t.Size, have)
+			return fmt.Errorf("tensor %.100s: bytes %d to %d of %d bytes of data: truncated, or damaged", t.Name, t.Offset, t.Offset+t.Size, have)
 		}
 		order[i] = t
 	}
 	slices.SortFunc(order, func(a, b *Tensor) int { return int(min(max(a.Offset-b.Offset, -1), 1)) })
 	for i, t := range order {
 		if i > 0 && t.Offset < order[i-1].Offset+order[i-1].Size {
-			return fmt.Errorf("tensor %s: offset %d, within tensor %s", t.Name, t.Offset, order[i-1].Name)
+			return fmt.Errorf("tensor %.100s: offset %d, within tensor %.100s", t.Name, t.Offset, order[i-1].Name)
 		}
 	}
 	for _, t := range order {

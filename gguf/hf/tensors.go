@@ -32,7 +32,7 @@ func (m *model) addTensors(a *architecture, c config) error {
 		}
 		name, ok := a.rename(t.Name, c.int("num_hidden_layers"))
 		if !ok {
-			return fmt.Errorf("tensor %s is not known in a model of architecture %s", t.Name, a.name)
+			return fmt.Errorf("tensor %.100s is not known in a model of architecture %s", t.Name, a.name)
 		}
 		if strings.Contains(name, "%d") {
 			if err := m.addExperts(name, t, c); err != nil {
@@ -47,7 +47,7 @@ func (m *model) addTensors(a *architecture, c config) error {
 		if a.permuted && isQK(name) {
 			v.head = c.int("head_dim")
 			if v.head%2 != 0 || v.rows%v.head != 0 {
-				return fmt.Errorf("tensor %s: %d rows, want a multiple of the length of a head, %d, which must be even", t.Name, v.rows, v.head)
+				return fmt.Errorf("tensor %.100s: %d rows, want a multiple of the length of a head, %d, which must be even", t.Name, v.rows, v.head)
 			}
 		}
 		if a.shifted && strings.HasSuffix(name, "norm.weight") {
@@ -101,7 +101,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 func (m *model) addExperts(name string, t gguf.Tensor, c config) error {
 	n := c.int("num_experts")
 	if len(t.Shape) != 3 || t.Shape[0] != n {
-		return fmt.Errorf("tensor %s: shape %v, want three dimensions for %d experts", t.Name, t.Shape, n)
+		return fmt.Errorf("tensor %.100s: shape %v, want three dimensions for %d experts", t.Name, t.Shape, n)
 	}
 	rows := t.Shape[1]
 	for i := range n {
