@@ -47,7 +47,7 @@ type Engine interface {
 	NewVec(v []float32) Vec
 
 	// NewStats returns an empty statistic of an input of that width, and
-	// StatsScratch the bytes of memory that adding to it takes beside it.
+	// StatsScratch the bytes of memory (see Own) that adding to it takes beside it.
 	NewStats(in int, needs stats.Needs) Stats
 	StatsScratch(in int, needs stats.Needs) int64
 

@@ -84,7 +84,7 @@ func Diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, now 
 	}
 	name := cmp.Or(opt.Name, "compare")
 	bar := opt.Progress.Start(name, int64(len(windows)), "windows")
-	then, err := hidden.New(dense.Engine(), len(windows), len(windows[0]), dense.Width(), opt.SpillDir)
+	then, err := hidden.New(dense.Engine(), len(windows), len(windows[0]), dense.Width(), opt.States)
 	if err != nil {
 		return Comparison{}, err
 	}

@@ -53,7 +53,7 @@ func TestAgainstItself(t *testing.T) {
 func TestAgainstAnother(t *testing.T) {
 	ctx := context.Background()
 	rounded, dense := open(t, engine.BF16), open(t, engine.F32)
-	c, err := Against(ctx, rounded, dense, windows(), Options{SpillDir: t.TempDir()})
+	c, err := Against(ctx, rounded, dense, windows(), Options{States: engine.Place{Dir: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}

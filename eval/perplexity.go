@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
@@ -47,14 +48,26 @@ func (r Result) Valid() bool {
 	return r.Windows > 0 && r.SeqLen > 1 && r.Tokens == r.Windows*r.SeqLen && r.NLL > -1 && (r.NLL <= MaxNLL || r.NLL.Infinite()) && same
 }
 
-// Options say where the hidden states between blocks are kept, and what becomes of the last.
+// Options of a measurement.
 type Options struct {
 	Name     string        // of the step in progress reports
-	SpillDir string        // folder for a temporary file; empty keeps them in memory
+	States   engine.Place  // of the hidden states between blocks
 	Progress progress.Func // may be nil
 
 	// Last, if not nil, is called with the last block's outputs for the windows.
 	Last func(*hidden.Store) error
+}
+
+// PlaceFor returns where the hidden states of so many sequences, for each of so many
+// models of m's sizes, are kept between blocks: within half of a memory budget in bytes,
+// 0 being none, or else in a file in dir.
+func PlaceFor(m *model.Model, sequences, tokens, models int, budget int64, dir string) engine.Place {
+	host := budget / 2
+	if budget == 0 {
+		host = math.MaxInt64
+	}
+	own, _ := m.OwnLeft(tokens)
+	return engine.PlaceFor(m.Engine(), hidden.Bytes(sequences, tokens, m.Width()), own/int64(models), host, dir)
 }
 
 // Perplexity measures m on windows of equal length, by the literature's protocol:
@@ -62,7 +75,7 @@ type Options struct {
 //	perplexity = exp( mean over windows of ( 1/(T−1) Σ_{t<T} −ln p(x_{t+1} | x_1 … x_t) ) )
 //
 // Each window stands alone. All windows pass one block before the next is
-// loaded, so one block is in memory at a time. Log-probabilities are float32
+// loaded, so one block is in memory at a time, or two. Log-probabilities are float32
 // logits less a log-sum accumulated in float64. A window in which a NaN comes up has
 // no likelihood: the perplexity is infinite.
 func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Options) (Result, error) {
@@ -88,7 +101,7 @@ func Perplexity(ctx context.Context, m *model.Model, windows [][]int32, opt Opti
 // forward returns the last block's outputs, to be closed. name names the step that
 // bar reports.
 func forward(ctx context.Context, m *model.Model, windows [][]int32, opt Options, bar *progress.Bar, name string) (*hidden.Store, error) {
-	store, err := hidden.New(m.Engine(), len(windows), len(windows[0]), m.Width(), opt.SpillDir)
+	store, err := hidden.New(m.Engine(), len(windows), len(windows[0]), m.Width(), opt.States)
 	if err != nil {
 		return nil, err
 	}
@@ -102,10 +115,11 @@ func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *h
 	if err := store.Embed(m, windows); err != nil {
 		return err
 	}
-	st := m.NewState()
+	st, blocks := m.NewState(), m.Read(0, m.Blocks())
+	defer blocks.Close()
 	for b := range m.Blocks() {
 		bar.Part(fmt.Sprintf("%s: block %d of %d", name, b+1, m.Blocks()), int64(len(windows)))
-		block, err := m.LoadBlock(b)
+		block, err := blocks.Next()
 		if err != nil {
 			return err
 		}
@@ -114,6 +128,7 @@ func passBlocks(ctx context.Context, m *model.Model, windows [][]int32, store *h
 		}
 		block.Release()
 	}
+	m.Trim() // the head comes
 	return nil
 }
 

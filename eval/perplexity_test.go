@@ -10,6 +10,7 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/internal/golden"
+	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
 )
@@ -92,7 +93,7 @@ func TestManyWindowsAndAFile(t *testing.T) {
 	if !(math.Abs(float64(inMemory.NLL)-want) <= 4e-4) || inMemory.Windows != n || steps != 0 {
 		t.Errorf("got %+v with %d steps left, want a mean of %v nats", inMemory, steps, want)
 	}
-	inFile, err := Perplexity(t.Context(), openFixture(t), windows, Options{SpillDir: t.TempDir()})
+	inFile, err := Perplexity(t.Context(), openFixture(t), windows, Options{States: engine.Place{Dir: t.TempDir()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func TestPerplexityRefuses(t *testing.T) {
 	if _, err := Perplexity(ctx, m, two, Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: got %v", err)
 	}
-	if _, err := Perplexity(t.Context(), m, two, Options{SpillDir: t.TempDir() + "/absent"}); err == nil {
+	if _, err := Perplexity(t.Context(), m, two, Options{States: engine.Place{Dir: t.TempDir() + "/absent"}}); err == nil {
 		t.Error("an absent folder to spill to: no error")
 	}
 }
@@ -149,5 +150,48 @@ func TestProgressCountsWindows(t *testing.T) {
 		if n, ok := seen[phase]; n != int64(len(windows)) {
 			t.Errorf("%s: ended at %d windows (%v), want %d", phase, n, ok, len(windows))
 		}
+	}
+}
+
+// separate is an engine that says it has so much memory of its own.
+type separate struct {
+	*cpu.Engine
+	bytes int64
+}
+
+func (s *separate) Memory() int64 { return s.bytes }
+
+// Hidden states are where there is room, and the result does not depend on it.
+func TestPlaceFor(t *testing.T) {
+	const dir = "dir"
+	m := openFixture(t)
+	device := &separate{cpu.New(engine.F32), 1 << 40}
+	on := m.With(model.Options{Engine: device})
+	left, _ := on.OwnLeft(32)
+	for _, c := range []struct {
+		m           *model.Model
+		own, budget int64
+		want        engine.Place
+	}{
+		{m, 0, 0, engine.Place{}},
+		{m, 0, 2 * hidden.Bytes(2, 32, m.Width()), engine.Place{}},
+		{m, 0, 2*hidden.Bytes(2, 32, m.Width()) - 2, engine.Place{Dir: dir}},
+		{on, 1 << 40, 1, engine.Place{}},
+		{on, 1<<40 - left + hidden.Bytes(2, 32, m.Width()), 1, engine.Place{}},
+		{on, 1<<40 - left + hidden.Bytes(2, 32, m.Width()) - 1, 0, engine.Place{Host: true}},
+		{on, 1 << 20, 1, engine.Place{Dir: dir}},
+	} {
+		device.bytes = c.own
+		if got := PlaceFor(c.m, 2, 32, 1, c.budget, dir); got != c.want {
+			t.Errorf("%d bytes of its own, %d in all: %+v, want %+v", c.own, c.budget, got, c.want)
+		}
+	}
+	two := [][]int32{{1, 2, 3, 4}, {5, 6, 7, 8}}
+	want, err := Perplexity(t.Context(), m, two, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Perplexity(t.Context(), on, two, Options{States: engine.Place{Host: true}}); err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
 }

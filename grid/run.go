@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/eval/task"
 	"github.com/crepe-llm/crepe/internal/fsys"
-	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pho"
@@ -248,10 +248,9 @@ func (g *runner) measure(ctx context.Context, c *Cell, from origin, open func() 
 		}
 		defer done()
 		seconds := time.Since(started).Seconds()
-		if g.budget > 0 {
-			experts, _ := m.M.FitBlocks(g.budget / 2)
+		if room := g.room(m.M); room > 0 {
 			fitted := *m
-			fitted.M = m.M.WithExpertBytes(experts)
+			fitted.M = m.M.Within(room)
 			m = &fitted
 		}
 		if !have {
@@ -286,10 +285,25 @@ func (g *runner) measure(ctx context.Context, c *Cell, from origin, open func() 
 func (g *runner) perplexity(ctx context.Context, m *Model) (eval.Result, error) {
 	e := m.Evaluation
 	opt := eval.Options{Progress: g.opt.Progress}
-	if g.budget > 0 && hidden.Bytes(len(e.Tokens), e.SeqLen, m.M.Width()) > g.budget/2 {
-		opt.SpillDir = filepath.Dir(g.opt.Scratch)
-	}
+	opt.States = eval.PlaceFor(m.M, len(e.Tokens), e.SeqLen, 1, g.budget, filepath.Dir(g.opt.Scratch))
 	return eval.Perplexity(ctx, m.M, e.Tokens, opt)
+}
+
+// room returns what the weights of m's blocks may take; 0: nobody knows.
+func (g *runner) room(m *model.Model) int64 {
+	states := g.statesBytes(m)
+	if g.budget > 0 {
+		return min(states, g.budget/2)
+	}
+	return states
+}
+
+// statesBytes returns what hidden states may take in the memory of m's engine.
+func (g *runner) statesBytes(m *model.Model) int64 {
+	if own, separate := engine.OwnMemory(m.Engine()); separate {
+		return own / 2
+	}
+	return g.budget / 2
 }
 
 func (g *runner) ask(ctx context.Context, m *Model, set task.Set) (task.Result, error) {
@@ -297,7 +311,7 @@ func (g *runner) ask(ctx context.Context, m *Model, set task.Set) (task.Result, 
 	if err != nil {
 		return task.Result{}, err
 	}
-	answers, err := task.Run(ctx, m.M, e, []task.Set{set}, task.Options{Bytes: g.budget / 2, Progress: g.opt.Progress})
+	answers, err := task.Run(ctx, m.M, e, []task.Set{set}, task.Options{Bytes: g.statesBytes(m.M), Progress: g.opt.Progress})
 	if err != nil {
 		return task.Result{}, err
 	}

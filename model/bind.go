@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
@@ -155,10 +156,13 @@ func (b *binder) err() error {
 }
 
 // pool keeps the memory of weights for the next of the same type and size, so
-// that a pass over all blocks takes the memory of one.
+// that a pass over all blocks takes the memory of one, or of two that are there at once.
 type pool struct {
+	mu   sync.Mutex
 	free map[poolKey][]*tensor.Weight
 }
+
+func newPool() *pool { return &pool{free: map[poolKey][]*tensor.Weight{}} }
 
 type poolKey struct {
 	dtype      tensor.DType
@@ -168,6 +172,8 @@ type poolKey struct {
 // get returns a weight of undefined content.
 func (p *pool) get(dtype tensor.DType, rows, cols int) *tensor.Weight {
 	k := poolKey{dtype, rows, cols}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	free := p.free[k]
 	if len(free) == 0 {
 		return tensor.NewWeight(dtype, rows, cols)
@@ -180,7 +186,16 @@ func (p *pool) get(dtype tensor.DType, rows, cols int) *tensor.Weight {
 // put takes w for a later get.
 func (p *pool) put(w *tensor.Weight) {
 	k := poolKey{w.DType, w.Rows, w.Cols}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.free[k] = append(p.free[k], w)
+}
+
+// clear gives up all of it.
+func (p *pool) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.free)
 }
 
 // ignorable reports whether a tensor that no block asked for changes nothing:

@@ -9,18 +9,17 @@ import (
 )
 
 // Head turns hidden states into logits, final norm first. It reads its matrix
-// in chunks of vocabulary rows, of which one is in memory; a head of one chunk
-// is read once and serves many calls. One goroutine uses it at a time.
+// in chunks of vocabulary rows, of which the last one read is in memory, or, with
+// Options.KeepHead, all are. What is in memory serves many calls. Results depend on
+// the chunks' size, not on how many are kept. One goroutine uses it at a time.
 type Head struct {
 	m      *Model
 	norm   *engine.Norm
 	stream engine.Stream
-	chunk  *tensor.Weight // vocabulary rows first to first+chunk.Rows-1
-	op     engine.Op      // of chunk
-	first  int            // nowhere before the first read
+	rows   int               // of a chunk
+	chunk  *tensor.Weight    // memory of one, unless all are kept
+	ops    map[int]engine.Op // chunks in memory, by their first row
 }
-
-const nowhere = -1
 
 // headChunkBytes bounds the rows of the head's matrix in memory.
 const headChunkBytes = 64 << 20
@@ -45,15 +44,16 @@ func (m *Model) loadHead(rows int) (*Head, error) {
 	if err := b.err(); err != nil {
 		return nil, err
 	}
-	h := &Head{m: m, norm: norm, stream: m.opt.Engine.NewStream()}
+	h := &Head{m: m, norm: norm, stream: m.opt.Engine.NewStream(), ops: map[int]engine.Op{}}
 	h.cut(min(m.Config.Vocab, max(1, rows)))
 	return h, nil
 }
 
 // cut makes h read that many vocabulary rows at once.
 func (h *Head) cut(rows int) {
-	if h.chunk == nil || h.chunk.Rows != rows {
-		h.chunk, h.op, h.first = tensor.NewWeight(h.m.head.DType, rows, h.m.Config.Width), nil, nowhere
+	if h.rows != rows {
+		h.rows, h.chunk = rows, nil
+		h.free()
 	}
 }
 
@@ -111,7 +111,7 @@ func (h *Head) Compare(dense *Head, x, y engine.Mat, targets []int32, dst []engi
 		return fmt.Errorf("vocabularies of %d and %d tokens, want the same", vocab, other)
 	}
 	// The parts of the vocabulary must be the same; the larger head is cut.
-	rows := min(h.chunk.Rows, dense.chunk.Rows)
+	rows := min(h.rows, dense.rows)
 	h.cut(rows)
 	dense.cut(rows)
 	pairs := make([]engine.LogPair, x.Rows)
@@ -165,7 +165,7 @@ func (h *Head) eachChunk(x engine.Mat, f func(lo int, x engine.Mat, part engine.
 	if x.Cols != h.m.Config.Width {
 		panic(fmt.Sprintf("model: Head: hidden states have %d columns, want %d", x.Cols, h.m.Config.Width))
 	}
-	for first := 0; first < h.m.Config.Vocab; first += h.chunk.Rows {
+	for first := 0; first < h.m.Config.Vocab; first += h.rows {
 		part, err := h.load(first)
 		if err != nil {
 			return err
@@ -179,25 +179,44 @@ func (h *Head) eachChunk(x engine.Mat, f func(lo int, x engine.Mat, part engine.
 	return nil
 }
 
+// free gives up the chunks in memory.
+func (h *Head) free() {
+	for _, op := range h.ops {
+		engine.Free(op)
+	}
+	clear(h.ops)
+}
+
 // load returns the vocabulary rows from first on, reading them unless they are
 // there. The last chunk begins early, so that all are of one size and share
 // one memory.
 func (h *Head) load(first int) (engine.Proj, error) {
-	t, w := h.m.head, h.chunk
-	start := min(first, h.m.Config.Vocab-w.Rows)
-	if h.first != start {
-		h.first = nowhere
-		if err := h.m.inv.ReadAt(t, w.Bytes(), int64(start)*int64(w.Cols*w.DType.Size())); err != nil {
-			return engine.Proj{}, err
-		}
-		if err := checkFinite(t, w, start); err != nil {
-			return engine.Proj{}, err
-		}
-		op, err := h.m.opt.Engine.Load(w)
+	start := min(first, h.m.Config.Vocab-h.rows)
+	if h.ops[start] == nil {
+		op, err := h.read(start)
 		if err != nil {
 			return engine.Proj{}, err
 		}
-		h.op, h.first = op, start
+		h.ops[start] = op
 	}
-	return engine.Proj{W: h.op, Lo: first - start, N: w.Rows - (first - start)}, nil
+	return engine.Proj{W: h.ops[start], Lo: first - start, N: h.rows - (first - start)}, nil
+}
+
+// read reads the chunk that begins with that row.
+func (h *Head) read(start int) (engine.Op, error) {
+	t, w := h.m.head, h.chunk
+	if w == nil {
+		w = tensor.NewWeight(t.DType, h.rows, h.m.Config.Width)
+	}
+	if !h.m.opt.KeepHead {
+		h.chunk = w
+		h.free()
+	}
+	if err := h.m.inv.ReadAt(t, w.Bytes(), int64(start)*int64(w.Cols*w.DType.Size())); err != nil {
+		return nil, err
+	}
+	if err := checkFinite(t, w, start); err != nil {
+		return nil, err
+	}
+	return h.m.opt.Engine.Load(w)
 }

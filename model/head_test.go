@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,16 +30,34 @@ func TestNLL(t *testing.T) {
 			}
 		}
 		for _, rows := range []int{v, 2 * v, 7, v - 1, 1} {
-			h, err := m.loadHead(rows)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				got := make([]float64, x.Rows)
-				if err := h.NLL(enginetest.Upload(m.Engine(), x), targets, got); err != nil {
+			var first []float64
+			for _, keep := range []bool{false, true} {
+				opt := m.Options()
+				opt.KeepHead = keep
+				h, err := m.With(opt).loadHead(rows)
+				if err != nil {
 					t.Fatal(err)
 				}
-				golden.Compare(t, "nll", got, exact, golden.Tolerance{Abs: 2 * logitsTol.Abs})
+				for range 2 {
+					got := make([]float64, x.Rows)
+					if err := h.NLL(enginetest.Upload(m.Engine(), x), targets, got); err != nil {
+						t.Fatal(err)
+					}
+					golden.Compare(t, "nll", got, exact, golden.Tolerance{Abs: 2 * logitsTol.Abs})
+					if first == nil {
+						first = got
+					}
+					if !slices.Equal(got, first) {
+						t.Errorf("%d rows at once, all kept %v: %v, want the same bits as before, %v", rows, keep, got, first)
+					}
+				}
+				want := 1
+				if keep {
+					want = (v + h.rows - 1) / h.rows
+				}
+				if len(h.ops) != want {
+					t.Errorf("%d rows at once, all kept %v: %d chunks in memory, want %d", rows, keep, len(h.ops), want)
+				}
 			}
 		}
 	})

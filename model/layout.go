@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/tensor"
 )
 
@@ -66,6 +67,17 @@ func (m *Model) FitBlocks(room int64) (expertBytes, block int64) {
 	return expertBytes, block
 }
 
+// Within returns the model with the weights of blocks, or of the head after them, held to
+// room bytes: with as many experts in memory as fit, or, where two whole blocks fit,
+// reading ahead.
+func (m *Model) Within(room int64) *Model {
+	opt, block := m.opt, int64(0)
+	opt.ExpertBytes, block = m.FitBlocks(room)
+	opt.Ahead = opt.ExpertBytes == 0 && block <= room/2
+	opt.KeepHead = m.HeadBytes() <= room
+	return m.With(opt)
+}
+
 // BlockBytes returns what the weights of block i take in memory, its experts included.
 func (m *Model) BlockBytes(i int) int64 {
 	experts, _, others := m.bind(m.binder(), i).bytes()
@@ -83,6 +95,56 @@ func (m *Model) ScratchBytes(tokens int) int64 {
 		}
 	}
 	return 4 * int64(tokens) * int64(6*m.Width()+2*widest)
+}
+
+// OwnBytes returns about what passes of so many tokens, with a head behind them, take of
+// the memory of an engine that has its own, beside the weights of blocks.
+func (m *Model) OwnBytes(tokens int) int64 {
+	wide := int64(0) // the largest weight, where it is widened for products
+	for i := range m.Blocks() {
+		for _, l := range m.Linears(i) {
+			if l.DType != tensor.F32 && !m.opt.Engine.Rounds(l.DType) {
+				wide = max(wide, 4*int64(l.Rows)*int64(l.Cols))
+			}
+		}
+	}
+	const (
+		logits = 256 << 20 // a part of them that log-sums are taken of
+		others = 64 << 20  // vectors, tables, sizes that are rounded up
+	)
+	part, batch := min(m.head.Size, headChunkBytes), int64(max(tokens, chunkTokens))
+	head := part + min(logits, 4*batch*part/int64(m.Config.Width*m.head.DType.Size())) + 2*4*batch*int64(m.Config.Width)
+	if m.head.DType != tensor.F32 && !m.opt.Engine.Rounds(m.head.DType) {
+		head += 2 * part
+	}
+	return max(m.ScratchBytes(tokens)+wide, head) + others
+}
+
+// OwnLeft returns what an engine with memory of its own has left there for hidden states
+// beside the blocks that are in memory at a time and OwnBytes; below 0 if it has not as much. false: it has no
+// memory of its own.
+func (m *Model) OwnLeft(tokens int) (bytes int64, separate bool) {
+	own, separate := engine.OwnMemory(m.opt.Engine)
+	if !separate {
+		return 0, false
+	}
+	return own - m.OwnBytes(tokens) - m.weightBytes(), true
+}
+
+// weightBytes returns what the weights of blocks take that are in memory at a time.
+func (m *Model) weightBytes() int64 {
+	most := int64(0)
+	for i := range m.Blocks() {
+		experts, _, others := m.bind(m.binder(), i).bytes()
+		if n := m.opt.ExpertBytes; n > 0 {
+			experts = min(experts, n)
+		}
+		most = max(most, others+experts)
+	}
+	if m.opt.Ahead {
+		most *= 2
+	}
+	return most
 }
 
 // bytes returns the sizes of b's experts, of the largest of them, and of the

@@ -80,6 +80,7 @@ func (l *Linear) Read() (*tensor.Weight, error) {
 func (l *Linear) Write(w *tensor.Weight) error {
 	op, err := l.engine.Load(w)
 	if err == nil {
+		engine.Free(l.op)
 		l.op = op
 	}
 	return err
@@ -141,6 +142,7 @@ func (l *Linear) release() {
 	if w := l.op.Weight(); w != nil {
 		l.stored.pool.put(w)
 	}
+	engine.Free(l.op)
 	l.op = nil
 }
 

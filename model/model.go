@@ -1,6 +1,6 @@
 // Package model runs decoder models block by block: embedding, blocks, head.
 //
-// Only one block is in memory at a time. A sequence's hidden states are a
+// One block is in memory at a time, or two (Options.Ahead). A sequence's hidden states are a
 // tokens × width engine.Mat that the blocks change in place; the caller keeps it
 // between blocks. Weights are out × in, in the type they are stored in. This
 // package says what is computed; an engine.Engine computes it.
@@ -23,8 +23,8 @@ import (
 )
 
 // Model is an open checkpoint whose architecture is known. It does not change;
-// With makes another of the same checkpoint. One goroutine uses the Models of
-// a checkpoint at a time.
+// With makes another of the same checkpoint. Several goroutines may use it; a Block,
+// State or Head is for one at a time.
 type Model struct {
 	Config *Config
 
@@ -44,6 +44,13 @@ type Options struct {
 	// has no room for are read when tokens reach them, one at a time; the least
 	// is the largest expert's bytes. 0 keeps all of a block's experts in memory.
 	ExpertBytes int64
+
+	// Ahead has a Reader read the next block while one is at work: two are in
+	// memory then.
+	Ahead bool
+
+	// KeepHead has a Head keep all of its matrix, HeadBytes, once it is read.
+	KeepHead bool
 }
 
 // Open reads the config of inv and holds the headers of all tensors against
@@ -55,7 +62,7 @@ func Open(inv *checkpoint.Inventory, opt Options) (*Model, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(inv.Dir(), "config.json"), err)
 	}
 	config.findPrefix(inv)
-	m := &Model{Config: config, opt: opt, inv: inv, pool: &pool{free: map[poolKey][]*tensor.Weight{}}}
+	m := &Model{Config: config, opt: opt, inv: inv, pool: newPool()}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", inv.Dir(), err)
 	}
@@ -84,8 +91,13 @@ func (m *Model) Plain() *Model {
 
 // WithExpertBytes is With for another bound on the memory of experts.
 func (m *Model) WithExpertBytes(n int64) *Model {
-	return m.With(Options{Engine: m.opt.Engine, ExpertBytes: n})
+	opt := m.opt
+	opt.ExpertBytes = n
+	return m.With(opt)
 }
+
+// Options returns those of m.
+func (m *Model) Options() Options { return m.opt }
 
 // Engine returns what computes m.
 func (m *Model) Engine() engine.Engine { return m.opt.Engine }
@@ -219,7 +231,7 @@ func (m *Model) scaleEmbeddings(x []float32) {
 }
 
 // Trim gives up the memory that is kept for the next LoadBlock.
-func (m *Model) Trim() { m.pool.free = map[poolKey][]*tensor.Weight{} }
+func (m *Model) Trim() { m.pool.clear() }
 
 // LoadBlock reads block i into memory, into that of released blocks where it fits.
 func (m *Model) LoadBlock(i int) (*Block, error) {

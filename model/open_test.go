@@ -225,8 +225,22 @@ func TestOldRotaryFrequenciesAreIgnored(t *testing.T) {
 	}
 }
 
+// openNonFinite opens a fixture with a NaN as element at of a tensor.
+func openNonFinite(t *testing.T, tensor string, at int) *Model {
+	t.Helper()
+	const nan = 0x7fc0
+	m, err := tryOpen(t, variant(t, "llama-mha", func(_ map[string]any, ts map[string]*rawTensor) {
+		data := slices.Clone(ts[tensor].data)
+		binary.LittleEndian.PutUint16(data[2*at:], nan)
+		ts[tensor].data = data
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 func TestNonFiniteWeightsAreRefused(t *testing.T) {
-	nan := uint16(0x7fc0)
 	for _, c := range []struct {
 		tensor string
 		at     int
@@ -252,16 +266,7 @@ func TestNonFiniteWeightsAreRefused(t *testing.T) {
 			return h.Logits(m.Engine().NewMat(1, 320), m.NewMat(1))
 		}},
 	} {
-		dir := variant(t, "llama-mha", func(_ map[string]any, ts map[string]*rawTensor) {
-			data := slices.Clone(ts[c.tensor].data)
-			binary.LittleEndian.PutUint16(data[2*c.at:], nan)
-			ts[c.tensor].data = data
-		})
-		m, err := tryOpen(t, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = c.use(m)
+		err := c.use(openNonFinite(t, c.tensor, c.at))
 		if err == nil || !strings.Contains(err.Error(), c.tensor) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one that holds %q", c.tensor, err, c.want)
 		}

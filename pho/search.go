@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
@@ -67,7 +68,10 @@ type Options struct {
 	Model       string // identifies the weights: a hash
 	ModelName   string // of a Store that is a search.Queue: where workers may have the model from
 	ModelBytes  int64  // and the size of its weights
-	SpillDir    string // folder for hidden states; empty keeps them in memory
+
+	States   engine.Place // of the hidden states between blocks
+	Ahead    bool         // as in model.Options
+	KeepHead bool         // the same
 
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
@@ -21,13 +22,16 @@ type verifier struct {
 	pruner  *prune.InMemory
 	dense   *prune.Dense // that candidates are screened by; nil before the first
 	windows [][]int32
-	spill   string // folder for hidden states; empty keeps them in memory
+	states  engine.Place // of the hidden states between blocks
 }
 
 func newVerifier(m *model.Model, o Options) verifier {
+	options := m.Options()
+	options.Ahead, options.KeepHead = o.Ahead, o.KeepHead
+	m = m.With(options)
 	pruner := prune.NewInMemory(m, o.Calibration)
-	pruner.SpillDir, pruner.Progress, pruner.Warn = o.SpillDir, o.Progress, o.Warn
-	return verifier{m: m, pruner: pruner, windows: spread(o.Verify.Tokens), spill: o.SpillDir}
+	pruner.States, pruner.Progress, pruner.Warn = o.States, o.Progress, o.Warn
+	return verifier{m: m, pruner: pruner, windows: spread(o.Verify.Tokens), states: o.States}
 }
 
 // each is what is done with every block once it is pruned.
@@ -78,13 +82,13 @@ func (v *verifier) try(ctx context.Context, name string, rec recipe.Recipe, lo, 
 
 // unpruned returns the mean of all windows of the dense model.
 func (v *verifier) unpruned(ctx context.Context) (float64, error) {
-	r, err := eval.Perplexity(ctx, v.m, v.windows, eval.Options{SpillDir: v.spill})
+	r, err := eval.Perplexity(ctx, v.m, v.windows, eval.Options{States: v.states})
 	return min(float64(r.NLL), eval.MaxNLL), err
 }
 
 // run measures windows, which pass each block as soon as prune has pruned it.
 func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) error) ([]float64, error) {
-	store, err := hidden.New(v.m.Engine(), len(windows), len(windows[0]), v.m.Width(), v.spill)
+	store, err := hidden.New(v.m.Engine(), len(windows), len(windows[0]), v.m.Width(), v.states)
 	if err != nil {
 		return nil, err
 	}

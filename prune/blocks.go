@@ -2,6 +2,7 @@ package prune
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
@@ -74,7 +75,7 @@ func (r *runner) stream() *stream {
 // pruned or dense, as kind says.
 func (r *runner) open(ctx context.Context, s *stream, kind string, b int) error {
 	c := r.opt.Calibration
-	if err := s.open(c.Tokens, c.SeqLen, r.spillDir()); err != nil {
+	if err := s.open(c.Tokens, c.SeqLen, r.place()); err != nil {
 		return err
 	}
 	return r.states.restore(ctx, s, kind, b, func() (*model.Model, func(), error) {
@@ -96,6 +97,7 @@ type outputSink struct {
 	*runner
 	streams []copied // that go on with what has passed a block
 	g       *gauge
+	writing beside // of Linears, while others are pruned and the sequences pass the block
 }
 
 // blockDone is what the journal has of a block.
@@ -114,7 +116,23 @@ func (o *outputSink) linear(l *model.Linear, w *tensor.Weight, matrices []*job) 
 	if err := verify(w, matrices); err != nil {
 		return err
 	}
-	return o.w.WriteTensor(l.Name+".weight", w.Bytes())
+	write := func() error { return o.w.WriteTensor(l.Name+".weight", w.Bytes()) }
+	if o.m.ExpertBytes() > 0 { // w may be given up at once, and is read from the output
+		return write()
+	}
+	o.writing.do(func() error {
+		if err := write(); err != nil {
+			return fmt.Errorf("tensor %s.weight: %w", l.Name, err)
+		}
+		return nil
+	})
+	return nil
+}
+
+// settle counts as writing only what is waited for.
+func (o *outputSink) settle() error {
+	defer timed(&o.report.Seconds.Write)()
+	return o.writing.wait()
 }
 
 func (o *outputSink) block(b int, _ *model.Block, linears []LinearReport) error {

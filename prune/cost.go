@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/stats"
@@ -93,7 +94,7 @@ func (p *Plan) statsBytes(inputs [][]model.LinearSpec) int64 {
 		cross := int64(0)
 		if l := inputs[0][0]; p.resolved.Fit.Dense && !l.Expert {
 			rows := max(l.Cols, l.Rows)
-			cross = stats.CrossBytes(rows, l.Cols) + p.engine.StatsScratch(l.Cols, stats.Needs{Cross: rows})
+			cross = stats.CrossBytes(rows, l.Cols) + p.statsScratch(l.Cols, stats.Needs{Cross: rows})
 		}
 		most = max(most, p.gramBytes(inputs[:n])+cross)
 		inputs = inputs[n:]
@@ -150,11 +151,19 @@ func (p *Plan) gramBytes(inputs [][]model.LinearSpec) int64 {
 			most = max(most, later+p.inputBytes(l, alone))
 		}
 		if first := in[0]; p.needsAt(first.Attention).Gram {
-			scratch = max(scratch, p.engine.StatsScratch(first.Cols, stats.Needs{Gram: true}))
+			scratch = max(scratch, p.statsScratch(first.Cols, stats.Needs{Gram: true}))
 			later += stats.GramBytes(first.Cols)
 		}
 	}
 	return max(most, later+scratch)
+}
+
+// statsScratch returns what adding to a statistic takes of the program's memory.
+func (p *Plan) statsScratch(in int, needs stats.Needs) int64 {
+	if _, separate := p.engine.(engine.Own); separate {
+		return 0
+	}
+	return p.engine.StatsScratch(in, needs)
 }
 
 // inputBytes returns what the Gram matrix of l's input, and what is made of it, take

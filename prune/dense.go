@@ -20,7 +20,7 @@ type Dense struct {
 func (m *InMemory) Dense(ctx context.Context) (*Dense, error) {
 	d := &Dense{m: m, all: make([][]*stats.Input, m.m.Blocks())}
 	s := m.stream()
-	if err := s.open(m.text.Tokens, m.text.SeqLen, m.SpillDir); err != nil {
+	if err := s.open(m.text.Tokens, m.text.SeqLen, m.States); err != nil {
 		return nil, err
 	}
 	defer s.close()

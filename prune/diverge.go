@@ -56,7 +56,7 @@ func (r *runner) restoreDense(s *hidden.Store) error {
 // put out, or is nil.
 func (r *runner) diverge(ctx context.Context, m *model.Model, now *hidden.Store) (*eval.Divergence, error) {
 	res, err := eval.Diverge(ctx, m, r.dense, r.divergedOn(), now, r.restoreDense, eval.Options{
-		SpillDir: r.spillDir(), Name: "compare with the dense model", Progress: r.opt.Progress,
+		States: r.place(), Name: "compare with the dense model", Progress: r.opt.Progress,
 	})
 	var not *eval.NotFiniteError
 	switch {

@@ -168,7 +168,7 @@ func TestExpertsWithinABudget(t *testing.T) {
 			if !errors.Is(err, prune.ErrMemory) || least.Memory.Block >= roomy.Memory.Block {
 				t.Fatalf("block of %d bytes (%v), want below %d and %v", least.Memory.Block, err, roomy.Memory.Block, prune.ErrMemory)
 			}
-			most := roomy.Memory.Total() - roomy.Memory.Hidden
+			most := roomy.Memory.Total() - roomy.Memory.Hidden - roomy.Memory.Ahead
 			for _, budget := range []int64{least.Memory.Total(), (least.Memory.Total() + most) / 2, most - 1} {
 				opt.Memory = budget
 				opt.Output = filepath.Join(t.TempDir(), "out")

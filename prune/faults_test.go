@@ -50,7 +50,7 @@ func TestFaults(t *testing.T) {
 	replaces, goesOn, spills := asked, asked, asked
 	replaces.Overwrite = true
 	goesOn.Resume = true
-	spills.Memory = plan.Memory.Total() - 1
+	spills.Memory = plan.Memory.Total() - plan.Memory.Ahead - 1
 
 	for name, c := range map[string]struct {
 		opt      prune.Options

@@ -77,7 +77,7 @@ func (p *pruner) branches(ctx context.Context, b int, block *model.Block) ([]Lin
 	f := &fitting{pruner: p, b: b, state: p.m.NewState(), stream: p.m.Engine().NewStream()}
 	var twins []*model.Branch
 	if p.dense != nil {
-		twin, err := p.dense.load(b)
+		twin, err := p.dense.load(func() (*model.Block, error) { return p.dense.m.LoadBlock(b) })
 		if err != nil {
 			return nil, err
 		}

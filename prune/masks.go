@@ -25,4 +25,6 @@ func (k *maskSink) linear(l *model.Linear, _ *tensor.Weight, matrices []*job) er
 	return nil
 }
 
+func (k *maskSink) settle() error { return nil }
+
 func (k *maskSink) block(_ int, block *model.Block, _ []LinearReport) error { return k.each(block) }

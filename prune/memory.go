@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/crepe-llm/crepe/allocate"
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/fit"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/pattern"
@@ -19,7 +20,7 @@ import (
 // weights that Run writes. What enters the first block does not depend on the
 // recipe and is gathered once.
 type InMemory struct {
-	SpillDir string // folder for hidden states; empty keeps them in memory
+	States   engine.Place // of the hidden states between blocks
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
 
@@ -78,7 +79,7 @@ func (m *InMemory) prune(ctx context.Context, name string, rec recipe.Recipe, se
 	}
 	s := m.stream()
 	if len(sequences) > 0 {
-		if err := s.open(sequences, m.text.SeqLen, m.SpillDir); err != nil {
+		if err := s.open(sequences, m.text.SeqLen, m.States); err != nil {
 			return nil, err
 		}
 		defer s.close()
@@ -127,7 +128,7 @@ func (m *InMemory) allocate(ctx context.Context, plan *Plan) (shares, error) {
 func (m *InMemory) measure(ctx context.Context, plan *Plan) ([]allocate.Block, error) {
 	s := m.stream()
 	if plan.resolved.Allocate.NeedsData() {
-		if err := s.open(m.text.Tokens, m.text.SeqLen, m.SpillDir); err != nil {
+		if err := s.open(m.text.Tokens, m.text.SeqLen, m.States); err != nil {
 			return nil, err
 		}
 		defer s.close()

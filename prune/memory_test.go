@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -16,9 +17,9 @@ func TestMasksInMemoryAreThoseOfRun(t *testing.T) {
 	const fixture = "llama3-gqa"
 	inv, m := openModel(t, filepath.Join(fixturesDir, fixture))
 	text := fixtureIDs(t, fixture)
-	for name, spill := range map[string]string{"in memory": "", "in a file": t.TempDir()} {
+	for name, place := range map[string]engine.Place{"in memory": {}, "in a file": {Dir: t.TempDir()}} {
 		in := prune.NewInMemory(m, text)
-		in.SpillDir = spill
+		in.States = place
 		for _, r := range []recipe.Recipe{{Method: "crepe"}, {Method: "wanda", Pattern: "2:4"}, {Method: "ria", Skip: "o_proj"}} {
 			opt := fixtureOptions(t, fixture, r)
 			blocks := 0

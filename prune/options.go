@@ -6,8 +6,8 @@
 // and what enters each Linear is gathered; each Linear is scored, masked and
 // written; the sequences run through the pruned block, and what leaves it
 // enters the next. So errors propagate as they will in the pruned model, and
-// the memory is one block's weights and one set of hidden states, whatever the
-// number of blocks.
+// the memory is one block's weights, the next one's if there is room, and one set
+// of hidden states, whatever the number of blocks.
 //
 // A method that needs no data skips the sequences.
 //

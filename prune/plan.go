@@ -46,9 +46,11 @@ type LinearPlan struct {
 	share float64 // of the tokens that enter it
 }
 
-// Memory is what the run will hold at its peak, in bytes.
+// Memory is what the run will hold at its peak, in bytes; of an engine that has memory of
+// its own, what lies there is in Device.
 type Memory struct {
 	Block   int64 `json:"block"`   // the largest block's weights, those in memory at once; for a fit to the dense model, twice
+	Ahead   int64 `json:"ahead"`   // the next block's, which is read while one is at work; 0: it is not
 	Experts int64 `json:"experts"` // what a block's experts are held to; 0: all are in memory
 	Scores  int64 `json:"scores"`  // of the largest Linear, with its mask
 	Gram    int64 `json:"gram"`    // of a block's inputs, and what refinement and update of the largest hold; 0: nothing needs them
@@ -58,14 +60,16 @@ type Memory struct {
 	Samples int64 `json:"samples"` // tokens that enter a block's Linears, to measure their outputs' errors
 	Measure int64 `json:"measure"` // outputs of the widest Linear for these
 	Scratch int64 `json:"scratch"` // activations of one sequence, the head's part, the program
-	Hidden  int64 `json:"hidden"`  // hidden states between blocks, for a fit to the dense model also its own
+	Hidden  int64 `json:"hidden"`  // hidden states between blocks, for a fit to the dense model also its own; 0: the device has them
 	Spill   bool  `json:"spill"`   // they are kept in a file beside the output
 	Budget  int64 `json:"budget"`
+
+	Device *DeviceMemory `json:"device,omitempty"` // nil: the engine has no memory of its own
 }
 
 // Total returns the peak.
 func (m Memory) Total() int64 {
-	n := m.fixed()
+	n := m.fixed() + m.Ahead
 	if !m.Spill {
 		n += m.Hidden
 	}
@@ -208,8 +212,10 @@ func (p *Plan) count(m *model.Model, opt Options) {
 	}
 	head := float64(width) * float64(m.Config.Vocab)
 	tokens := opt.tokens()
+	longest, one := 0, int64(0) // sequence, and what its hidden states take
 	use := func(sequences, tokens int, streams int64, flopPerToken float64) {
 		p.Memory.Hidden = max(p.Memory.Hidden, streams*hidden.Bytes(sequences, tokens, width))
+		longest, one = max(longest, tokens), max(one, streams*hidden.Bytes(1, tokens, width))
 		p.Memory.Scratch = max(p.Memory.Scratch, m.ScratchBytes(tokens))
 		p.FLOP += float64(sequences) * float64(tokens) * flopPerToken
 	}
@@ -251,6 +257,7 @@ func (p *Plan) count(m *model.Model, opt Options) {
 		n := len(firstWindows(e.Tokens))
 		kept = hidden.Bytes(n, e.SeqLen, width)
 		p.Memory.Hidden = max(p.Memory.Hidden, hidden.Bytes(len(e.Tokens), e.SeqLen, width)+kept)
+		one = max(one, 2*hidden.Bytes(1, e.SeqLen, width))
 		p.FLOP += float64(n) * float64(e.SeqLen) * 2 * 2 * head
 	}
 	if r := p.rotation; r != nil {
@@ -260,14 +267,22 @@ func (p *Plan) count(m *model.Model, opt Options) {
 	if p.Memory.Budget == 0 {
 		p.Memory.Budget = sysinfo.Budget()
 	}
+	p.countDevice(m, longest, one)
+	room := int64(math.MaxInt64) // for blocks
 	if p.Memory.Budget > 0 {
-		others := p.Memory.fixed() - p.Memory.Block
-		p.Memory.Experts, p.Memory.Block = p.fitBlocks(m, p.Memory.Budget-others)
+		room = p.Memory.Budget - (p.Memory.fixed() - p.Memory.Block)
 	}
+	if d := p.Memory.Device; d != nil {
+		room = min(room, d.Budget-d.Total())
+	}
+	p.Memory.Experts, p.Memory.Block = p.fitBlocks(m, room)
+	states := p.Memory.Hidden
+	p.settleDevice()
 	p.Memory.Spill = p.Memory.Budget > 0 && p.Memory.fixed()+p.Memory.Hidden > p.Memory.Budget
+	p.planAhead(m)
 	p.Disk.Output = p.files.Bytes()
-	if p.Memory.Hidden > 0 {
-		p.Disk.Extra = 2 * p.Memory.Hidden // a copy to resume from, and the next while it is written
+	if states > 0 {
+		p.Disk.Extra = 2 * states // a copy to resume from, and the next while it is written
 		if p.Memory.Spill {
 			p.Disk.Extra += p.Memory.Hidden
 		}
@@ -279,6 +294,28 @@ func (p *Plan) count(m *model.Model, opt Options) {
 	}
 }
 
+// planAhead has the next block read while one is at work, if there is room for both.
+func (p *Plan) planAhead(m *model.Model) {
+	_, block := m.FitBlocks(math.MaxInt64)
+	d, fits := p.Memory.Device, p.Memory.Budget == 0 || p.Memory.Total()+block <= p.Memory.Budget
+	if p.Memory.Experts > 0 || !fits || d != nil && d.Total()+block > d.Budget {
+		return
+	}
+	p.Memory.Ahead = block
+	if d != nil {
+		d.Ahead = block
+	}
+}
+
+// keeps reports whether there is room for so many bytes of heads when the blocks are done.
+func (m Memory) keeps(heads int64) bool {
+	fits := m.Budget == 0 || m.Total()-m.Block-m.Ahead+heads <= m.Budget
+	if d := m.Device; d != nil {
+		fits = fits && d.Total()-d.Block-d.Ahead+heads <= d.Budget
+	}
+	return fits
+}
+
 // ErrMemory marks a budget that no order of work can meet.
 var ErrMemory = errors.New("memory budget too small")
 
@@ -286,6 +323,9 @@ func (m Memory) check() error {
 	if least := m.fixed(); m.Budget > 0 && least > m.Budget {
 		return fmt.Errorf("%w: %d MiB, want at least %d MiB (block %d, Gram matrices %d, refinement %d, scores %d, measures %d, activations %d)",
 			ErrMemory, m.Budget>>20, (least+1<<20-1)>>20, m.Block>>20, m.Gram>>20, m.Refine>>20, m.Scores>>20, (m.Samples+m.Measure)>>20, m.Scratch>>20)
+	}
+	if m.Device != nil {
+		return m.Device.check()
 	}
 	return nil
 }

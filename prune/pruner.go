@@ -41,8 +41,12 @@ type pruner struct {
 // sink takes what has been pruned.
 type sink interface {
 	// linear takes a Linear, whose weight is w; none of its matrices went through
-	// the steps if it is left dense.
+	// the steps if it is left dense. Nothing changes w before settle returns, or, of a
+	// weight that does not stay in memory, before linear does.
 	linear(l *model.Linear, w *tensor.Weight, matrices []*job) error
+
+	// settle waits until all that linear took is dealt with.
+	settle() error
 
 	// block takes block b, once the hidden states have passed it.
 	block(b int, block *model.Block, linears []LinearReport) error
@@ -50,12 +54,16 @@ type sink interface {
 
 // visit takes block b from dense to pruned, and the hidden states past it.
 func (p *pruner) visit(ctx context.Context, b int, block *model.Block) error {
+	defer p.sink.settle() // whatever happens: the block's memory is given back
 	work := p.whole
 	if p.inOrder {
 		work = p.branches
 	}
 	linears, err := work(ctx, b, block)
 	if err != nil {
+		return err
+	}
+	if err := p.sink.settle(); err != nil {
 		return err
 	}
 	return p.sink.block(b, block, linears)

@@ -96,6 +96,7 @@ func TestRebuildIsRefused(t *testing.T) {
 		t.Errorf("%v, want that masks cannot hold it", err)
 	}
 	plain := fixtureOptions(t, "qwen2", recipe.Recipe{Method: "ria"})
+	plain.Evaluation, opt.Evaluation = nil, nil // whose hidden states are of the plan too
 	a, errA := prune.MakePlan(inv, m, plain)
 	opt.Recipe.Method = "ria"
 	b, errB := prune.MakePlan(inv, m, opt)

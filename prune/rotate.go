@@ -83,7 +83,7 @@ func (r *runner) rotate(ctx context.Context, hashes map[string]string) error {
 		}
 		res, err = rotated.Folder(ctx, r.inv, r.m, p, hashes, rotated.Options{
 			Options: r.plan.rotationOptions(),
-			Tokens:  r.opt.Calibration.Tokens, SeqLen: r.opt.Calibration.SeqLen, Spill: r.plan.Memory.Spill,
+			Tokens:  r.opt.Calibration.Tokens, SeqLen: r.opt.Calibration.SeqLen, States: r.plan.Memory.place,
 			Output: dir, Overwrite: r.opt.Overwrite || r.opt.Resume, Resume: r.opt.Resume, Depends: r.depends,
 			Progress: r.opt.Progress, Warn: r.opt.warn,
 		})
@@ -95,7 +95,7 @@ func (r *runner) rotate(ctx context.Context, hashes map[string]string) error {
 	if r.rotated, err = checkpoint.Open(dir); err != nil {
 		return err
 	}
-	m, err := model.Open(r.rotated, model.Options{Engine: r.m.Engine(), ExpertBytes: r.m.ExpertBytes()})
+	m, err := model.Open(r.rotated, r.m.Options())
 	if err != nil {
 		return err
 	}

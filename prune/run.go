@@ -64,7 +64,7 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	if err := plan.Check(inv, opt); err != nil {
 		return nil, err
 	}
-	m = m.Plain().WithExpertBytes(plan.Memory.Experts)
+	m = m.Plain().With(model.Options{Engine: m.Engine(), ExpertBytes: plan.Memory.Experts, Ahead: plan.Memory.Ahead > 0, KeepHead: plan.Memory.keeps(2 * m.HeadBytes())})
 	r := &runner{opt: opt, plan: plan, inv: inv, m: m, dense: m, started: started}
 	r.report = r.newReport()
 	defer r.close()
@@ -207,7 +207,7 @@ func (r *runner) work(ctx context.Context) (err error) {
 func (r *runner) measure(ctx context.Context, m *model.Model, step string, last func(*hidden.Store) error) error {
 	defer timed(&r.report.Seconds.Eval)()
 	res, err := eval.Perplexity(ctx, m, r.opt.Evaluation.Tokens, eval.Options{
-		SpillDir: r.spillDir(), Name: "perplexity, " + step, Progress: r.opt.Progress, Last: last,
+		States: r.place(), Name: "perplexity, " + step, Progress: r.opt.Progress, Last: last,
 	})
 	if err != nil {
 		return fmt.Errorf("%s model: %w", step, err)
@@ -249,7 +249,7 @@ func (r *runner) openPruned() (*checkpoint.Inventory, *model.Model, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := model.Open(inv, model.Options{Engine: r.m.Engine(), ExpertBytes: r.m.ExpertBytes()})
+	m, err := model.Open(inv, r.m.Options())
 	if err != nil {
 		inv.Close()
 		return nil, nil, err
@@ -257,12 +257,9 @@ func (r *runner) openPruned() (*checkpoint.Inventory, *model.Model, error) {
 	return inv, m, nil
 }
 
-// spillDir is where hidden states go that do not fit in memory.
-func (r *runner) spillDir() string {
-	if r.plan.Memory.Spill {
-		return filepath.Dir(r.w.ScratchPath("hidden"))
-	}
-	return ""
+// place returns where hidden states are kept: a file lies beside the output.
+func (r *runner) place() engine.Place {
+	return r.plan.Memory.place(filepath.Dir(r.w.ScratchPath("hidden")))
 }
 
 // copyRest writes every tensor that no block prunes.

@@ -241,7 +241,15 @@ func TestMemoryBudget(t *testing.T) {
 	if roomy.Memory.Spill {
 		t.Fatalf("hidden states of %d bytes in a file with a budget of %d", roomy.Memory.Hidden, roomy.Memory.Budget)
 	}
-	opt.Memory = roomy.Memory.Total() - 1
+	opt.Memory = roomy.Memory.Total()
+	if same, err := prune.MakePlan(inv, m, opt); err != nil || same.Memory.Ahead != roomy.Memory.Block || same.Memory.Total() != opt.Memory {
+		t.Fatalf("%+v, %v: want it as without a budget, with the next block read ahead", same.Memory, err)
+	}
+	opt.Memory--
+	if alone, err := prune.MakePlan(inv, m, opt); err != nil || alone.Memory.Ahead != 0 || alone.Memory.Spill {
+		t.Fatalf("%+v, %v: want one block in memory, and the hidden states", alone.Memory, err)
+	}
+	opt.Memory = roomy.Memory.Total() - roomy.Memory.Ahead - 1
 	tight, err := prune.MakePlan(inv, m, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +276,7 @@ func TestHiddenStatesInAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt.Memory = plan.Memory.Total() - 1
+	opt.Memory = plan.Memory.Total() - plan.Memory.Ahead - 1
 	if plan, err = prune.MakePlan(inv, m, opt); err != nil || !plan.Memory.Spill {
 		t.Fatalf("spill %v (%v), want true", plan.Memory.Spill, err)
 	}

@@ -32,9 +32,9 @@ type stream struct {
 }
 
 // open fills the store with what enters the first block.
-func (s *stream) open(sequences [][]int32, seqLen int, spillDir string) error {
+func (s *stream) open(sequences [][]int32, seqLen int, at engine.Place) error {
 	var err error
-	if s.store, err = hidden.New(s.m.Engine(), len(sequences), seqLen, s.m.Width(), spillDir); err != nil {
+	if s.store, err = hidden.New(s.m.Engine(), len(sequences), seqLen, s.m.Width(), at); err != nil {
 		return err
 	}
 	if err := s.store.Embed(s.m, sequences); err != nil {
@@ -87,10 +87,12 @@ func (s *stream) phase(b int, what string) {
 // each calls visit with the blocks from, …, to−1. The block is visit's until it
 // returns.
 func (s *stream) each(ctx context.Context, from, to int, visit func(ctx context.Context, b int, block *model.Block) error) error {
+	blocks := s.m.Read(from, to)
+	defer blocks.Close()
 	for b := from; b < to; b++ {
 		err := ctx.Err()
 		if err == nil {
-			err = s.one(ctx, b, visit)
+			err = s.one(ctx, b, blocks, visit)
 		}
 		if err != nil {
 			return fmt.Errorf("block %d: %w", b, err)
@@ -102,8 +104,8 @@ func (s *stream) each(ctx context.Context, from, to int, visit func(ctx context.
 	return nil
 }
 
-func (s *stream) one(ctx context.Context, b int, visit func(ctx context.Context, b int, block *model.Block) error) error {
-	block, err := s.load(b)
+func (s *stream) one(ctx context.Context, b int, blocks *model.Reader, visit func(ctx context.Context, b int, block *model.Block) error) error {
+	block, err := s.load(blocks.Next)
 	if err != nil {
 		return err
 	}
@@ -111,9 +113,10 @@ func (s *stream) one(ctx context.Context, b int, visit func(ctx context.Context,
 	return visit(ctx, b, block)
 }
 
-func (s *stream) load(b int) (*model.Block, error) {
+// load counts the time of reading a block, as far as it is waited for.
+func (s *stream) load(read func() (*model.Block, error)) (*model.Block, error) {
 	defer timed(&s.seconds.Load)()
-	return s.m.LoadBlock(b)
+	return read()
 }
 
 // watch returns the statistics of the inputs of block b, which is still dense, over

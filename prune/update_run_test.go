@@ -229,7 +229,7 @@ func TestBudgetBelowTheGram(t *testing.T) {
 		if with.Memory.Gram <= 0 {
 			t.Fatalf("%s: no Gram matrix planned", name)
 		}
-		opt.Memory = plan.Memory.Total() - plan.Memory.Hidden + 1<<20
+		opt.Memory = plan.Memory.Total() - plan.Memory.Hidden - plan.Memory.Ahead + 1<<20
 		_, err = prune.Run(t.Context(), inv, m, opt)
 		if !errors.Is(err, prune.ErrMemory) || !strings.Contains(err.Error(), "Gram matrices") {
 			t.Errorf("%s: %v, want ErrMemory that speaks of Gram matrices", name, err)

@@ -1,11 +1,11 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
 
+	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
@@ -28,7 +28,7 @@ func (s *Session) Perplexity(ctx context.Context, e recipe.Eval) (Measurement, e
 	if err != nil {
 		return Measurement{}, err
 	}
-	m, opt, err := s.measuring(set)
+	m, opt, err := s.measuring(set, 1)
 	if err != nil {
 		return Measurement{}, err
 	}
@@ -51,16 +51,20 @@ func (s *Session) Against(ctx context.Context, dense *Session, e recipe.Eval) (M
 	if set.SHA256() != theirs.SHA256() {
 		return Measurement{}, eval.Comparison{}, fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", s.Name, dense.Name, set.Source)
 	}
-	m, opt, err := s.measuring(set)
+	m, opt, err := s.measuring(set, 2)
 	if err != nil {
 		return Measurement{}, eval.Comparison{}, err
 	}
-	other, denseOpt, err := dense.measuring(set)
+	other, denseOpt, err := dense.measuring(set, 2)
 	if err != nil {
 		return Measurement{}, eval.Comparison{}, err
 	}
-	opt.SpillDir = cmp.Or(opt.SpillDir, denseOpt.SpillDir)
-	other = other.With(model.Options{Engine: m.Engine(), ExpertBytes: other.ExpertBytes()})
+	if opt.States.Dir == "" && denseOpt.States != (engine.Place{}) {
+		opt.States = denseOpt.States
+	}
+	options := other.Options()
+	options.Engine = m.Engine()
+	other = other.With(options)
 	c, err := eval.Against(ctx, m, other, set.Tokens, opt)
 	return Measurement{set.Source, c.Model, set.BOS}, c, err
 }
@@ -72,29 +76,36 @@ func (s *Session) withSource(e recipe.Eval) recipe.Eval {
 	return e
 }
 
-// measuring returns the model and the options to measure it with on set, if the
-// budget has room for a block and TMPDIR for what the memory has not.
-func (s *Session) measuring(set *windows.Set) (*model.Model, eval.Options, error) {
-	m, half := s.Bounded()
+// measuring returns the model and the options to measure it with on set, alone or beside
+// others, if the budget has room for a block and TMPDIR for what the memory has not.
+func (s *Session) measuring(set *windows.Set, models int) (*model.Model, eval.Options, error) {
+	m, _ := s.Bounded()
 	opt := eval.Options{Progress: s.opt.Progress}
-	if err := s.Fits(2*half, set.SeqLen); err != nil {
+	if err := s.Fits(s.budget(), set.SeqLen); err != nil {
 		return m, opt, err
 	}
-	size := hidden.Bytes(len(set.Tokens), set.SeqLen, m.Width())
-	if half == 0 || size <= half {
-		return m, opt, nil
-	}
-	opt.SpillDir = os.TempDir()
-	if free, err := sysinfo.FreeBytes(opt.SpillDir); err == nil && free < size {
-		return m, opt, fmt.Errorf("%s: hidden states of %d MiB do not fit in %s, where %d MiB are free: set TMPDIR to a folder on a larger disk, or measure fewer windows",
-			s.Name, size>>20, opt.SpillDir, free>>20)
+	opt.States = eval.PlaceFor(m, len(set.Tokens), set.SeqLen, models, s.budget(), os.TempDir())
+	if dir := opt.States.Dir; dir != "" {
+		size := hidden.Bytes(len(set.Tokens), set.SeqLen, m.Width())
+		if free, err := sysinfo.FreeBytes(dir); err == nil && free < size {
+			return m, opt, fmt.Errorf("%s: hidden states of %d MiB do not fit in %s, where %d MiB are free: set TMPDIR to a folder on a larger disk, or measure fewer windows",
+				s.Name, size>>20, dir, free>>20)
+		}
 	}
 	return m, opt, nil
 }
 
 // Fits refuses a model of which the largest block, with the activations of so many
-// tokens, does not fit a budget in bytes; 0 is none.
+// tokens, does not fit a budget in bytes, 0 being none, or the engine's own memory.
 func (s *Session) Fits(budget int64, tokens int) error {
+	if own, separate := engine.OwnMemory(s.Model.Engine()); separate {
+		_, block := s.Model.FitBlocks(own / 2)
+		if scratch := s.Model.OwnBytes(tokens); block+scratch > own {
+			return fmt.Errorf("%s: device %w: %d MiB, want at least %d MiB (block %d, activations of %d tokens %d)",
+				s.Name, prune.ErrMemory, own>>20, (block+scratch+1<<20-1)>>20, block>>20, tokens, scratch>>20)
+		}
+		tokens = 1 // activations are not in the program's memory
+	}
 	if budget <= 0 {
 		return nil
 	}

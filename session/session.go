@@ -6,6 +6,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -187,14 +188,17 @@ func (s *Session) budget() int64 {
 }
 
 // Bounded returns the model with each block's weights held to half of the memory
-// budget, and the other half in bytes, which is for hidden states. If the budget
-// is 0 and the system does not tell its free memory, nothing is bounded and the
-// half is 0.
+// budget, and of that of the engine's own memory, and the other half in bytes, which is
+// for hidden states that the engine has in its memory. If there is no budget, and the
+// system does not tell its free memory, nothing is bounded and the half is 0.
 func (s *Session) Bounded() (m *model.Model, half int64) {
-	budget := s.budget()
-	if budget == 0 {
+	weights, half := s.budget()/2, s.budget()/2
+	if own, separate := engine.OwnMemory(s.Model.Engine()); separate {
+		half = own / 2
+		weights = min(cmp.Or(weights, half), half)
+	}
+	if weights == 0 {
 		return s.Model, 0
 	}
-	experts, _ := s.Model.FitBlocks(budget / 2)
-	return s.Model.WithExpertBytes(experts), budget / 2
+	return s.Model.Within(weights), half
 }

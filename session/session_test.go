@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crepe-llm/crepe/batch"
 	"github.com/crepe-llm/crepe/engine"
+	"github.com/crepe-llm/crepe/engine/cpu"
 	"github.com/crepe-llm/crepe/engine/reference"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -179,5 +182,47 @@ func TestOpenErrors(t *testing.T) {
 	}
 	if _, err := session.Open(t.Context(), session.Demo, session.Options{Compute: "f64"}); err == nil || !strings.Contains(err.Error(), `"f64", want f32, bf16 or auto`) {
 		t.Errorf("error %v, want one of the compute type", err)
+	}
+}
+
+// separate is an engine that says it has so much memory of its own.
+type separate struct {
+	*cpu.Engine
+	bytes int64
+}
+
+func (s *separate) Memory() int64 { return s.bytes }
+
+// What an engine with memory of its own has no room for is refused before a weight is read.
+func TestDeviceMemory(t *testing.T) {
+	device := &separate{cpu.New(engine.F32), 1 << 40}
+	s, err := session.Open(t.Context(), session.Demo, session.Options{Engine: device})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if m, half := s.Bounded(); half != 1<<39 || !m.Options().Ahead {
+		t.Errorf("half is %d, options %+v: want half of the device's memory, and the next block read ahead", half, m.Options())
+	}
+	measure := func() error {
+		_, err := s.Perplexity(t.Context(), recipe.Eval{Windows: 1, SeqLen: 8})
+		return err
+	}
+	talk := func() error {
+		m, err := s.Talk(batch.Options{})
+		if err == nil {
+			err = m.Runner.Close(t.Context())
+		}
+		return err
+	}
+	for name, work := range map[string]func() error{"eval": measure, "serve": talk} {
+		device.bytes = 1 << 40
+		if err := work(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		device.bytes = 1 << 20
+		if err := work(); !errors.Is(err, prune.ErrMemory) || !strings.Contains(err.Error(), "demo: device memory budget too small: 1 MiB, want at least ") {
+			t.Errorf("%s: %v, want an error about the device's memory", name, err)
+		}
 	}
 }

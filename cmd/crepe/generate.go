@@ -200,6 +200,13 @@ func (a *app) continueText(ctx context.Context, o *session.Session, prompt strin
 	if err := o.Fits(max(budget, sysinfo.Budget()), len(ids)); err != nil { // a smaller budget is for what stays in memory
 		return c, err
 	}
+	if left, separate := o.Model.OwnLeft(len(ids)); separate {
+		longest := o.Model.Config.MaxPositions
+		if opt.MaxTokens > 0 {
+			longest = min(longest, len(ids)+opt.MaxTokens)
+		}
+		budget = max(1, min(cmp.Or(budget, left), left-o.Model.CacheBytes(longest)))
+	}
 	g, err := generate.New(o.Model, budget, a.meter.update)
 	if err != nil {
 		return c, err

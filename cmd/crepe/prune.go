@@ -49,10 +49,10 @@ func newPrune(a *app) *cobra.Command {
 
 Pruning goes block by block: the calibration text runs through the dense block,
 the weights of each Linear are scored, the lowest are set to zero, and the text
-runs through the pruned block into the next. Memory holds one block and the
-hidden states, which go to a file if they exceed --memory. --resume continues an
-interrupted run, however it ended, and gives the same bytes; it refuses a run of
-another build of crepe or another instruction level.
+runs through the pruned block into the next. Memory holds one block, the next if
+there is room, and the hidden states, which go to a file if they exceed --memory.
+--resume continues an interrupted run, however it ended, and gives the same bytes;
+it refuses a run of another build of crepe or another instruction level.
 
 In a mixture of experts, each expert is scored on the tokens routed to it. An
 expert that sees fewer than ` + strconv.Itoa(prune.MinTokens) + ` tokens is listed and pruned by magnitude. If --memory

@@ -27,8 +27,11 @@ func (a *app) announce(o *session.Session, r recipe.Recipe, p *prune.Plan) {
 		a.note("%s of each block's experts stay in memory, the others are read for each sequence: the memory budget is %s",
 			formatBytes(p.Memory.Experts), formatBytes(p.Memory.Budget))
 	}
-	if p.Memory.Spill {
+	switch d := p.Memory.Device; {
+	case p.Memory.Spill:
 		a.note("hidden states (%s) are kept in a file: the memory budget is %s", formatBytes(p.Memory.Hidden), formatBytes(p.Memory.Budget))
+	case d != nil && p.Memory.Hidden > 0:
+		a.note("hidden states (%s) are kept in the program's memory: of the device's %s may be taken", formatBytes(p.Memory.Hidden), formatBytes(d.Budget))
 	}
 }
 
@@ -93,9 +96,20 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 		fmt.Fprintf(w, "allocation\t%s: above is the mean; each block's share is found by the run\n", opt.Recipe.Allocate)
 	}
 	m := p.Memory
-	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, rotation %s, Gram matrices %s, refinement %s, scores %s, measures %s, activations %s, hidden states %s%s\n",
-		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Rotate), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores), formatBytes(m.Samples+m.Measure),
+	fmt.Fprintf(w, "memory\tabout %s of %s: block %s, the next %s, rotation %s, Gram matrices %s, refinement %s, scores %s, measures %s, activations %s, hidden states %s%s\n",
+		formatBytes(m.Total()), formatBytes(m.Budget), formatBytes(m.Block), formatBytes(m.Ahead), formatBytes(m.Rotate), formatBytes(m.Gram), formatBytes(m.Refine), formatBytes(m.Scores), formatBytes(m.Samples+m.Measure),
 		formatBytes(m.Scratch), formatBytes(m.Hidden), map[bool]string{true: " in a file"}[m.Spill])
+	if d := m.Device; d != nil {
+		kept := ""
+		if m.Hidden > 0 {
+			kept = " of one sequence, the others are in the memory above"
+			if m.Spill {
+				kept = " of one sequence, the others are in a file"
+			}
+		}
+		fmt.Fprintf(w, "device memory\tabout %s of %s: block %s, the next %s, statistics %s, activations %s, hidden states %s%s\n",
+			formatBytes(d.Total()), formatBytes(d.Budget), formatBytes(d.Block), formatBytes(d.Ahead), formatBytes(d.Stats), formatBytes(d.Scratch), formatBytes(d.Hidden), kept)
+	}
 	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n",
 		formatBytes(p.Disk.Output), opt.Output, formatBytes(p.Disk.Extra), formatBytes(free))
 	fmt.Fprintf(w, "time\tabout %s\n", time.Duration(d.Seconds*float64(time.Second)).Round(time.Second))

@@ -29,7 +29,8 @@ type Device struct {
 
 	mu     sync.Mutex
 	spare  map[int64][]driver.Pointer // by size
-	idle   int64                      // bytes of spare
+	left   map[int64][]leftWeight     // by size: for weights, which are not copied on Main
+	idle   int64                      // bytes of both
 	taken  int64                      // bytes, spare ones included
 	gained int64                      // bytes taken since the last garbage collection
 }
@@ -46,14 +47,15 @@ func Open(opt Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{Device: d, limit: opt.Memory, spare: map[int64][]driver.Pointer{}}, nil
+	return &Device{Device: d, limit: opt.Memory, spare: map[int64][]driver.Pointer{}, left: map[int64][]leftWeight{}}, nil
 }
 
 // roomFor returns the size that n bytes are taken in: few different ones, so that what
-// is given back fits what is asked for.
+// is given back fits what is asked for, and for much memory little more than n.
 func roomFor(n int64) int64 {
+	const most = 4 << 20
 	step := int64(512)
-	for n > 16*step {
+	for n > 16*step && step < most {
 		step *= 2
 	}
 	return (n + step - 1) / step * step
@@ -156,6 +158,7 @@ func (d *Device) give(p driver.Pointer, n int64) {
 // trim gives the memory that nothing uses back to the driver.
 func (d *Device) trim() {
 	d.Sync(d.Main)
+	d.Sync(d.Aside)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for size, list := range d.spare {
@@ -164,7 +167,17 @@ func (d *Device) trim() {
 			d.taken -= size
 		}
 	}
+	for size, list := range d.left {
+		for _, w := range list {
+			if w.until != 0 {
+				d.Drop(w.until)
+			}
+			d.Free(w.at)
+			d.taken -= size
+		}
+	}
 	clear(d.spare)
+	clear(d.left)
 	d.idle = 0
 }
 
@@ -292,26 +305,6 @@ func vecAt(v engine.Vec, i int) driver.Pointer {
 		return 0
 	}
 	return v.(vec).at + driver.Pointer(4*i)
-}
-
-// weight is a tensor.Weight and its copy on the device.
-type weight struct {
-	*buffer
-	w *tensor.Weight
-}
-
-func (o *weight) Dims() (out, in int)    { return o.w.Rows, o.w.Cols }
-func (o *weight) DType() tensor.DType    { return o.w.DType }
-func (o *weight) Bytes() int64           { return o.n }
-func (o *weight) Weight() *tensor.Weight { return o.w }
-func (o *weight) Read(w *tensor.Weight)  { copy(w.Bytes(), o.w.Bytes()) }
-
-// Load implements engine.Engine. A change of w is seen by the next Load.
-func (e *Engine) Load(w *tensor.Weight) (op engine.Op, err error) {
-	defer engine.Recover(&err)
-	o := &weight{e.buffer(int64(len(w.Bytes()))), w}
-	e.Device.Upload(e.Main, o.at, w.Bytes())
-	return o, nil
 }
 
 // NewStream implements engine.Engine.

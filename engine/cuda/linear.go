@@ -117,7 +117,7 @@ func (s *stream) weight(w engine.Proj) matrix {
 		panic(fmt.Sprintf("cuda: a weight of type %T, want one that this engine loaded", w.W))
 	}
 	t, cols := typeOf(o.w.DType), o.w.Cols
-	from := o.at + driver.Pointer(t.Size()*w.Lo*cols)
+	from := o.at() + driver.Pointer(t.Size()*w.Lo*cols)
 	if t == driver.F32 || s.rounds(w) {
 		return matrix{from, t, cols, false}
 	}

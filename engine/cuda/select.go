@@ -75,7 +75,7 @@ func (e *Engine) Scores(w engine.Op, first, rows int, f engine.Importance) (_ en
 	}
 	s := &scores{
 		stream: e.NewStream().(*stream), m: rows, n: cols, pitch: (cols + 3) &^ 3, dtype: o.w.DType,
-		w: o.at + driver.Pointer(first*cols*size), gamma: float32(f.Gamma),
+		w: o.at() + driver.Pointer(first*cols*size), gamma: float32(f.Gamma),
 	}
 	if f.Gamma != 0 {
 		if s.radius = f.Radius; s.radius < 1 || s.radius > 5 {
@@ -335,7 +335,7 @@ func (e *Engine) Apply(w engine.Op, first int, m *mask.Mask) {
 	defer e.give(at, n)
 	e.Device.Upload(e.Main, at, bytesOf(words))
 	e.Launch(fmt.Sprintf("mask_apply_%d", 8*size), [3]int{m.Rows, 1, 1}, [3]int{256, 1, 1}, 0,
-		o.at+driver.Pointer(first*m.Cols*size), m.Cols, at, 2*ceil(m.Cols, 64))
+		o.at()+driver.Pointer(first*m.Cols*size), m.Cols, at, 2*ceil(m.Cols, 64))
 }
 
 // ceil returns the least integer that is at least a/b.

@@ -39,8 +39,14 @@ func (d *Device) zeros(n int64) *buffer {
 	return b
 }
 
-// StatsScratch implements engine.Engine: no memory of the host.
-func (e *Engine) StatsScratch(int, stats.Needs) int64 { return 0 }
+// StatsScratch implements engine.Engine: the products of a sequence.
+func (e *Engine) StatsScratch(in int, needs stats.Needs) int64 {
+	rows := needs.Cross
+	if needs.Gram {
+		rows = max(rows, in)
+	}
+	return 4 * int64(rows) * int64(in)
+}
 
 // Add implements engine.Stats.
 func (a *accumulator) Add(x engine.Mat) { a.AddFit(x, engine.Fit{}) }

@@ -166,10 +166,12 @@ func (s *scorer) group(ctx context.Context, all []*sequences, which []int) error
 		}
 	}
 	s.loading = 0
+	blocks := s.m.Read(0, s.m.Blocks())
+	defer blocks.Close()
 	for i := range s.m.Blocks() {
 		s.bar.Part(fmt.Sprintf("%s, block %d of %d", s.name, i+1, s.m.Blocks()), int64(len(which)))
 		start := time.Now()
-		block, err := s.m.LoadBlock(i)
+		block, err := blocks.Next()
 		if err != nil {
 			return err
 		}

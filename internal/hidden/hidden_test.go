@@ -10,11 +10,36 @@ import (
 	"github.com/crepe-llm/crepe/engine/enginetest"
 )
 
+// separate is an engine that counts what it is asked to have in its memory.
+type separate struct {
+	*cpu.Engine
+	rows int
+}
+
+func (*separate) Memory() int64 { return 1 << 20 }
+
+func (e *separate) NewMat(rows, cols int) engine.Mat {
+	e.rows += rows
+	return e.Engine.NewMat(rows, cols)
+}
+
 func TestStoreKeepsWhatWasPut(t *testing.T) {
-	e := cpu.New(engine.F32)
-	for name, dir := range map[string]string{"memory": "", "file": t.TempDir()} {
+	own := cpu.New(engine.F32)
+	for name, c := range map[string]struct {
+		e    engine.Engine
+		at   engine.Place
+		rows int // of a separate engine's memory
+	}{
+		"memory":              {own, engine.Place{}, 0},
+		"the same memory":     {own, engine.Place{Host: true}, 0},
+		"file":                {own, engine.Place{Dir: t.TempDir()}, 0},
+		"a device's memory":   {&separate{Engine: own}, engine.Place{}, 6},
+		"the host's memory":   {&separate{Engine: own}, engine.Place{Host: true}, 2},
+		"a file for a device": {&separate{Engine: own}, engine.Place{Dir: t.TempDir()}, 2},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := New(e, 3, 2, 5, dir)
+			e := c.e
+			s, err := New(e, 3, 2, 5, c.at)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +65,10 @@ func TestStoreKeepsWhatWasPut(t *testing.T) {
 			if err := s.Save(&saved); err != nil {
 				t.Fatal(err)
 			}
-			again, err := New(e, 3, 2, 5, "")
+			if d, ok := e.(*separate); ok && d.rows != c.rows {
+				t.Errorf("%d rows in the device's memory, want %d", d.rows, c.rows)
+			}
+			again, err := New(e, 3, 2, 5, engine.Place{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +97,7 @@ func TestStoreKeepsWhatWasPut(t *testing.T) {
 
 func TestFileLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
-	s, err := New(cpu.New(engine.F32), 1, 4, 4, dir)
+	s, err := New(cpu.New(engine.F32), 1, 4, 4, engine.Place{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +108,7 @@ func TestFileLeavesNothingBehind(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Fatalf("left %v (%v), want nothing", left, err)
 	}
-	if _, err := New(cpu.New(engine.F32), 1, 4, 4, dir+"/absent"); err == nil {
+	if _, err := New(cpu.New(engine.F32), 1, 4, 4, engine.Place{Dir: dir + "/absent"}); err == nil {
 		t.Fatal("New in an absent folder: no error")
 	}
 }

@@ -47,7 +47,9 @@ type Options struct {
 	Resume    bool // go on with an interrupted rotation, if there is one
 
 	Depends provenance.Record // all that the folder depends on
-	Spill   bool              // hidden states live in a file beside the output
+
+	// States returns where hidden states are kept, if a file would lie in dir.
+	States func(dir string) engine.Place
 
 	Progress progress.Func
 	Warn     func(format string, args ...any) // may be nil
@@ -421,12 +423,9 @@ func weightOf(d tensor.DType, m tensor.Matrix) *tensor.Weight {
 // stream behind each norm and of what the heads yield, and takes vectors of the weights.
 func (r *rotator) gather(ctx context.Context) error {
 	m := r.m
-	spill := ""
-	if r.in.Spill {
-		spill = filepath.Dir(r.w.ScratchPath("hidden"))
-	}
+	at := r.in.States(filepath.Dir(r.w.ScratchPath("hidden")))
 	var err error
-	if r.store, err = hidden.New(m.Engine(), len(r.in.Tokens), r.in.SeqLen, m.Width(), spill); err != nil {
+	if r.store, err = hidden.New(m.Engine(), len(r.in.Tokens), r.in.SeqLen, m.Width(), at); err != nil {
 		return err
 	}
 	defer func() { r.store.Close(); r.store = nil }()
@@ -438,17 +437,19 @@ func (r *rotator) gather(ctx context.Context) error {
 	}
 	r.heads = make([][]tensor.Matrix, m.Blocks())
 	r.bar = r.in.Progress.Start("rotate", int64(2*m.Blocks()*len(r.in.Tokens)), "sequences")
+	blocks := m.Read(0, m.Blocks())
+	defer blocks.Close()
 	for b := range m.Blocks() {
-		if err := r.block(ctx, b); err != nil {
+		if err := r.block(ctx, b, blocks); err != nil {
 			return fmt.Errorf("block %d: %w", b, err)
 		}
 	}
 	return nil
 }
 
-func (r *rotator) block(ctx context.Context, b int) error {
+func (r *rotator) block(ctx context.Context, b int, blocks *model.Reader) error {
 	r.bar.Part(fmt.Sprintf("rotate: block %d of %d", b+1, r.m.Blocks()), int64(2*r.store.Len()))
-	block, err := r.m.LoadBlock(b)
+	block, err := blocks.Next()
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,7 @@ func ids(t *testing.T, name string) [][]int32 {
 func options(t *testing.T, name string) rotated.Options {
 	sequences := ids(t, name)
 	return rotated.Options{
+		States:  func(string) engine.Place { return engine.Place{} },
 		Options: rotate.Options{Stream: true, Values: true, Steps: 6, Vectors: 400},
 		Tokens:  sequences, SeqLen: len(sequences[0]), Output: filepath.Join(t.TempDir(), "out"),
 		Depends: provenance.Record{{Name: "test", Value: "1"}},

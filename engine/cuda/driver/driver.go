@@ -65,8 +65,9 @@ type Info struct {
 
 // Device is a device that is open. Several goroutines may use it.
 type Device struct {
-	Info Info
-	Main Stream // where kernels run
+	Info  Info
+	Main  Stream // where kernels run
+	Aside Stream // where weights are copied to the device meanwhile
 
 	host *host
 	f    [functions]function
@@ -76,8 +77,8 @@ type Device struct {
 	kernels map[string]function
 	raised  map[string]int // dynamic shared memory that a kernel may have
 
-	up, down staging
-	blas     *blas
+	up, aside, down staging // of Main, of Aside, and of downloads
+	blas            *blas
 }
 
 // The functions of libcuda.
@@ -169,7 +170,7 @@ func (d *Device) open(n int, code []byte) (err error) {
 	if err := d.inspect(n); err != nil {
 		return err
 	}
-	for _, s := range []*Stream{&d.Main} {
+	for _, s := range []*Stream{&d.Main, &d.Aside} {
 		const nonBlocking = 1
 		v, err := d.value(cuStreamCreate, nonBlocking)
 		if err != nil {
@@ -180,11 +181,10 @@ func (d *Device) open(n int, code []byte) (err error) {
 	if err := d.load(code); err != nil {
 		return err
 	}
-	if err := d.up.open(d); err != nil {
-		return err
-	}
-	if err := d.down.open(d); err != nil {
-		return err
+	for _, s := range []*staging{&d.up, &d.aside, &d.down} {
+		if err := s.open(d); err != nil {
+			return err
+		}
 	}
 	d.blas, err = openBlas(d)
 	return err

@@ -45,18 +45,29 @@ func (s *staging) free(d *Device, i int) {
 	}
 }
 
-// Upload copies src to dst, in the order of stream s. src may be changed at once.
+// Upload copies src to dst, in the order of stream s, Main or Aside. src may be changed at
+// once.
 func (d *Device) Upload(s Stream, dst Pointer, src []byte) {
-	d.up.mu.Lock()
-	defer d.up.mu.Unlock()
+	by := &d.up
+	if s == d.Aside {
+		by = &d.aside
+	}
 	for len(src) > 0 {
-		i := d.up.take(d)
-		n := copy(d.up.pieces[i].Data, src)
-		d.post(cuMemcpyHtoDAsync, uint64(dst), d.up.pieces[i].there, uint64(n), uint64(s))
-		d.up.busy[i] = d.Record(s)
+		n := by.send(d, s, dst, src)
 		dst += Pointer(n)
 		src = src[n:]
 	}
+}
+
+// send copies what of src fits a piece. Others may come between two of a goroutine's.
+func (s *staging) send(d *Device, to Stream, dst Pointer, src []byte) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.take(d)
+	n := copy(s.pieces[i].Data, src)
+	d.post(cuMemcpyHtoDAsync, uint64(dst), s.pieces[i].there, uint64(n), uint64(to))
+	s.busy[i] = d.Record(to)
+	return n
 }
 
 // Download copies src to dst once all that was posted to s before is done.
