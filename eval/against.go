@@ -57,22 +57,8 @@ func spread(x []float64) Spread {
 // additions. The two models must have one vocabulary and, for the
 // tokens to mean the same, one tokenizer.
 func Against(ctx context.Context, m, dense *model.Model, windows [][]int32, opt Options) (Comparison, error) {
-	if len(windows) == 0 || len(windows[0]) < 2 {
-		return Comparison{}, errors.New("comparison: no window of two tokens or more")
-	}
-	bar := opt.Progress.Start("compare", int64(len(windows)*(m.Blocks()+dense.Blocks()+1)), "windows")
-	var stores [2]*hidden.Store
-	for i, m := range []*model.Model{m, dense} {
-		s, err := forward(ctx, m, windows, opt, bar, []string{"compare", "compare, dense model"}[i])
-		if err != nil {
-			return Comparison{}, err
-		}
-		defer s.Close()
-		m.Trim()
-		stores[i] = s
-	}
-	bar.Part("compare: heads", int64(len(windows)))
-	return diverge(ctx, m, dense, windows, stores, bar)
+	nothing := func(*hidden.Store) error { return fs.ErrNotExist }
+	return Diverge(ctx, m, dense, windows, nil, nothing, opt)
 }
 
 // Diverge is Against where the two have passed the windows before: now holds what m's
@@ -82,24 +68,37 @@ func Diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, now 
 	if len(windows) == 0 || len(windows[0]) < 2 {
 		return Comparison{}, errors.New("comparison: no window of two tokens or more")
 	}
-	name := cmp.Or(opt.Name, "compare")
-	bar := opt.Progress.Start(name, int64(len(windows)), "windows")
 	then, err := hidden.New(dense.Engine(), len(windows), len(windows[0]), dense.Width(), opt.States)
 	if err != nil {
 		return Comparison{}, err
 	}
 	defer then.Close()
-	if err = restore(then); errors.Is(err, fs.ErrNotExist) {
-		err = passBlocks(ctx, dense, windows, then, bar, name+", dense model")
-	}
-	if err != nil {
+	err = restore(then)
+	again := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !again {
 		return Comparison{}, err
 	}
+	passes := 1 // of the heads
+	if now == nil {
+		passes += m.Blocks()
+	}
+	if again {
+		passes += dense.Blocks()
+	}
+	name := cmp.Or(opt.Name, "compare")
+	bar := opt.Progress.Start(name, int64(len(windows)*passes), "windows")
 	if now == nil {
 		if now, err = forward(ctx, m, windows, opt, bar, name); err != nil {
 			return Comparison{}, err
 		}
 		defer now.Close()
+		m.Trim()
+	}
+	if again {
+		if err := passBlocks(ctx, dense, windows, then, bar, name+", dense model"); err != nil {
+			return Comparison{}, err
+		}
+		dense.Trim()
 	}
 	bar.Part(name+": heads", int64(len(windows)))
 	return diverge(ctx, m, dense, windows, [2]*hidden.Store{now, then}, bar)
