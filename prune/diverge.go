@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 
 	"github.com/crepe-llm/crepe/eval"
-	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
 )
@@ -29,7 +26,7 @@ func (r *runner) densePath() string { return r.w.ScratchPath("dense-outputs") }
 // keepDense keeps what the dense model's last block put out.
 func (r *runner) keepDense(s *hidden.Store) error {
 	save := func(w io.Writer) error { return s.SaveFirst(w, len(r.divergedOn())) }
-	if err := fsys.WriteWhole(r.densePath(), func(w io.Writer) error { return seal(w, save) }); err != nil {
+	if err := writeSealed(r.densePath(), save); err != nil {
 		r.opt.warn("the dense model's outputs are not kept, the comparison with them computes them again: %v", err)
 	}
 	return nil
@@ -37,18 +34,9 @@ func (r *runner) keepDense(s *hidden.Store) error {
 
 // restoreDense fills s with what keepDense kept; it is fs.ErrNotExist if that is gone.
 func (r *runner) restoreDense(s *hidden.Store) error {
-	f, err := os.Open(r.densePath())
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unseal(f, s.Restore); errors.Is(err, errDamaged) {
-		r.opt.warn("%s: damaged; the dense model's outputs are computed again", f.Name())
-		return fs.ErrNotExist
-	} else if err != nil {
-		return fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return nil
+	return readSealed(r.densePath(), s.Restore, func(path string) {
+		r.opt.warn("%s: damaged; the dense model's outputs are computed again", path)
+	})
 }
 
 // diverge returns how far the predictions of m, the pruned model, are from the dense

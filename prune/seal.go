@@ -3,9 +3,13 @@ package prune
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
+
+	"github.com/crepe-llm/crepe/internal/fsys"
 )
 
 var (
@@ -21,6 +25,30 @@ func seal(w io.Writer, save func(io.Writer) error) error {
 	}
 	_, err := w.Write(h.Sum(nil))
 	return err
+}
+
+// writeSealed writes the file at path whole, sealed.
+func writeSealed(path string, save func(io.Writer) error) error {
+	return fsys.WriteWhole(path, func(w io.Writer) error { return seal(w, save) })
+}
+
+// readSealed lets restore read the sealed file at path. The error is fs.ErrNotExist if
+// there is none that is whole; of a damaged one damaged is told.
+func readSealed(path string, restore func(io.Reader) error, damaged func(path string)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	switch err := unseal(f, restore); {
+	case err == nil:
+		return nil
+	case errors.Is(err, errDamaged):
+		damaged(path)
+		return fs.ErrNotExist
+	default:
+		return fmt.Errorf("%s: %w", path, err)
+	}
 }
 
 // unseal lets restore read what seal has sealed, if its checksum holds; else the

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,7 +63,7 @@ func (c *states) save(b int, streams ...copied) error {
 // write copies what enters block b in place of the older copies of that stream.
 func (c *states) write(s copied, b int) error {
 	path := c.path(s.kind, b)
-	if err := fsys.WriteWhole(path, func(w io.Writer) error { return seal(w, s.store.Save) }); err != nil {
+	if err := writeSealed(path, s.store.Save); err != nil {
 		// The copy saves time after a kill; the run itself can do without.
 		c.warn("hidden states are not kept, a resumed run would compute them again: %v", err)
 		c.failing = true
@@ -120,18 +119,7 @@ func (c *states) restore(ctx context.Context, s *stream, kind string, b int, m f
 // read fills the stream from the copy of what enters block b; it is fs.ErrNotExist
 // if there is none that is whole.
 func (c *states) read(s *stream, kind string, b int) error {
-	f, err := os.Open(c.path(kind, b))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	switch err := unseal(f, s.store.Restore); {
-	case err == nil:
-		return nil
-	case errors.Is(err, errDamaged):
-		c.warn("%s: damaged; the hidden states are computed again", f.Name())
-		return fs.ErrNotExist
-	default:
-		return fmt.Errorf("%s: %w", f.Name(), err)
-	}
+	return readSealed(c.path(kind, b), s.store.Restore, func(path string) {
+		c.warn("%s: damaged; the hidden states are computed again", path)
+	})
 }
