@@ -8,7 +8,6 @@ package cuda
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -80,21 +79,23 @@ func (d *Device) take(n int64) driver.Pointer {
 			}
 		}
 	}
-	if err == driver.ErrMemory {
-		free, total, _ := d.MemoryInfo()
-		d.mu.Lock()
-		taken := d.taken - d.idle
-		d.mu.Unlock()
-		err = fmt.Errorf("%s: %w: %s more are needed, crepe holds %s, %s of %s are free%s; fewer or shorter sequences take less",
-			d.Info.Name, err, gigabytes(size), gigabytes(taken), gigabytes(free), gigabytes(total), d.limitText())
+	switch err {
+	case nil:
+		return p
+	case driver.ErrMemory:
+		panic(&engine.Failure{Err: d.lacks(size)})
 	}
-	switch {
-	case errors.Is(err, driver.ErrMemory):
-		panic(&engine.Failure{Err: err})
-	case err != nil:
-		panic(d.Failed(err))
-	}
-	return p
+	panic(d.Failed(err))
+}
+
+// lacks says that there are no size bytes more.
+func (d *Device) lacks(size int64) error {
+	free, total, _ := d.MemoryInfo()
+	d.mu.Lock()
+	taken := d.taken - d.idle
+	d.mu.Unlock()
+	return fmt.Errorf("%s: %w: %s more are needed, crepe holds %s, %s of %s are free%s; fewer or shorter sequences take less",
+		d.Info.Name, driver.ErrMemory, gigabytes(size), gigabytes(taken), gigabytes(free), gigabytes(total), d.limitText())
 }
 
 func (d *Device) limitText() string {
@@ -315,7 +316,7 @@ func (e *Engine) NewStream() engine.Stream {
 // stream is a stack of scratch memory.
 type stream struct {
 	engine  *Engine
-	scratch []scratch
+	scratch []buffer
 	bytes   int64
 	tables  map[*engine.Rotary]*table
 }
@@ -325,15 +326,10 @@ var (
 	_ engine.Delta  = (*stream)(nil)
 )
 
-type scratch struct {
-	at driver.Pointer
-	n  int64
-}
-
 // take returns n bytes until the Release of an earlier Mark.
 func (s *stream) take(n int64) driver.Pointer {
 	p := s.engine.Device.take(n)
-	s.scratch = append(s.scratch, scratch{p, n})
+	s.scratch = append(s.scratch, buffer{p, n})
 	s.bytes = max(s.bytes, s.used())
 	return p
 }
@@ -378,9 +374,21 @@ func (s *stream) each(kernel string, n int64, per int, args ...any) {
 	s.engine.Launch(kernel, [3]int{int((n + int64(per)*block - 1) / (int64(per) * block)), 1, 1}, [3]int{block, 1, 1}, 0, args...)
 }
 
-// rows runs a kernel with a block for every row.
+// rows runs a kernel with a block for every row, or for so many of anything.
 func (s *stream) rows(kernel string, rows, threads int, args ...any) {
 	s.engine.Launch(kernel, [3]int{rows, 1, 1}, [3]int{threads, 1, 1}, 0, args...)
+}
+
+// upload returns scratch that holds x.
+func upload[T any](s *stream, x []T) driver.Pointer {
+	at := s.take(int64(len(bytesOf(x))))
+	s.engine.Device.Upload(s.engine.Main, at, bytesOf(x))
+	return at
+}
+
+// download copies what lies at from to dst.
+func download[T any](s *stream, dst []T, from driver.Pointer) {
+	s.engine.Device.Download(s.engine.Main, bytesOf(dst), from)
 }
 
 func size(x engine.Mat) int64 { return int64(x.Rows) * int64(x.Cols) }

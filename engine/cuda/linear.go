@@ -93,7 +93,7 @@ func (s *stream) linear(dst driver.Pointer, x engine.Mat, w engine.Proj) {
 	}
 	defer s.Release(s.Mark())
 	a, b := s.operand(x, w), s.weight(w)
-	s.product(dst, w.N, a, b, x.Rows, w.N, x.Cols, false)
+	s.product(dst, w.N, a, b, x.Rows, w.N, x.Cols)
 }
 
 // operand returns x as products with w read it.
@@ -138,13 +138,13 @@ func kind(t driver.Type) int {
 	return 0
 }
 
-// product writes d_ij = Σ_k a_ik · b_jk, rows × n, or adds it; rows of d are stride
+// product writes d_ij = Σ_k a_ik · b_jk, rows × n; rows of d are stride
 // elements apart.
-func (s *stream) product(d driver.Pointer, stride int, a, b matrix, rows, n, k int, adds bool) {
+func (s *stream) product(d driver.Pointer, stride int, a, b matrix, rows, n, k int) {
 	// cuBLASLt's matrices are column-major: dᵀ = b·aᵀ.
 	if a.t == b.t {
 		p := driver.Product{
-			M: n, N: rows, K: k, Type: a.t, Add: adds,
+			M: n, N: rows, K: k, Type: a.t,
 			A: b.at, LDA: b.stride, TransA: !b.transposed,
 			B: a.at, LDB: a.stride, TransB: a.transposed,
 			D: d, LDD: stride,
@@ -156,7 +156,7 @@ func (s *stream) product(d driver.Pointer, stride int, a, b matrix, rows, n, k i
 	ar, ac := a.steps()
 	br, bc := b.steps()
 	s.engine.Launch("multiply", [3]int{(n + 15) / 16, (rows + 15) / 16, 1}, [3]int{256, 1, 1}, 0,
-		d, stride, a.at, kind(a.t), ar, ac, b.at, kind(b.t), br, bc, rows, n, k, adds)
+		d, stride, a.at, kind(a.t), ar, ac, b.at, kind(b.t), br, bc, rows, n, k)
 }
 
 // Gated implements engine.Stream.
@@ -184,11 +184,10 @@ func (s *stream) LogSums(sums []engine.LogSum, x engine.Mat, head engine.Proj, f
 		sum             float64
 	}
 	parts := make([]part, x.Rows)
-	results, wanted := s.take(16*int64(x.Rows)), s.take(4*int64(x.Rows))
-	s.engine.Device.Upload(s.engine.Main, wanted, bytesOf(targets[:x.Rows]))
+	results, wanted := s.take(16*int64(x.Rows)), upload(s, targets[:x.Rows])
 	s.logits(x, head, softCap, func(logits engine.Mat, lo int) {
 		s.rows("log_sums", x.Rows, 256, results, at(logits), logits.Cols, first+lo, wanted)
-		s.engine.Device.Download(s.engine.Main, bytesOf(parts), results)
+		download(s, parts, results)
 		for t, p := range parts {
 			sums[t].Add(float64(p.largest), p.sum)
 			if i := int(targets[t]) - first - lo; i >= 0 && i < logits.Cols {

@@ -52,7 +52,7 @@ func (s *stream) Squares(dst []float64, x engine.Mat) {
 	defer s.Release(s.Mark())
 	sums := s.take(8 * int64(x.Rows))
 	s.rows("squares", x.Rows, threadsFor(x.Cols), sums, at(x), x.Cols)
-	s.engine.Device.Download(s.engine.Main, bytesOf(dst[:x.Rows]), sums)
+	download(s, dst[:x.Rows], sums)
 }
 
 // FirstHalves implements engine.Stream.
@@ -80,7 +80,7 @@ func (s *stream) Route(x engine.Mat, router engine.Proj, used int, renormalise b
 	choices := s.take(8 * int64(len(chosen)))
 	const warps = 8
 	s.rows("route", (x.Rows+warps-1)/warps, 32*warps, choices, at(logits), router.N, used, renormalise, x.Rows)
-	s.engine.Device.Download(s.engine.Main, bytesOf(chosen), choices)
+	download(s, chosen, choices)
 	routed := make([][]engine.Routed, router.N)
 	for i, c := range chosen {
 		if c.weight >= 0 {
@@ -93,22 +93,14 @@ func (s *stream) Route(x engine.Mat, router engine.Proj, used int, renormalise b
 // The kernels read engine.Routed as it lies in memory.
 var _ [16]byte = [unsafe.Sizeof(engine.Routed{})]byte{}
 
-// list returns tokens in the device's memory.
-func (s *stream) list(tokens []engine.Routed) driver.Pointer {
-	b := bytesOf(tokens)
-	p := s.take(int64(len(b)))
-	s.engine.Device.Upload(s.engine.Main, p, b)
-	return p
-}
-
 // Gather implements engine.Stream.
 func (s *stream) Gather(dst, x engine.Mat, tokens []engine.Routed) {
 	defer s.Release(s.Mark())
-	s.rows("gather", len(tokens), threadsFor(x.Cols), at(dst), at(x), s.list(tokens), x.Cols)
+	s.rows("gather", len(tokens), threadsFor(x.Cols), at(dst), at(x), upload(s, tokens), x.Cols)
 }
 
 // ScatterAdd implements engine.Stream.
 func (s *stream) ScatterAdd(x, y engine.Mat, tokens []engine.Routed) {
 	defer s.Release(s.Mark())
-	s.rows("scatter_add", len(tokens), threadsFor(x.Cols), at(x), at(y), s.list(tokens), x.Cols)
+	s.rows("scatter_add", len(tokens), threadsFor(x.Cols), at(x), at(y), upload(s, tokens), x.Cols)
 }

@@ -84,7 +84,7 @@ func (e *Engine) Scores(w engine.Op, first, rows int, f engine.Importance) (_ en
 	}
 	if s.pitch != cols {
 		to := s.take(int64(rows * s.pitch * size))
-		s.launch(fmt.Sprintf("score_pad_%d", 8*size), rows, 256, s.w, cols, to, s.pitch)
+		s.rows(fmt.Sprintf("score_pad_%d", 8*size), rows, 256, s.w, cols, to, s.pitch)
 		s.w = to
 	}
 	s.a, s.b, s.s = s.take(4*int64(rows)), s.take(4*int64(s.pitch)), s.take(4*int64(s.pitch))
@@ -95,18 +95,13 @@ func (e *Engine) Scores(w engine.Op, first, rows int, f engine.Importance) (_ en
 	if f.Alpha != 0 || f.Beta != 0 {
 		strips, blocks := ceil(rows, sumStrip), ceil(rows, sumRows)
 		row, parts = s.take(8*int64(rows)), s.take(8*int64(strips*s.pitch))
-		s.launch("score_sums_"+suffix(s.dtype), blocks+strips*ceil(s.pitch, 2*sumThreads), sumThreads,
+		s.rows("score_sums_"+suffix(s.dtype), blocks+strips*ceil(s.pitch, 2*sumThreads), sumThreads,
 			s.w, rows, cols, s.pitch, blocks, row, parts)
 	}
 	const threads = 256
-	s.launch("score_terms", ceil(max(rows, cols), threads), threads,
+	s.rows("score_terms", ceil(max(rows, cols), threads), threads,
 		row, parts, rows, cols, s.pitch, f.Alpha, f.Beta, float32(f.Delta), s.a, s.b, s.bad)
 	return s, nil
-}
-
-// launch runs a kernel that needs no dynamic shared memory.
-func (s *scores) launch(kernel string, blocks, threads int, args ...any) {
-	s.engine.Launch(kernel, [3]int{blocks, 1, 1}, [3]int{threads, 1, 1}, 0, args...)
 }
 
 // zeros returns n bytes of zeros.
@@ -175,8 +170,8 @@ func (s *scores) Select(t pattern.Target, order []int) (*mask.Mask, error) {
 	}
 	at, cuts, n := s.post(t, k, order)
 	bits, cut := make([]uint64, s.m*s.words()/2), make([]uint32, n)
-	download(s, bits, at)
-	download(s, cut, cuts)
+	download(s.stream, bits, at)
+	download(s.stream, cut, cuts)
 	s.cuts = nil
 	for _, key := range cut {
 		if key != noKey {
@@ -213,20 +208,8 @@ func (s *scores) post(t pattern.Target, k int, order []int) (bits, cuts driver.P
 // isBad reports whether some score is not finite.
 func (s *scores) isBad() bool {
 	bad := make([]uint32, 1)
-	download(s, bad, s.bad)
+	download(s.stream, bad, s.bad)
 	return bad[0] != 0
-}
-
-// download copies what lies at from to dst.
-func download[T any](s *scores, dst []T, from driver.Pointer) {
-	s.engine.Device.Download(s.engine.Main, bytesOf(dst), from)
-}
-
-// upload returns the address of a copy of x.
-func upload[T any](s *scores, x []T) driver.Pointer {
-	at := s.take(int64(len(bytesOf(x))))
-	s.engine.Device.Upload(s.engine.Main, at, bytesOf(x))
-	return at
 }
 
 // integers returns the address of n int32.
@@ -235,7 +218,7 @@ func (s *scores) integers(n int, value func(i int) int) driver.Pointer {
 	for i := range values {
 		values[i] = int32(value(i))
 	}
-	return upload(s, values)
+	return upload(s.stream, values)
 }
 
 // keep computes the scores once for all that follow.
@@ -256,18 +239,18 @@ func (s *scores) matrix(k int, bits driver.Pointer) driver.Pointer {
 		panic(fmt.Sprintf("cuda: a matrix of %d × %d, want at most 2³² weights", s.m, s.n))
 	}
 	const digits, threads = 1024, 256
-	state, bins := upload(s, []uint32{0, uint32(k), 0}), s.take(4*nextBins)
-	s.launch("select_digit", 1, digits, state, s.bins, firstBins)
+	state, bins := upload(s.stream, []uint32{0, uint32(k), 0}), s.take(4*nextBins)
+	s.rows("select_digit", 1, digits, state, s.bins, firstBins)
 	for shift := nextBits; shift >= 0; shift -= nextBits {
 		const threads, blocks = 512, 1024
 		s.engine.Zero(bins, 4*nextBins)
-		s.launch("select_count", min(blocks, ceil(int(n), 4*threads)), threads, s.keys, n, state, shift, bins)
-		s.launch("select_digit", 1, digits, state, bins, nextBins)
+		s.rows("select_count", min(blocks, ceil(int(n), 4*threads)), threads, s.keys, n, state, shift, bins)
+		s.rows("select_digit", 1, digits, state, bins, nextBins)
 	}
 	ties, equal := s.take(int64(4*s.m*s.words())), s.take(int64(4*s.m))
-	s.launch("select_above", s.m, threads, s.keys, s.n, s.pitch, state, bits, ties, equal, s.words())
-	s.launch("select_ranks", 1, digits, state, equal, s.m)
-	s.launch("select_ties", ceil(s.m, threads/32), threads, state, ties, equal, s.m, s.words(), bits)
+	s.rows("select_above", s.m, threads, s.keys, s.n, s.pitch, state, bits, ties, equal, s.words())
+	s.rows("select_ranks", 1, digits, state, equal, s.m)
+	s.rows("select_ties", ceil(s.m, threads/32), threads, state, ties, equal, s.m, s.words(), bits)
 	return state
 }
 
@@ -284,11 +267,11 @@ func (s *scores) Read(dst []float32) error {
 		return engine.ErrScores
 	}
 	if s.pitch == s.n {
-		download(s, dst, s.keys)
+		download(s.stream, dst, s.keys)
 		return nil
 	}
 	for i := range s.m {
-		download(s, dst[i*s.n:(i+1)*s.n], s.keys+driver.Pointer(4*i*s.pitch))
+		download(s.stream, dst[i*s.n:(i+1)*s.n], s.keys+driver.Pointer(4*i*s.pitch))
 	}
 	return nil
 }
@@ -300,7 +283,7 @@ func (s *scores) Spread(m *mask.Mask) (n []uint32, low []uint64) {
 	}
 	s.keep()
 	firsts := make([]uint32, firstBins)
-	download(s, firsts, s.bins)
+	download(s.stream, firsts, s.bins)
 	top := 0
 	for digit, count := range firsts {
 		if count > 0 {
@@ -311,9 +294,9 @@ func (s *scores) Spread(m *mask.Mask) (n []uint32, low []uint64) {
 	counts, sums := s.zeros(int64(4*len(n))), s.zeros(int64(8*len(low)))
 	each := max(1, spreadKeys/s.n)
 	s.engine.Launch("select_spread", [3]int{ceil(s.m, each), ceil(s.n, spreadKeys), 1}, [3]int{512, 1, 1}, 0,
-		s.keys, s.m, s.n, s.pitch, upload(s, m.Bits()), s.words(), each, top, counts, sums)
-	download(s, n, counts)
-	download(s, low, sums)
+		s.keys, s.m, s.n, s.pitch, upload(s.stream, m.Bits()), s.words(), each, top, counts, sums)
+	download(s.stream, n, counts)
+	download(s.stream, low, sums)
 	return n, low
 }
 

@@ -72,8 +72,7 @@ func (a *accumulator) AddFit(x engine.Mat, f engine.Fit) {
 	}
 	var weights driver.Pointer
 	if f.Weights != nil {
-		weights = s.take(8 * int64(x.Rows))
-		s.engine.Device.Upload(s.engine.Main, weights, bytesOf(f.Weights[:x.Rows]))
+		weights = upload(s, f.Weights[:x.Rows])
 	}
 	plain := a.rows(x, 0)
 	if a.needs.Gram {
@@ -122,7 +121,7 @@ func (a *accumulator) addGram(weighted, plain matrix, tokens int) {
 	products := a.s.take(4 * int64(n) * int64(n))
 	for lo := 0; lo < n; lo += strip {
 		hi := min(lo+strip, n)
-		a.s.product(products+driver.Pointer(4*lo), n, weighted, plain.part(lo), hi, hi-lo, tokens, false)
+		a.s.product(products+driver.Pointer(4*lo), n, weighted, plain.part(lo), hi, hi-lo, tokens)
 	}
 	panels := (n + stats.GramPanel - 1) / stats.GramPanel
 	a.s.engine.Launch("add_panels", [3]int{n, panels, 1}, [3]int{stats.GramPanel, 1, 1}, 0, a.gram.at, products, n)
@@ -144,7 +143,7 @@ func (a *accumulator) addCross(lacks, plain matrix, tokens int) {
 		a.cross = a.s.engine.zeros(8 * n)
 	}
 	products := a.s.take(4 * n)
-	a.s.product(products, a.in, lacks, plain, a.needs.Cross, a.in, tokens, false)
+	a.s.product(products, a.in, lacks, plain, a.needs.Cross, a.in, tokens)
 	a.s.each("add_products", n, 1, a.cross.at, products, n)
 }
 
@@ -168,7 +167,7 @@ func (a *accumulator) Input(sequences int) *stats.Input {
 			panels = stats.NewGramPanels(a.in)
 			at := a.gram.at
 			for _, panel := range panels {
-				a.s.engine.Device.Download(a.s.engine.Main, bytesOf(panel), at)
+				download(a.s, panel, at)
 				at += driver.Pointer(8 * len(panel))
 			}
 			a.gram = nil
@@ -187,6 +186,6 @@ func (a *accumulator) Input(sequences int) *stats.Input {
 
 func (a *accumulator) read(b *buffer, n int) []float64 {
 	v := make([]float64, n)
-	a.s.engine.Device.Download(a.s.engine.Main, bytesOf(v), b.at)
+	download(a.s, v, b.at)
 	return v
 }

@@ -31,8 +31,7 @@ func (t Type) Size() int {
 	return 2
 }
 
-// Product is D = op(A)·op(B), or D + op(A)·op(B) if Add, of column-major matrices, D
-// M × N in float32, op(A) M × K, op(B) K × N, op the transpose or nothing. Sums are
+// Product is D = op(A)·op(B) of column-major matrices, D M × N in float32, op(A) M × K, op(B) K × N, op the transpose or nothing. Sums are
 // float32, products exact.
 type Product struct {
 	M, N, K        int
@@ -40,12 +39,10 @@ type Product struct {
 	LDA, LDB, LDD  int // elements from one column to the next
 	TransA, TransB bool
 	Type           Type // of A and B
-	Add            bool
 }
 
 // blas is cuBLASLt, open.
 type blas struct {
-	library   uint64
 	f         [blasFunctions]function
 	handle    uint64
 	workspace Pointer
@@ -82,17 +79,18 @@ const workspaceBytes = 64 << 20
 // toolkit, or in a Python environment.
 func openBlas(d *Device) (*blas, error) {
 	b := &blas{plans: map[planKey]*plan{}, algos: map[algoKey]*algorithm{}}
+	var library uint64
 	var err error
 	for _, path := range blasPaths() {
-		if b.library, err = d.host.open(path); err == nil {
+		if library, err = d.host.open(path); err == nil {
 			break
 		}
 	}
-	if b.library == 0 {
+	if library == 0 {
 		return nil, fmt.Errorf("libcublasLt.so.12 or .13 is not found: install the CUDA toolkit, or run pip install nvidia-cublas, or name the file in %s", BlasVariable)
 	}
 	for i, name := range blasNames {
-		if b.f[i], err = d.host.symbol(b.library, name); err != nil {
+		if b.f[i], err = d.host.symbol(library, name); err != nil {
 			return nil, fmt.Errorf("libcublasLt: %w", err)
 		}
 	}
@@ -195,12 +193,8 @@ func (d *Device) Multiply(p Product) bool {
 	if plan == nil {
 		return false
 	}
-	beta := d.blas.zero
-	if p.Add {
-		beta = d.blas.one
-	}
 	b := d.blas
-	d.host.post(b.f[ltMatmul], b.handle, plan.desc, b.one, uint64(p.A), plan.a, uint64(p.B), plan.b, beta,
+	d.host.post(b.f[ltMatmul], b.handle, plan.desc, b.one, uint64(p.A), plan.a, uint64(p.B), plan.b, b.zero,
 		uint64(p.D), plan.d, uint64(p.D), plan.d, plan.algo, uint64(b.workspace), workspaceBytes, uint64(d.Main))
 	return true
 }

@@ -109,7 +109,6 @@ const (
 	cuEventCreate
 	cuEventRecord
 	cuEventQuery
-	cuEventElapsedTime
 	cuEventDestroy
 	cuGetErrorName
 	cuGetErrorString
@@ -121,14 +120,13 @@ var names = [functions]string{
 	"cuDeviceTotalMem_v2", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuModuleLoadData", "cuModuleGetFunction",
 	"cuFuncSetAttribute", "cuLaunchKernel", "cuMemAlloc_v2", "cuMemFree_v2", "cuMemGetInfo_v2", "cuMemHostRegister_v2",
 	"cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2", "cuMemsetD8Async", "cuStreamCreate",
-	"cuStreamWaitEvent", "cuEventCreate", "cuEventRecord", "cuEventQuery", "cuEventElapsedTime", "cuEventDestroy_v2",
+	"cuStreamWaitEvent", "cuEventCreate", "cuEventRecord", "cuEventQuery", "cuEventDestroy_v2",
 	"cuGetErrorName", "cuGetErrorString",
 }
 
 // Results of the driver that are told apart.
 const (
 	outOfMemory = 2
-	noDevice    = 100
 	notReady    = 600
 )
 

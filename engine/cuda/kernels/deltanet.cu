@@ -82,7 +82,7 @@ __device__ __forceinline__ void scan(float *out, float *state, const float *x, c
 			long long at = (long long)(t0 + t) * value_heads + head;
 			float v = decay[at] + bias[head];
 			float softplus = fmaxf(v, 0) + log1pf(expf(-fabsf(v)));
-			betas[t] = 1.0f / (1.0f + expf(-beta[at]));
+			betas[t] = sigmoid(beta[at]);
 			decays[t] = expf(-rate[head] * softplus);
 		}
 		__syncthreads();

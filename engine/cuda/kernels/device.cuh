@@ -90,6 +90,8 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 __device__ __forceinline__ bf16 round_bf16(float v) { return (bf16)pack(v, 0.0f); }
 
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
 // Sums of a value of every lane, and of every thread of a block; all get the result.
 // The order of additions depends on the number of threads only.
 

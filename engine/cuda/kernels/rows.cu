@@ -95,8 +95,6 @@ extern "C" __global__ void add_bias(float *x, const float *b, int cols, long lon
 		x[i] += b[i % cols];
 }
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
 // activate is SiLU (0) or the approximation of GELU by tanh (1).
 __device__ __forceinline__ float activation(float x, int kind) {
 	if (kind == 1)
@@ -132,25 +130,27 @@ extern "C" __global__ void gated(void *dst, const float *gate, const float *up, 
 			((bf16 *)dst)[i + k] = round_bf16(y[k]);
 }
 
+// halves returns where, in rows of 2·cols elements, the first of the pair of halves of dim
+// elements lies that element i of rows of cols goes with; the other is dim behind it.
+__device__ __forceinline__ long long halves(long long i, int cols, int dim) {
+	long long t = i / cols;
+	int j = (int)(i % cols);
+	return t * 2 * cols + j / dim * 2 * dim + j % dim;
+}
+
 // first_halves writes the first dim of every 2·dim elements of x into dst, rows of cols.
 extern "C" __global__ void first_halves(float *dst, const float *x, int cols, int dim, long long n) {
 	long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-	if (i >= n)
-		return;
-	long long t = i / cols;
-	int j = (int)(i % cols);
-	dst[i] = x[t * 2 * cols + j / dim * 2 * dim + j % dim];
+	if (i < n)
+		dst[i] = x[halves(i, cols, dim)];
 }
 
 // gate_halves multiplies x, rows of cols, with the sigmoid of the last dim of every
 // 2·dim elements of gates.
 extern "C" __global__ void gate_halves(float *x, const float *gates, int cols, int dim, long long n) {
 	long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-	if (i >= n)
-		return;
-	long long t = i / cols;
-	int j = (int)(i % cols);
-	x[i] *= sigmoid(gates[t * 2 * cols + j / dim * 2 * dim + dim + j % dim]);
+	if (i < n)
+		x[i] *= sigmoid(gates[halves(i, cols, dim) + dim]);
 }
 
 // routed is engine.Routed.
@@ -249,11 +249,8 @@ extern "C" __global__ void log_sums(log_sum *dst, const float *logits, int n, in
 	__shared__ double sums[32];
 	const float *p = logits + (long long)blockIdx.x * n;
 	float top = __uint_as_float(0xff800000u);
-	bool nan = false;
-	for (int v = threadIdx.x; v < n; v += blockDim.x) {
+	for (int v = threadIdx.x; v < n; v += blockDim.x)
 		top = p[v] > top ? p[v] : top;
-		nan |= p[v] != p[v];
-	}
 	top = block_max(top, tops);
 	double sum = 0;
 	for (int v = threadIdx.x; v < n; v += blockDim.x)
@@ -274,10 +271,10 @@ __device__ __forceinline__ float element(const void *x, long long i, int type) {
 	return type == 2 ? widen_f16(v) : widen(v);
 }
 
-// multiply writes d[r][j] = Σ_i x[r][i] · w[j][i], or adds it, for shapes that cuBLASLt does not take:
+// multiply writes d[r][j] = Σ_i x[r][i] · w[j][i] for shapes that cuBLASLt does not take:
 // element (r, i) of x lies at r·xr + i·xi, (j, i) of w at j·wj + i·wi, (r, j) of d at
 // r·ldd + j. Types are 0 float32, 1 bfloat16, 2 float16. A block is 16 × 16 elements.
-extern "C" __global__ void multiply(float *d, int ldd, const void *x, int x_type, int xr, int xi, const void *w, int w_type, int wj, int wi, int rows, int n, int k, int adds) {
+extern "C" __global__ void multiply(float *d, int ldd, const void *x, int x_type, int xr, int xi, const void *w, int w_type, int wj, int wi, int rows, int n, int k) {
 	__shared__ float a[16][17], b[16][17];
 	int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
 	int r0 = blockIdx.y * 16, j0 = blockIdx.x * 16;
@@ -291,8 +288,6 @@ extern "C" __global__ void multiply(float *d, int ldd, const void *x, int x_type
 			sum += a[ty][i] * b[tx][i];
 		__syncthreads();
 	}
-	if (r0 + ty < rows && j0 + tx < n) {
-		float *to = d + (long long)(r0 + ty) * ldd + j0 + tx;
-		*to = adds ? *to + sum : sum;
-	}
+	if (r0 + ty < rows && j0 + tx < n)
+		d[(long long)(r0 + ty) * ldd + j0 + tx] = sum;
 }
