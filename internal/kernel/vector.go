@@ -104,7 +104,8 @@ func scaleMul(dst, x, w []float32, r float32) {
 //
 // Relative error at most 3·2⁻²³; where something is subnormal, plus an absolute
 // 2⁻¹⁴⁹·(1 + min(|g|, 200))·(1 + |up|). silu(+Inf) is +Inf; silu(−Inf) and
-// silu(NaN) are NaN.
+// silu(NaN) are NaN, and so is the product of an infinite up and a silu that
+// rounds to 0.
 // All three have one length; dst may be gate or up.
 func SiluMul(dst, gate, up []float32) {
 	checkLen("SiluMul", "dst", len(dst), len(gate))

@@ -188,7 +188,11 @@ func TestSiluMul(t *testing.T) {
 func checkSiluMul(t *testing.T, got, gate, up float32) {
 	t.Helper()
 	g, u := float64(gate), float64(up)
-	want := g / (1 + math.Exp(-g)) * u
+	silu := g / (1 + math.Exp(-g))
+	want := silu * u
+	if least := 0x1p-149 * (1 + min(math.Abs(g), 200)); math.IsInf(u, 0) && math.Abs(silu) <= least && got != got {
+		return // silu may be 0 in float32, and 0·Inf is NaN
+	}
 	tol := 3.001*0x1p-23*min(math.Abs(want), 0x1p128) + 0x1p-149*(1+min(math.Abs(g), 200))*(1+math.Abs(u))
 	near(t, fmt.Sprintf("silu(%g)·%g", gate, up), got, want, tol)
 }
