@@ -204,7 +204,12 @@ func (r *runner) recall() error {
 	rep.Finished = true
 	rep.Diverged = m.Diverged
 	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation, rep.Rotation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation, m.Rotation
-	return nil
+	// The recipe beside a finished output says what the output was made by. Between its
+	// last record and its renaming, an interrupted search has written its own there.
+	if was, err := recipe.Read(rep.Recipe); err == nil && was.Equal(m.Recipe) {
+		return nil
+	}
+	return writeRecipe(rep.Recipe, m.Recipe)
 }
 
 // collect takes what the steps have noted into the report.
