@@ -15,6 +15,7 @@ import (
 	"github.com/crepe-llm/crepe/grid"
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/pho"
+	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/search"
 	"github.com/crepe-llm/crepe/search/queue"
 	"github.com/crepe-llm/crepe/session"
@@ -39,8 +40,8 @@ interrupted, or until there was none for --idle. Any number of workers, on any
 machines, share a database.
 
 A model is found by the hash of its weights: in --models, or on the hub by the name
-that was ordered. What is in neither is said once and left to other workers. Texts
-come from the database.
+that was ordered. What is in neither is said once and left to other workers, and so is
+what --memory has no room for. Texts come from the database.
 
 A worker that is interrupted gives its work back. One that is killed, or that the
 network has cut off, is missed after ` + queue.Lost.String() + `, and another begins its work anew. What
@@ -182,6 +183,9 @@ func (b *workbench) do(ctx context.Context, o search.Order) (string, error) {
 	started := time.Now()
 	value, err := b.carryOut(ctx, o)
 	b.meter.finish()
+	if errors.Is(err, prune.ErrMemory) { // of this machine
+		err = queue.Leave(err)
+	}
 	if err == nil {
 		b.note("%s: done (%.1f s)", o.What, time.Since(started).Seconds())
 	}

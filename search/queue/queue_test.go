@@ -299,6 +299,36 @@ func TestFailuresAndRefusals(t *testing.T) {
 	}
 }
 
+// What a worker leaves to others is not a failed attempt, and another has it at once.
+func TestLeftOrders(t *testing.T) {
+	ctx, url := t.Context(), pgtest.Start(t).Database(t)
+	s := open(t, url)
+	tries := make(chan bool, 100)
+	small := Worker{Lost: testLost, Have: anything, Do: func(context.Context, search.Order) (string, error) {
+		tries <- true
+		return "", Leave(errors.New("memory budget too small"))
+	}}
+	if err := s.Order(ctx, orders(1, 0)...); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // more than an order may fail on
+		work(t, open(t, url), small)
+		<-tries
+	}
+	work(t, open(t, url), Worker{Have: anything, Do: func(context.Context, search.Order) (string, error) { return "done", nil }})
+	if err := s.Ask(ctx, orders(1, 0), func(_ int, v string) error {
+		if v != "done" {
+			t.Errorf("%q", v)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if n := len(tries); n != 0 {
+		t.Errorf("%d more attempts of workers that have left it", n)
+	}
+}
+
 // A worker that is told to stop gives its order back at once.
 func TestStoppedWorkerGivesBack(t *testing.T) {
 	ctx, url := t.Context(), pgtest.Start(t).Database(t)

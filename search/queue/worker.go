@@ -26,7 +26,8 @@ type Worker struct {
 	Have func(ctx context.Context, w search.Weights) error
 
 	// Do carries out an order and returns the record's value. When ctx ends the
-	// order is no longer wanted, or not of this worker.
+	// order is no longer wanted, or not of this worker. What Leave returns leaves the
+	// order to others.
 	Do func(ctx context.Context, o search.Order) (string, error)
 
 	// Idle is for how long there may be no work before Work returns. 0: for ever.
@@ -37,6 +38,14 @@ type Worker struct {
 
 	poll bool // looks for orders now and then, and listens for none: many share a connection
 }
+
+// Leave returns err as what keeps this worker from an order that others may carry out.
+func Leave(err error) error { return left{err} }
+
+// left is an error of this worker, not of the order.
+type left struct{ error }
+
+func (l left) Unwrap() error { return l.error }
 
 // How often a worker without work looks for some, and how long it stays with a model
 // whose orders have run out.
@@ -65,6 +74,9 @@ func (s *Store) Work(ctx context.Context, w Worker) error {
 			st := &stint{Store: s, w: w, queue: queue, fell: make(chan struct{}, 1)}
 			if err := st.run(ctx); err != nil {
 				return err
+			}
+			if st.left.Load() {
+				refused[queue] = time.Now()
 			}
 			last = time.Now()
 			continue
@@ -160,6 +172,7 @@ type stint struct {
 	now    atomic.Pointer[turn] // nil between orders
 	last   atomic.Int64         // when an order began or ended, Unix nanoseconds
 	failed atomic.Bool          // an order failed here
+	left   atomic.Bool          // an order was left to others
 	fell   chan struct{}        // is sent to then
 }
 
@@ -211,7 +224,7 @@ func (st *stint) run(ctx context.Context) error {
 			}
 			return ctx.Err()
 		case err := <-stopped:
-			if err == nil && st.failed.Load() {
+			if err == nil && st.failed.Load() && !st.left.Load() {
 				return pause(ctx, st.w.beat())
 			}
 			return st.explain(err)
@@ -318,6 +331,11 @@ func (st *stint) Work(ctx context.Context, job *river.Job[jobArgs]) error {
 		return ctx.Err()
 	}
 	st.fail()
+	if errors.As(err, new(left)) {
+		st.left.Store(true)
+		st.note("left to other workers: %s: %v", a.What, err)
+		return river.JobSnooze(0)
+	}
 	st.note("%s: %v", a.What, err)
 	return err
 }
