@@ -232,6 +232,41 @@ func TestPasswordIsNeverShown(t *testing.T) {
 	}
 }
 
+// TLS is as the URL says: every connection of a store and a worker has it, and a server
+// that the root certificate does not vouch for is refused.
+func TestTLS(t *testing.T) {
+	server := pgtest.Start(t)
+	plain := server.Database(t)
+	_, err := Open(t.Context(), plain+"?sslmode=require", Options{})
+	wantError(t, err, "TLS")
+	root := server.TLS(t)
+	url := plain + "?sslmode=verify-full&sslrootcert=" + root
+	s := open(t, url)
+	encrypted := make(chan [2]int, 1)
+	work(t, open(t, url), Worker{Have: anything, Do: func(ctx context.Context, _ search.Order) (string, error) {
+		var n [2]int
+		err := s.pool.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+			WHERE datname = current_database()`).Scan(&n[0], &n[1])
+		encrypted <- n
+		return "done", err
+	}})
+	if err := s.Ask(t.Context(), orders(1, 0), func(int, string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-encrypted; n[0] < 2 || n[0] != n[1] {
+		t.Errorf("%d of %d connections have TLS", n[1], n[0])
+	}
+
+	other := filepath.Join(t.TempDir(), "other.crt")
+	if err := os.WriteFile(other, pgtest.Certificate(t), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(t.Context(), plain+"?sslmode=verify-ca&sslrootcert="+other, Options{})
+	wantError(t, err, "certificate")
+	_, err = Open(t.Context(), strings.Replace(url, "127.0.0.1", "localhost", 1), Options{})
+	wantError(t, err, "certificate", "localhost")
+}
+
 // An order is answered once, however often it is asked for, and by several workers.
 func TestOrdersAreAnsweredOnce(t *testing.T) {
 	ctx, url := t.Context(), pgtest.Start(t).Database(t)

@@ -26,6 +26,7 @@ type Server struct {
 	bin, data, log string
 	port           int
 	as             []string // before a command: runs it as a user who is not root
+	uid, gid       int      // of that user
 }
 
 // Password is the one of the user crepe, as whom to connect.
@@ -101,9 +102,9 @@ func start() (*Server, error) {
 			return nil, fmt.Errorf("%w: this is root, as whom it does not run, and there is no setpriv", errNone)
 		}
 		s.as = []string{setpriv, "--reuid", u.Uid, "--regid", u.Gid, "--clear-groups"}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		if err := os.Chown(dir, uid, gid); err != nil {
+		s.uid, _ = strconv.Atoi(u.Uid)
+		s.gid, _ = strconv.Atoi(u.Gid)
+		if err := os.Chown(dir, s.uid, s.gid); err != nil {
 			return nil, err
 		}
 	}
