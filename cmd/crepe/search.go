@@ -127,7 +127,7 @@ func (a *app) search(ctx context.Context, name string, f *searchFlags, fl *pflag
 	if err := checkReport(f.prune.report, rep.Study, rep.Recipe, rep.Output); err != nil {
 		return err
 	}
-	if exists(rep.Recipe) && !exists(rep.Study) && !f.prune.overwrite {
+	if f.shared.store == "" && exists(rep.Recipe) && !exists(rep.Study) && !f.prune.overwrite {
 		return fmt.Errorf("recipe %s: exists already, and belongs to another study: replace it with --overwrite", rep.Recipe)
 	}
 	meter := a.startMeter()
@@ -238,6 +238,10 @@ func (a *app) finishSearch(ctx context.Context, c *candidates, meter *meter, f *
 	}
 	// The recipe beside a finished output says what the output was made by.
 	if _, err := prune.ReadManifest(f.prune.output); f.prune.output == "" || f.prune.overwrite || err != nil {
+		// A store does not say what an earlier run here has found.
+		if was, err := recipe.Read(rep.Recipe); f.shared.store != "" && !f.prune.overwrite && exists(rep.Recipe) && (err != nil || !was.Equal(best)) {
+			return fmt.Errorf("recipe %s: exists already, and is another than what the search has found: replace it with --overwrite; the results are kept in %s", rep.Recipe, c.path)
+		}
 		if err := fsys.WriteFile(rep.Recipe, yaml); err != nil {
 			return fmt.Errorf("recipe: %w", err)
 		}

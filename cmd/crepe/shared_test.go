@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -113,6 +114,29 @@ func (c *crew) output(args ...string) any {
 		c.t.Fatalf("%v in %q", err, stdout.String())
 	}
 	return impersonal(v)
+}
+
+// The same command again, in the same folder, finds the recipe that it wrote; another
+// recipe there is not replaced.
+func TestSharedSearchAgain(t *testing.T) {
+	c := newCrew(t, 1)
+	dir := t.TempDir()
+	search := func() (string, error) {
+		p := child(t, dir, c.home, strings.Fields("search demo --trials 1 --top 1 --pattern 2:4 --samples 2 --seqlen 64 --windows 8 --store "+c.url))
+		text, err := p.CombinedOutput()
+		return string(text), err
+	}
+	for range 2 {
+		if text, err := search(); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "demo-pho-2of4.recipe.yaml"), []byte("version: 1\nmethod: wanda\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := search(); err == nil || !strings.Contains(text, "another than what the search has found") {
+		t.Errorf("over another recipe: %v\n%s", err, text)
+	}
 }
 
 // What three workers compute, of whom some are killed, is what one process computes.
