@@ -69,6 +69,8 @@ func isAt(f *fsys.File, path string) bool {
 func (w *Writer) unlock() error {
 	err := removeLocked(w.lock)
 	w.lock = nil
-	_ = fsys.Remove(w.partial)
+	if gone := fsys.Remove(w.partial); gone != nil && !errors.Is(gone, fs.ErrNotExist) && !errors.Is(gone, fs.ErrExist) { // not if it is another's now
+		err = errors.Join(err, gone)
+	}
 	return err
 }
