@@ -114,47 +114,13 @@ func diverge(ctx context.Context, m, dense *model.Model, windows [][]int32, stor
 	if err != nil {
 		return Comparison{}, err
 	}
-	all, err := divergences(ctx, m, head, dense, denseHead, windows, stores, func(n int) { bar.Add(int64(n)) })
-	if err != nil {
-		return Comparison{}, err
-	}
-	return compare(all, len(windows), len(windows[0])-1)
-}
-
-// WindowDivergences returns, of each window, the mean negative log-likelihood under m, and
-// the mean KL divergence of m's predictions from dense's, nats per token, from what the
-// last blocks of both put out for them; NaN or infinite where m gives no probability. The
-// heads are one: m is dense pruned.
-func WindowDivergences(ctx context.Context, m *model.Model, windows [][]int32, stores [2]*hidden.Store) (nll, kl []float64, err error) {
-	head, err := m.LoadHead()
-	if err != nil {
-		return nil, nil, err
-	}
-	all, err := divergences(ctx, m, head, m, head, windows, stores, func(int) {})
-	if err != nil {
-		return nil, nil, err
-	}
-	scored := len(windows[0]) - 1
-	for i := range windows {
-		var n, k float64
-		for _, d := range all[i*scored : (i+1)*scored] {
-			n += d.NLL
-			k += d.KL
-		}
-		nll, kl = append(nll, n/float64(scored)), append(kl, k/float64(scored))
-	}
-	return nll, kl, nil
-}
-
-// divergences are those at all positions that are scored.
-func divergences(ctx context.Context, m *model.Model, head *model.Head, dense *model.Model, denseHead *model.Head, windows [][]int32, stores [2]*hidden.Store, step func(windows int)) ([]engine.Divergence, error) {
 	scored := len(windows[0]) - 1
 	perBatch := max(1, batchTokens/(scored+1))
 	x, y, stream := m.NewMat(perBatch*scored), dense.NewMat(perBatch*scored), m.Engine().NewStream()
 	all := make([]engine.Divergence, 0, len(windows)*scored)
 	for lo := 0; lo < len(windows); lo += perBatch {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return Comparison{}, err
 		}
 		hi := min(lo+perBatch, len(windows))
 		var targets []int32
@@ -162,7 +128,7 @@ func divergences(ctx context.Context, m *model.Model, head *model.Head, dense *m
 			for k, dst := range []engine.Mat{x, y} {
 				h, err := stores[k].Get(i)
 				if err != nil {
-					return nil, err
+					return Comparison{}, err
 				}
 				stream.Copy(dst.Slice((i-lo)*scored, (i-lo+1)*scored), h.Slice(0, scored))
 			}
@@ -171,12 +137,12 @@ func divergences(ctx context.Context, m *model.Model, head *model.Head, dense *m
 		n := len(targets)
 		part := make([]engine.Divergence, n)
 		if err := head.Compare(denseHead, x.Slice(0, n), y.Slice(0, n), targets, part); err != nil {
-			return nil, err
+			return Comparison{}, err
 		}
 		all = append(all, part...)
-		step(hi - lo)
+		bar.Add(int64(hi - lo))
 	}
-	return all, nil
+	return compare(all, len(windows), scored)
 }
 
 // compare sums up what was found at each position, so many a window.

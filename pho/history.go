@@ -66,10 +66,8 @@ type Step struct {
 	Chances    []float64   // of all candidates, after this, of being the best if all were pruned in full; nil: not known yet
 }
 
-// ByPerplexity reports whether trials were rated by perplexity.
-func (h *History) ByPerplexity() bool {
-	return len(h.Trials) > 0 && (h.Trials[0].Objective == Perplexity || h.Trials[0].Objective == Full)
-}
+// Measured reports whether trials were rated by perplexity, not by a proxy.
+func (h *History) Measured() bool { return len(h.Trials) > 0 && measures(h.Trials[0].Objective) }
 
 // ReadHistory returns the history of a study. One of another kind has an empty one.
 func ReadHistory(s *search.Saved) (*History, error) {

@@ -36,9 +36,6 @@ func (o *Options) Fit(m *model.Model, budget int64, dir string) error {
 	}
 	states := hidden.Bytes(len(o.Calibration.Tokens), o.Calibration.SeqLen, m.Width()) +
 		hidden.Bytes(len(o.Verify.Tokens), o.Verify.SeqLen, m.Width())
-	if o.Objective == KL {
-		states += hidden.Bytes(Few, o.Verify.SeqLen, m.Width())
-	}
 	o.States = engine.PlaceFor(m.Engine(), states, own, host, dir)
 	switch o.States {
 	case engine.Place{Host: true}:

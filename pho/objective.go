@@ -13,15 +13,11 @@ import (
 	"github.com/crepe-llm/crepe/search"
 )
 
-// The objectives that measure the pruned model; the others are proxies.
+// The objectives that measure perplexity; the others are proxies.
 const (
 	// Perplexity is measured on Few windows of the model pruned by the dense model's
 	// statistics.
 	Perplexity = "perplexity"
-
-	// KL is measured as Perplexity is: the mean divergence of the pruned model's predictions
-	// from the dense model's, in place of the mean negative log-likelihood.
-	KL = "kl"
 
 	// Full is measured on all windows of the model pruned in full: the paper's baseline,
 	// with the sampler hillclimb.
@@ -31,11 +27,11 @@ const (
 	GiniPruned = "gini_pruned"
 )
 
-// Few is on how many windows Perplexity and KL rate a candidate.
+// Few is on how many windows Perplexity rates a candidate.
 const Few = 4
 
 // Objectives returns the names of what stage 1 rates candidates by, the default first.
-func Objectives() []string { return append([]string{Perplexity, KL, Full}, ProxyNames...) }
+func Objectives() []string { return append([]string{Perplexity, Full}, ProxyNames...) }
 
 // checkObjective returns an error if no objective is called name.
 func checkObjective(name string) error {
@@ -45,13 +41,10 @@ func checkObjective(name string) error {
 	return nil
 }
 
-// measures reports whether an objective measures the pruned model. One that does searches the
+// measures reports whether an objective measures perplexity. One that does searches the
 // wide family, and a proxy the paper's triangle: it compares scores of one Linear, which
 // says nothing of the others, nor of another power.
-func measures(objective string) bool { return objective == Full || few(objective) }
-
-// few reports whether an objective measures on a few windows.
-func few(objective string) bool { return objective == Perplexity || objective == KL }
+func measures(objective string) bool { return objective == Perplexity || objective == Full }
 
 // rating rates a candidate. Lower is better.
 func (s *searcher) rating(ctx context.Context, c Coefficients) (Candidate, error) {
@@ -62,10 +55,6 @@ func (s *searcher) rating(ctx context.Context, c Coefficients) (Candidate, error
 		var e entrant
 		err = s.screen(ctx, &e, c, s.few())
 		rated.Rating = mean(e.screened)
-	case KL:
-		var m measurement
-		m, err = s.once(ctx, job{screenKind, c, 0, s.few()})
-		rated.Rating = mean(m.KL)
 	case Full:
 		var e entrant
 		err = s.measure(ctx, &e, c)
@@ -83,7 +72,7 @@ func (s *searcher) rating(ctx context.Context, c Coefficients) (Candidate, error
 // ratingJobs are the measurements that rating makes; none of a proxy's.
 func (s *searcher) ratingJobs(c Coefficients) []job {
 	switch s.objective {
-	case Perplexity, KL:
+	case Perplexity:
 		return []job{{screenKind, c, 0, s.few()}}
 	case Full:
 		return []job{s.fullJob(c)}
@@ -91,7 +80,7 @@ func (s *searcher) ratingJobs(c Coefficients) []job {
 	return nil
 }
 
-// few is on how many windows the objectives Perplexity and KL look.
+// few is on how many windows the objective Perplexity looks.
 func (s *searcher) few() int { return min(Few, len(s.v.windows)) }
 
 // proxyOf returns a proxy of c at the first Linear.

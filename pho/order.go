@@ -35,7 +35,6 @@ type Setting struct {
 	Recipe      recipe.Recipe `json:"recipe"` // but for the coefficients
 	Calibration windows.Ref   `json:"calibration"`
 	Verify      windows.Ref   `json:"verify"`
-	Objective   string        `json:"objective,omitempty"` // KL asks for more of what is tried on the first windows
 }
 
 // ParseWork reads the arguments of an order.
@@ -72,7 +71,7 @@ func (o *Options) newDesk(ctx context.Context, m *model.Model) (*desk, error) {
 	}
 	return &desk{
 		q: q, study: o.sharedName(rec), model: search.Weights{Name: o.ModelName, ID: o.Model, Bytes: o.ModelBytes},
-		setting: Setting{o.Recipe, o.Calibration.Ref(), o.Verify.Ref(), o.Objective},
+		setting: Setting{o.Recipe, o.Calibration.Ref(), o.Verify.Ref()},
 	}, nil
 }
 
@@ -114,7 +113,7 @@ func (w *Work) NewBench(ctx context.Context, was *Bench, q search.Queue, m *mode
 	if was != nil && was.setting == string(text) && was.m == m {
 		return was, nil
 	}
-	b := &Bench{setting: string(text), m: m, opt: Options{Recipe: w.Recipe, Objective: w.Objective, Kernels: []int{DefaultKernel}, Progress: bar, Warn: warn}}
+	b := &Bench{setting: string(text), m: m, opt: Options{Recipe: w.Recipe, Kernels: []int{DefaultKernel}, Progress: bar, Warn: warn}}
 	for _, s := range []struct {
 		ref windows.Ref
 		set **windows.Set

@@ -227,7 +227,6 @@ func Search(ctx context.Context, m *model.Model, opt Options) (*Result, error) {
 		return nil, err
 	}
 	s := &searcher{opt: opt, objective: opt.Objective, done: map[string]measurement{}, by: map[string]int{}, v: newVerifier(m, opt)}
-	defer s.v.close()
 	var err error
 	if s.desk, err = opt.newDesk(ctx, m); err != nil {
 		return nil, err

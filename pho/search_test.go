@@ -283,7 +283,7 @@ func checkHistory(t *testing.T, opt Options, res *Result) {
 // was never interrupted; so does one on another number of threads.
 func TestSearchGoesOn(t *testing.T) {
 	m, options := small(t)
-	for _, objective := range []string{Perplexity, KL, Full, "outliers_retained"} {
+	for _, objective := range []string{Perplexity, Full, "outliers_retained"} {
 		opt := options(newMemory())
 		opt.Objective, opt.Sampler, opt.Trials, opt.Top = objective, SamplerOf(objective), 3, 1
 		want := find(t, m, opt)

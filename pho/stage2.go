@@ -25,7 +25,6 @@ const (
 
 type measurement struct {
 	NLL    []float64 `json:"nll"`              // by window, nats per token; of the dense model their mean
-	KL     []float64 `json:"kl,omitempty"`     // from the dense model, by window, nats per token; of what the objective KL rates
 	Blocks []float64 `json:"blocks,omitempty"` // of the model pruned in full: Candidate.Blocks
 
 	By provenance.Record `json:"by,omitempty"` // who measured; in a study of this program's own it is known
@@ -76,18 +75,10 @@ func (v *verifier) do(ctx context.Context, j job, rec recipe.Recipe) (m measurem
 		nll, err := v.unpruned(ctx)
 		return measurement{NLL: []float64{nll}}, err
 	case screenKind:
-		return v.try(ctx, fmt.Sprintf("try %s", j.c.Normalized()), rec, j.lo, j.hi)
+		m.NLL, err = v.try(ctx, fmt.Sprintf("try %s", j.c.Normalized()), rec, j.lo, j.hi)
+		return m, err
 	}
 	return v.measure(ctx, fmt.Sprintf("prune by %s", j.c.Normalized()), rec)
-}
-
-// plausible refuses what cannot have been measured for j, as a damaged study holds it.
-func (s *searcher) plausible(j job, m measurement) error {
-	err := checkNLL(m.NLL, j.hi-j.lo)
-	if err == nil && j.kind == screenKind && s.v.compares(j.lo, j.hi) {
-		err = checkNLL(m.KL, j.hi-j.lo)
-	}
-	return err
 }
 
 // checkNLL refuses what cannot have been measured, as a damaged study holds it.
@@ -141,7 +132,7 @@ func (s *searcher) once(ctx context.Context, j job) (measurement, error) {
 	if err != nil {
 		return m, err
 	}
-	if err := s.plausible(j, m); err != nil {
+	if err := checkNLL(m.NLL, j.hi-j.lo); err != nil {
 		return m, fmt.Errorf("%s of %s: %w", j.kind, j.key(), err)
 	}
 	s.done[j.kind+j.key()] = m
@@ -426,10 +417,10 @@ func (s *searcher) screen(ctx context.Context, e *entrant, c Coefficients, windo
 }
 
 // screenJobs are what screens c, which was on so many windows, on the first of them. The
-// objective may have looked at a few of them.
+// objective Perplexity has looked at a few of them.
 func (s *searcher) screenJobs(was int, c Coefficients, windows int) []job {
 	to := []int{windows}
-	if few(s.objective) && windows > s.few() {
+	if s.objective == Perplexity && windows > s.few() {
 		to = []int{s.few(), windows}
 	}
 	var jobs []job

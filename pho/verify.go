@@ -2,7 +2,6 @@ package pho
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/crepe-llm/crepe/engine"
@@ -24,9 +23,6 @@ type verifier struct {
 	dense   *prune.Dense // that candidates are screened by; nil before the first
 	windows [][]int32
 	states  engine.Place // of the hidden states between blocks
-
-	compared int           // so many windows are compared with the dense model, when candidates are tried on them
-	then     *hidden.Store // what its last block put out for them; nil before the first
 }
 
 func newVerifier(m *model.Model, o Options) verifier {
@@ -35,23 +31,8 @@ func newVerifier(m *model.Model, o Options) verifier {
 	m = m.With(options)
 	pruner := prune.NewInMemory(m, o.Calibration)
 	pruner.States, pruner.Progress, pruner.Warn = o.States, o.Progress, o.Warn
-	v := verifier{m: m, pruner: pruner, windows: spread(o.Verify.Tokens), states: o.States}
-	if o.Objective == KL {
-		v.compared = min(Few, len(v.windows))
-	}
-	return v
+	return verifier{m: m, pruner: pruner, windows: spread(o.Verify.Tokens), states: o.States}
 }
-
-func (v *verifier) close() error {
-	if v.then == nil {
-		return nil
-	}
-	return v.then.Close()
-}
-
-// compares reports whether what is tried on windows lo to hi is compared with the dense
-// model.
-func (v *verifier) compares(lo, hi int) bool { return lo == 0 && hi == v.compared }
 
 // each is what is done with every block once it is pruned.
 type each = func(block *model.Block) error
@@ -59,7 +40,7 @@ type each = func(block *model.Block) error
 // measure prunes by rec and measures all windows.
 func (v *verifier) measure(ctx context.Context, name string, rec recipe.Recipe) (m measurement, err error) {
 	var masks prune.Masks
-	m, err = v.run(ctx, v.windows, nil, func(f each) (err error) {
+	m.NLL, err = v.run(ctx, v.windows, func(f each) (err error) {
 		masks, err = v.pruner.Prune(ctx, name, rec, f)
 		return err
 	})
@@ -86,21 +67,14 @@ func (v *verifier) shares(masks prune.Masks) []float64 {
 }
 
 // try prunes by rec with the dense model's statistics, and measures windows lo to hi.
-func (v *verifier) try(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) (measurement, error) {
+func (v *verifier) try(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) ([]float64, error) {
 	if v.dense == nil {
 		var err error
 		if v.dense, err = v.pruner.Dense(ctx); err != nil {
-			return measurement{}, err
+			return nil, err
 		}
 	}
-	var then *hidden.Store
-	if v.compares(lo, hi) {
-		if err := v.passDense(ctx); err != nil {
-			return measurement{}, err
-		}
-		then = v.then
-	}
-	return v.run(ctx, v.windows[lo:hi], then, func(f each) error {
+	return v.run(ctx, v.windows[lo:hi], func(f each) error {
 		_, err := v.dense.Prune(ctx, name, rec, f)
 		return err
 	})
@@ -112,71 +86,28 @@ func (v *verifier) unpruned(ctx context.Context) (float64, error) {
 	return min(float64(r.NLL), eval.MaxNLL), err
 }
 
-// passDense takes the windows that are compared through the dense model, once.
-func (v *verifier) passDense(ctx context.Context) (err error) {
-	if v.then != nil {
-		return nil
-	}
-	v.then, err = v.pass(ctx, v.windows[:v.compared], func(f each) error {
-		blocks := v.m.Read(0, v.m.Blocks())
-		defer blocks.Close()
-		for range v.m.Blocks() {
-			block, err := blocks.Next()
-			if err != nil {
-				return err
-			}
-			if err := f(block); err != nil {
-				return err
-			}
-			block.Release()
-		}
-		return nil
-	})
-	return err
-}
-
-// run measures windows, which pass each block as soon as prune has pruned it. then is
-// what the dense model's last block put out for them, or nil.
-func (v *verifier) run(ctx context.Context, windows [][]int32, then *hidden.Store, prune func(each) error) (m measurement, err error) {
-	now, err := v.pass(ctx, windows, prune)
-	if err != nil {
-		return m, err
-	}
-	defer now.Close()
-	if then == nil {
-		m.NLL, err = eval.NLL(ctx, v.m, windows, now, func(int) {})
-	} else {
-		m.NLL, m.KL, err = eval.WindowDivergences(ctx, v.m, windows, [2]*hidden.Store{now, then})
-	}
-	bound(m.NLL)
-	bound(m.KL)
-	return m, err
-}
-
-// bound makes a window in which no probability is given lose.
-func bound(nats []float64) {
-	for i, x := range nats {
-		if !(x <= eval.MaxNLL) { // a NaN too
-			nats[i] = eval.MaxNLL
-		}
-	}
-}
-
-// pass returns what the last block put out for windows, which pass each block as soon as
-// prune has pruned it.
-func (v *verifier) pass(ctx context.Context, windows [][]int32, prune func(each) error) (*hidden.Store, error) {
+// run measures windows, which pass each block as soon as prune has pruned it.
+func (v *verifier) run(ctx context.Context, windows [][]int32, prune func(each) error) ([]float64, error) {
 	store, err := hidden.New(v.m.Engine(), len(windows), len(windows[0]), v.m.Width(), v.states)
 	if err != nil {
 		return nil, err
 	}
+	defer store.Close()
 	if err := store.Embed(v.m, windows); err != nil {
-		return nil, errors.Join(fmt.Errorf("verification: %w", err), store.Close())
+		return nil, fmt.Errorf("verification: %w", err)
 	}
 	st := v.m.NewState()
-	if err := prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) }); err != nil {
-		return nil, errors.Join(err, store.Close())
+	err = prune(func(b *model.Block) error { return store.Run(ctx, b, st, model.Mode{}, func() {}) })
+	if err != nil {
+		return nil, err
 	}
-	return store, nil
+	nll, err := eval.NLL(ctx, v.m, windows, store, func(int) {})
+	for i, x := range nll {
+		if !(x <= eval.MaxNLL) { // a NaN too: who gives no probability loses
+			nll[i] = eval.MaxNLL
+		}
+	}
+	return nll, err
 }
 
 func mean(x []float64) float64 {

@@ -70,13 +70,10 @@ func searches(items []Item) Section {
 
 // ratingColumn is what stage 1 minimised, and rating its cell.
 func ratingColumn(h *pho.History) Column {
-	if h.ByPerplexity() {
+	if h.Measured() {
 		return Column{Name: "perplexity on a few windows", Digits: 6, Best: "low", Hint: "what stage 1 minimises: of the model pruned by the dense model's norms, on the first windows of the held-out text"}
 	}
 	name := h.Trials[0].Objective
-	if name == pho.KL {
-		return Column{Name: "KL on a few windows", Digits: 6, Best: "low", Hint: "what stage 1 minimises: how far the predictions are from the dense model's, nats per token, of the model pruned by the dense model's norms, on the first windows of the held-out text"}
-	}
 	return Column{Name: cmp.Or(proxyTitles[name], name), Digits: 7, Best: "low", Hint: "the proxy that stage 1 minimises, of the scores of the first Linear"}
 }
 
@@ -92,7 +89,7 @@ func stage1(s *Section, item *Item, name string, h *pho.History) {
 	if len(h.Trials) == 0 {
 		return
 	}
-	measured := h.ByPerplexity()
+	measured := h.Measured()
 	columns := candidateColumns(Column{Name: "trial"}, ratingColumn(h))
 	middle := median(h.Trials)
 	better, all := View{Label: "the better half"}, View{Label: "all"}
@@ -156,7 +153,7 @@ func parameterViews(h *pho.History, middle float64) (views []View) {
 		v := View{Label: name, Note: "The better half of the trials."}
 		for n, t := range h.Trials {
 			if x := value(t.Coefficients.Normalized()); x != nil && t.Value <= middle {
-				v.Rows = append(v.Rows, []any{x, rating(t.Value, h.ByPerplexity()), n + 1})
+				v.Rows = append(v.Rows, []any{x, rating(t.Value, h.Measured()), n + 1})
 			}
 		}
 		if slices.ContainsFunc(v.Rows, func(r []any) bool { return r[0] != v.Rows[0][0] }) {
@@ -259,7 +256,7 @@ func firsts(s *Section, item *Item, h *pho.History, names []string) {
 	}
 	for i, c := range h.Stage2.Candidates {
 		if c.Rating != 0 && len(h.Trials) > 0 && h.Trials[0].Objective != pho.Full {
-			add("stage 1, "+ratingColumn(h).Name, i, rating(c.Rating, h.ByPerplexity()))
+			add("stage 1, "+ratingColumn(h).Name, i, rating(c.Rating, h.Measured()))
 		}
 	}
 	for _, step := range h.Stage2.Steps {
