@@ -18,6 +18,30 @@ import (
 // its target. It is an error if a tensor has not been written. If Commit
 // fails, everything stays as it is for Resume.
 func (w *Writer) Commit(extra map[string][]byte) error {
+	if err := w.complete(extra); err != nil {
+		return err
+	}
+	return w.end(false)
+}
+
+// CommitMade is Commit, but renames to the target another folder, which write makes at
+// dir, whole or not at all, of the finished one, Folder. If there is one at dir, a
+// Commit that failed has left it.
+func (w *Writer) CommitMade(extra map[string][]byte, write func(dir string) error) error {
+	if err := w.complete(extra); err != nil {
+		return err
+	}
+	if err := write(w.made()); err != nil {
+		return err
+	}
+	return w.end(true)
+}
+
+// made returns where CommitMade has its folder.
+func (w *Writer) made() string { return filepath.Join(w.partial, scratchName, "made") }
+
+// complete writes and syncs the last files of the folder.
+func (w *Writer) complete(extra map[string][]byte) error {
 	if missing := w.Missing(); len(missing) > 0 {
 		return fmt.Errorf("output folder %s: %d tensors not written: %s", w.target, len(missing), few(missing))
 	}
@@ -29,13 +53,15 @@ func (w *Writer) Commit(extra map[string][]byte) error {
 			return err
 		}
 	}
-	if err := syncTree(w.Folder()); err != nil {
+	return syncTree(w.Folder())
+}
+
+// end notes that nothing is left but renaming, and does that.
+func (w *Writer) end(made bool) error {
+	if err := w.journal.append(line{Commit: true, Made: made}); err != nil {
 		return err
 	}
-	if err := w.journal.append(line{Commit: true}); err != nil {
-		return err
-	}
-	return w.finish()
+	return w.finish(made)
 }
 
 // few returns some of many names.
@@ -46,13 +72,16 @@ func few(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// finish renames out to the target and removes the rest. It can be killed
-// anywhere and called again.
-func (w *Writer) finish() error {
+// finish renames out, or what CommitMade has made, to the target and removes the rest.
+// It can be killed anywhere and called again.
+func (w *Writer) finish(made bool) error {
 	if err := w.closeFiles(); err != nil { // Windows renames no folder with open files
 		return err
 	}
 	out := w.Folder()
+	if made {
+		out = w.made()
+	}
 	if _, err := os.Lstat(out); err == nil {
 		if err := checkFree(w.target, w.target, w.overwrite); err != nil {
 			return fmt.Errorf("%w (the finished model is in %s; once that is settled, --resume puts it in place)", err, out)
@@ -68,7 +97,7 @@ func (w *Writer) finish() error {
 		}
 	}
 	// The journal goes last: as long as it is there, Resume knows.
-	for _, name := range [...]string{replacedName, scratchName, journalName} {
+	for _, name := range [...]string{replacedName, outName, scratchName, journalName} {
 		if err := fsys.RemoveAll(filepath.Join(w.partial, name)); err != nil {
 			return err
 		}

@@ -30,6 +30,7 @@ type line struct {
 	Sums    []uint32        `json:"sums,omitempty"`    // CRC-32C of each
 	Info    json.RawMessage `json:"info,omitempty"`    // the driver's
 	Commit  bool            `json:"commit,omitempty"`
+	Made    bool            `json:"made,omitempty"` // by CommitMade
 }
 
 // begin says what a partial folder is made from, and its aux files' SHA-256.

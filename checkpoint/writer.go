@@ -261,13 +261,18 @@ func (w *Writer) resume(dir string, lines []line, ends []int64, o Options) error
 		return fmt.Errorf("%s: cannot be resumed: %w", w.partial, err)
 	}
 	w.overwrite = b.Overwrite || o.Overwrite
-	for _, dir := range [...]string{w.Folder(), filepath.Join(w.partial, scratchName)} {
-		if err := fsys.OwnDir(dir); err != nil && !(errors.Is(err, fs.ErrNotExist) && lines[len(lines)-1].Commit) {
+	last := lines[len(lines)-1]
+	dirs := []string{w.Folder(), filepath.Join(w.partial, scratchName)}
+	if last.Made {
+		dirs = append(dirs, w.made())
+	}
+	for _, dir := range dirs {
+		if err := fsys.OwnDir(dir); err != nil && !(errors.Is(err, fs.ErrNotExist) && last.Commit) {
 			return err
 		}
 	}
-	if lines[len(lines)-1].Commit {
-		if err := w.finish(); err != nil {
+	if last.Commit {
+		if err := w.finish(last.Made); err != nil {
 			return err
 		}
 		return fmt.Errorf("output folder %s: %w", dir, ErrFinished)

@@ -301,14 +301,8 @@ func order(files []checkpoint.Layout) []File {
 	return all
 }
 
-// Unpack writes the plain folder that the packed folder inv was made from. Where
-// crepe packed it, files of weights and config are held to the hashes that it
-// recorded: they come back byte for byte. Of integers it writes the weights that they
-// stand for, and leaves out what crepe prune says of others.
-func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Result, error) {
-	if err := checkTarget(inv, opt); err != nil {
-		return nil, err
-	}
+// Count returns what is packed in inv, and what it takes.
+func Count(inv *checkpoint.Inventory) (*Result, error) {
 	var res Result
 	for _, t := range inv.Tensors() {
 		res.AllPlain, res.All = res.AllPlain+t.Size, res.All+inv.Stored(t)
@@ -321,6 +315,32 @@ func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Resul
 			res.Weights, res.Kept = res.Weights+t.Elements(), res.Kept+kept
 			res.Plain, res.Packed = res.Plain+t.Size, res.Packed+inv.Stored(t)
 		}
+	}
+	return &res, nil
+}
+
+// FormOf returns what the packed values of inv are; nil if no weight is packed.
+func FormOf(inv *checkpoint.Inventory) *tensor.Integers {
+	for _, t := range inv.Tensors() {
+		if inv.Packed(t) {
+			k := inv.Integers(t)
+			return &k
+		}
+	}
+	return nil
+}
+
+// Unpack writes the plain folder that the packed folder inv was made from. Where
+// crepe packed it, files of weights and config are held to the hashes that it
+// recorded: they come back byte for byte. Of integers it writes the weights that they
+// stand for, and leaves out what crepe prune says of others.
+func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Result, error) {
+	if err := checkTarget(inv, opt); err != nil {
+		return nil, err
+	}
+	res, err := Count(inv)
+	if err != nil {
+		return nil, err
 	}
 	if res.Linears == 0 {
 		return nil, fmt.Errorf("%s: no weight in it is packed", inv.Dir())
@@ -360,7 +380,7 @@ func Unpack(ctx context.Context, inv *checkpoint.Inventory, opt Options) (*Resul
 		}
 		return nil
 	}
-	return &res, create(plan, inv, opt, write, func(hashes map[string]string) (map[string][]byte, error) {
+	return res, create(plan, inv, opt, write, func(hashes map[string]string) (map[string][]byte, error) {
 		for _, name := range slices.Sorted(maps.Keys(record.Plain)) {
 			if want := record.Plain[name]; hashes[name] != want {
 				return nil, fmt.Errorf("%s: %s does not come back as it was packed (SHA-256 %s, %s has %s): the packed folder was changed",

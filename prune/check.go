@@ -51,7 +51,7 @@ func (p *Plan) Check(inv *checkpoint.Inventory, opt Options) error {
 	if opt.Resume {
 		return nil // the space is taken already
 	}
-	need := p.Disk.Output
+	need := p.Disk.Output + p.Disk.Packed
 	if p.Memory.Spill {
 		need += p.Memory.Hidden
 	}

@@ -15,10 +15,11 @@ import (
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // TestFaults lets every file operation of a run fail: of one that begins, replaces
-// an output, goes on, or has its hidden states in a file and keeps copies of them.
+// an output, packs it, goes on, or has its hidden states in a file and keeps copies of them.
 // The output then is as it was, or complete; and the same command with --resume
 // ends with the bytes of a run that nothing disturbed.
 func TestFaults(t *testing.T) {
@@ -26,10 +27,15 @@ func TestFaults(t *testing.T) {
 	inv, m := openModel(t, filepath.Join(fixturesDir, fixture))
 	asked := fixtureOptions(t, fixture, recipe.Recipe{Method: "wanda", Sparsity: "60%"})
 	asked.Evaluation, asked.Recipe.Eval.Source = nil, "none"
-	if _, err := prune.Run(t.Context(), inv, m, asked); err != nil {
-		t.Fatal(err)
+	// whole returns what opt writes where nothing disturbs it.
+	whole := func(opt prune.Options) map[string]string {
+		opt.Output = filepath.Join(t.TempDir(), "out")
+		if _, err := prune.Run(t.Context(), inv, m, opt); err != nil {
+			t.Fatal(err)
+		}
+		return written(t, opt.Output)
 	}
-	want := written(t, asked.Output)
+	plain := whole(asked)
 	plan, err := prune.MakePlan(inv, m, asked)
 	if err != nil {
 		t.Fatal(err)
@@ -47,22 +53,25 @@ func TestFaults(t *testing.T) {
 		_, err := prune.Run(ctx, inv, m, opt)
 		return err
 	}
-	replaces, goesOn, spills := asked, asked, asked
+	replaces, packs, goesOn, spills := asked, asked, asked, asked
 	replaces.Overwrite = true
+	packs.Overwrite, packs.Pack = true, &tensor.Integers{}
 	goesOn.Resume = true
 	spills.Memory = plan.Memory.Total() - plan.Memory.Ahead - 1
 
+	magnitude := func(t *testing.T, dir string) {
+		if err := run(t, dir, prune.Options{Recipe: recipe.Recipe{Method: "magnitude"}}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, c := range map[string]struct {
 		opt      prune.Options
 		prepares func(t *testing.T, dir string)
 	}{
-		"begins": {asked, func(*testing.T, string) {}},
-		"spills": {spills, func(*testing.T, string) {}},
-		"replaces": {replaces, func(t *testing.T, dir string) {
-			if err := run(t, dir, prune.Options{Recipe: recipe.Recipe{Method: "magnitude"}}, false); err != nil {
-				t.Fatal(err)
-			}
-		}},
+		"begins":   {asked, func(*testing.T, string) {}},
+		"spills":   {spills, func(*testing.T, string) {}},
+		"replaces": {replaces, magnitude},
+		"packs":    {packs, magnitude},
 		"goes on": {goesOn, func(t *testing.T, dir string) {
 			if err := run(t, dir, asked, true); !errors.Is(err, context.Canceled) {
 				t.Fatalf("%v, want it interrupted", err)
@@ -73,7 +82,10 @@ func TestFaults(t *testing.T) {
 			if c.opt.Memory == spills.Memory {
 				defer prune.SaveAlways()()
 			}
-			before := map[string]string{}
+			before, want := map[string]string{}, plain
+			if c.opt.Pack != nil {
+				want = whole(c.opt)
+			}
 			faults.Run{
 				Prepare: func(t *testing.T, dir string) {
 					c.prepares(t, dir)

@@ -18,6 +18,7 @@ import (
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 // stopped runs opt and stops it while it prunes.
@@ -211,4 +212,28 @@ func TestNameTooLong(t *testing.T) {
 			t.Errorf("name of %d bytes: left %v (%v)", length, entries, err)
 		}
 	}
+}
+
+// A run that packs and was interrupted goes on in another form, and a finished output is
+// not taken for one of another form.
+func TestResumeInAnotherForm(t *testing.T) {
+	opt := options(t.TempDir())
+	if _, err := run(t, t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, opt.Output)
+
+	opt = options(t.TempDir())
+	opt.Pack = &tensor.Integers{Bits: 8, Group: 64}
+	stopped(t, opt)
+	opt.Pack, opt.Resume = nil, true
+	if rep, err := run(t, t.Context(), opt); err != nil || rep.Packed != nil {
+		t.Fatalf("resumed: %+v, %v", rep, err)
+	}
+	compare(t, "resumed", content(t, opt.Output), want)
+	opt.Pack = &tensor.Integers{}
+	if _, err := run(t, t.Context(), opt); err == nil || !strings.Contains(err.Error(), "finished already, and plain") {
+		t.Errorf("packed after all: error %v", err)
+	}
+	compare(t, "finished", content(t, opt.Output), want)
 }

@@ -3,6 +3,7 @@ package prune
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -74,7 +75,7 @@ func newText(s *windows.Set) *Text {
 
 // commit completes the report from the journal, writes manifest and recipe and
 // puts the output in its place.
-func (r *runner) commit(hashes map[string]string) error {
+func (r *runner) commit(ctx context.Context, hashes map[string]string) error {
 	defer timed(&r.report.Seconds.Write)()
 	if err := r.collect(); err != nil {
 		return err
@@ -111,7 +112,11 @@ func (r *runner) commit(hashes map[string]string) error {
 		return err
 	}
 	r.trim() // an open file among what Commit removes would stop it on Windows
-	return r.w.Commit(map[string][]byte{ManifestName: append(text, '\n'), MeasuresName: append(measures, '\n')})
+	files := map[string][]byte{ManifestName: append(text, '\n'), MeasuresName: append(measures, '\n')}
+	if r.opt.Pack != nil {
+		return r.w.CommitMade(files, func(dir string) error { return r.pack(ctx, dir) })
+	}
+	return r.w.Commit(files)
 }
 
 // asked returns the recipe with its defaults, and without what has no part in
@@ -201,6 +206,9 @@ func (r *runner) recall() error {
 		return err
 	}
 	rep := r.report
+	if rep.Packed, err = r.packed(); err != nil {
+		return err
+	}
 	rep.Finished = true
 	rep.Diverged = m.Diverged
 	rep.Sparsity, rep.Dense, rep.Pruned, rep.Linears, rep.Allocation, rep.Rotation = m.Sparsity, m.Dense, m.Pruned, m.Linears, m.Allocation, m.Rotation

@@ -18,7 +18,7 @@
 // InMemory keeps the masks (memory.go), and the measures of an allocation are taken
 // along the same stream (allocation.go). What is fitted to the dense model's output is
 // pruned branch by branch (fit.go) and may be rebuilt (rebuild.go). A gauge measures what
-// becomes of each Linear (gauge.go).
+// becomes of each Linear (gauge.go), and the output may be packed (packed.go).
 package prune
 
 import (
@@ -27,6 +27,7 @@ import (
 
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/recipe"
+	"github.com/crepe-llm/crepe/tensor"
 	"github.com/crepe-llm/crepe/windows"
 )
 
@@ -41,6 +42,11 @@ type Options struct {
 	// allowed to be replaced by Overwrite.
 	Output    string
 	Overwrite bool
+
+	// Pack has the output in packed form, as package pack writes it of what the run would
+	// write else: values of these integers, or, if they are zero, of the weights' own type.
+	// Nil packs nothing. An interrupted run may be gone on with by another form.
+	Pack *tensor.Integers
 
 	// Resume goes on with the partial output of an interrupted run with the
 	// same inputs and recipe. Without one it starts anew.
@@ -90,6 +96,8 @@ func (o *Options) Validate() error {
 		return errors.New("output: empty, want a folder")
 	case resolved.Method.NeedsData && o.Calibration == nil:
 		return errors.New("calibration: none, but " + needing(resolved) + " needs it")
+	case o.Pack != nil:
+		return o.Pack.Check()
 	}
 	return nil
 }

@@ -89,6 +89,10 @@ const programBytes = 96 << 20
 type Disk struct {
 	Output int64 `json:"output"`
 	Extra  int64 `json:"extra"` // while it runs: hidden states in files, and their copies to resume from
+
+	// Packed bounds what a packed output takes, zero if it is plain. Output is then the
+	// plain one's, which is there until the end.
+	Packed int64 `json:"packed,omitempty"`
 }
 
 // LeftOut lists what is in the input's folder and will not be in the output's.
@@ -124,6 +128,9 @@ func MakePlan(inv *checkpoint.Inventory, m *model.Model, opt Options) (*Plan, er
 		return nil, err
 	}
 	p.count(m, opt)
+	if err := p.planPacking(inv, opt); err != nil {
+		return nil, err
+	}
 	return p, p.Memory.check()
 }
 

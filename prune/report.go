@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/pack"
 	"github.com/crepe-llm/crepe/rebuild"
 	"github.com/crepe-llm/crepe/refine"
 	"github.com/crepe-llm/crepe/rotate/rotated"
@@ -27,6 +28,8 @@ type Report struct {
 	Diverged *eval.Divergence `json:"diverged,omitempty"`
 
 	Linears []LinearReport `json:"linears"`
+
+	Packed *pack.Result `json:"packed,omitempty"` // nil: the output is plain
 
 	Rotation   *rotated.Result `json:"rotation,omitempty"`   // nil: nothing was rotated
 	Allocation *Allocation     `json:"allocation,omitempty"` // nil: every block gets the same share

@@ -74,7 +74,7 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 		err = r.recall() // the kill came while the output was put in its place, or after it
 	case err == nil:
 		if err = r.work(ctx); err == nil {
-			err = r.commit(hashes)
+			err = r.commit(ctx, hashes)
 		}
 	}
 	if err == nil {

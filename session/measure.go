@@ -28,6 +28,11 @@ func (s *Session) Perplexity(ctx context.Context, e recipe.Eval) (Measurement, e
 	if err != nil {
 		return Measurement{}, err
 	}
+	return s.PerplexityOn(ctx, set)
+}
+
+// PerplexityOn measures the model on a text's windows.
+func (s *Session) PerplexityOn(ctx context.Context, set *windows.Set) (Measurement, error) {
 	m, opt, err := s.measuring(set, 1)
 	if err != nil {
 		return Measurement{}, err
@@ -51,13 +56,20 @@ func (s *Session) Against(ctx context.Context, dense *Session, e recipe.Eval) (M
 	if set.SHA256() != theirs.SHA256() {
 		return Measurement{}, eval.Comparison{}, fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", s.Name, dense.Name, set.Source)
 	}
+	c, err := s.AgainstOn(ctx, dense, set)
+	return Measurement{set.Source, c.Model, set.BOS}, c, err
+}
+
+// AgainstOn measures the model beside the dense one on a text's windows, which are of the
+// tokenizer that both have.
+func (s *Session) AgainstOn(ctx context.Context, dense *Session, set *windows.Set) (eval.Comparison, error) {
 	m, opt, err := s.measuring(set, 2)
 	if err != nil {
-		return Measurement{}, eval.Comparison{}, err
+		return eval.Comparison{}, err
 	}
 	other, denseOpt, err := dense.measuring(set, 2)
 	if err != nil {
-		return Measurement{}, eval.Comparison{}, err
+		return eval.Comparison{}, err
 	}
 	if opt.States.Dir == "" && denseOpt.States != (engine.Place{}) {
 		opt.States = denseOpt.States
@@ -65,8 +77,7 @@ func (s *Session) Against(ctx context.Context, dense *Session, e recipe.Eval) (M
 	options := other.Options()
 	options.Engine = m.Engine()
 	other = other.With(options)
-	c, err := eval.Against(ctx, m, other, set.Tokens, opt)
-	return Measurement{set.Source, c.Model, set.BOS}, c, err
+	return eval.Against(ctx, m, other, set.Tokens, opt)
 }
 
 func (s *Session) withSource(e recipe.Eval) recipe.Eval {

@@ -9,8 +9,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/internal/splitmix"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/session"
+	"github.com/crepe-llm/crepe/windows"
 )
 
 // What crepe bench MODEL measures with.
@@ -35,15 +37,15 @@ func (f *benchFlags) add(c *cobra.Command) {
 type modelBench struct {
 	Engine  string       `json:"engine"`
 	Models  []benched    `json:"models"`
-	KL      *eval.Spread `json:"kl,omitempty"` // of the first from the second, nats
-	Windows int          `json:"windows"`
-	SeqLen  int          `json:"seqlen"`
+	KL      *eval.Spread `json:"kl,omitempty"`      // of the first from the second, nats
+	Windows int          `json:"windows,omitempty"` // that perplexity and KL are of
+	SeqLen  int          `json:"seqlen,omitempty"`
 }
 
 type benched struct {
 	Model string `json:"model"`
 	session.Speed
-	Perplexity eval.Number `json:"perplexity"`
+	Perplexity *eval.Number `json:"perplexity,omitempty"` // nil: not measured
 }
 
 func (a *app) benchModel(ctx context.Context, name string, f benchFlags, asJSON bool) error {
@@ -65,7 +67,19 @@ func (a *app) benchModel(ctx context.Context, name string, f benchFlags, asJSON 
 		defer s.Close()
 		models[i] = s
 	}
-	r, err := measureModels(ctx, models, f.data)
+	text := recipe.Eval{Source: cmp.Or(f.data, session.EvaluationText(name)), SeqLen: benchSeqLen, Windows: benchWindows}
+	var sets []*windows.Set
+	for _, s := range models {
+		set, err := s.Loader().Evaluation(ctx, text)
+		if err != nil {
+			return err
+		}
+		sets = append(sets, set)
+	}
+	if first, last := sets[0], sets[len(sets)-1]; first.SHA256() != last.SHA256() {
+		return fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", names[0], names[len(names)-1], first.Source)
+	}
+	r, err := measureModels(ctx, models, sets[0])
 	if err != nil {
 		return err
 	}
@@ -76,34 +90,45 @@ func (a *app) benchModel(ctx context.Context, name string, f benchFlags, asJSON 
 	return a.showBench(r)
 }
 
-func measureModels(ctx context.Context, models []*session.Session, data string) (*modelBench, error) {
-	text := recipe.Eval{Source: cmp.Or(data, session.EvaluationText(models[0].Name)), SeqLen: benchSeqLen, Windows: benchWindows}
-	set, err := models[0].Loader().Evaluation(ctx, text)
-	if err != nil {
-		return nil, err
+// measureModels measures one model, or two beside each other, on the windows of set. If
+// that is nil, no perplexity is measured, and the prompt is of tokens drawn at random.
+func measureModels(ctx context.Context, models []*session.Session, set *windows.Set) (*modelBench, error) {
+	config := models[0].Model.Config
+	var prompt []int32
+	if set != nil {
+		prompt = set.Tokens[0]
+	} else {
+		draw := splitmix.Source(0)
+		for range benchSeqLen {
+			prompt = append(prompt, int32(draw.Next()%uint64(config.Vocab)))
+		}
 	}
-	prompt := set.Tokens[0]
-	if room := models[0].Model.Config.MaxPositions - benchTokens; len(prompt) > room {
-		prompt = prompt[:max(1, room)]
-	}
+	prompt = prompt[:min(len(prompt), benchSeqLen, max(1, config.MaxPositions-benchTokens))]
 	speeds, err := session.Race(ctx, models, prompt, benchTokens, benchRuns)
 	if err != nil {
 		return nil, err
 	}
-	r := &modelBench{Engine: models[0].Model.Engine().ID(), Windows: len(set.Tokens), SeqLen: set.SeqLen}
+	r := &modelBench{Engine: models[0].Model.Engine().ID()}
 	for i, s := range models {
 		r.Models = append(r.Models, benched{Model: s.Name, Speed: speeds[i]})
 	}
-	if len(models) == 1 {
-		m, err := models[0].Perplexity(ctx, text)
-		r.Models[0].Perplexity = m.Perplexity
-		return r, err
+	switch {
+	case set == nil:
+		return r, nil
+	case len(models) == 1:
+		m, err := models[0].PerplexityOn(ctx, set)
+		if err != nil {
+			return nil, err
+		}
+		r.Models[0].Perplexity = &m.Perplexity
+	default:
+		c, err := models[0].AgainstOn(ctx, models[1], set)
+		if err != nil {
+			return nil, err
+		}
+		r.Models[0].Perplexity, r.Models[1].Perplexity, r.KL = &c.Model.Perplexity, &c.Dense.Perplexity, &c.KL
 	}
-	_, c, err := models[0].Against(ctx, models[1], text)
-	if err != nil {
-		return nil, err
-	}
-	r.Models[0].Perplexity, r.Models[1].Perplexity, r.KL = c.Model.Perplexity, c.Dense.Perplexity, &c.KL
+	r.Windows, r.SeqLen = len(set.Tokens), set.SeqLen
 	return r, nil
 }
 
@@ -143,8 +168,10 @@ func (a *app) showBench(r *modelBench) error {
 	row(fmt.Sprintf("prompt of %d tokens", first.Prompt), text, value, true)
 	text, value = rate(func(b benched) float64 { return b.Decode })
 	row(fmt.Sprintf("%d tokens that follow", first.New), text, value, true)
-	row(fmt.Sprintf("perplexity (%d × %d)", r.Windows, r.SeqLen),
-		func(b benched) string { return b.Perplexity.Text(2) }, func(b benched) float64 { return float64(b.Perplexity) }, false)
+	if first.Perplexity != nil {
+		row(fmt.Sprintf("perplexity (%d × %d)", r.Windows, r.SeqLen),
+			func(b benched) string { return b.Perplexity.Text(2) }, func(b benched) float64 { return float64(*b.Perplexity) }, false)
+	}
 	if r.KL != nil {
 		fmt.Fprintf(w, "KL divergence\t%.5f nats\n", r.KL.Mean)
 	}

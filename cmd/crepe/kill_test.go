@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A search and a grid whose process is killed at its first line on stderr, begun
@@ -96,65 +97,91 @@ func child(t *testing.T, dir, home string, args []string) *exec.Cmd {
 	return c
 }
 
-// A search that writes a model, killed as soon as something of its files is there, and
-// begun again by the same command until the next is, ends as one that nobody killed.
-func TestSearchThatWritesIsKilled(t *testing.T) {
+// A search that writes a model, or a run that packs one, killed as soon as something of its
+// files is there, and begun again by the same command until the next is, ends as one that
+// nobody killed.
+func TestWritingIsKilled(t *testing.T) {
 	model, err := filepath.Abs(filepath.Join(fixturesDir, "llama-mha"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ids, verify := idsFile(t, 4, 320, 1), idsFile(t, 8, 320, 2)
-	args := strings.Fields("search " + model + " --calibration " + ids + " --verify " + verify + " --samples 2 --seqlen 64 --windows 8 --trials 3 --top 1 -o out --study x.study --json")
-	home, whole, cut := t.TempDir(), t.TempDir(), t.TempDir()
-	want, _ := runKilled(t, whole, home, args, -1)
 	const partial = ".out.crepe-partial"
-	kills := 0
-	for _, path := range []string{
-		"x.study", "x.study-journal", "x.study", "out.recipe.yaml", partial, partial + "/journal", partial + "/out", partial + "/out/model.safetensors",
-		partial + "/out/tokenizer.json", partial + "/out/crepe.json", "out",
+	for name, c := range map[string]struct {
+		flags string
+		kills int // at least
+		paths []string
+	}{
+		"search": {"--verify " + verify + " --trials 3 --top 1 --windows 8 --study x.study", 3, []string{
+			"x.study", "x.study-journal", "x.study", "out.recipe.yaml", partial, partial + "/journal", partial + "/out", partial + "/out/model.safetensors",
+			partial + "/out/tokenizer.json", partial + "/out/crepe.json", "out",
+		}},
+		"prune": {"--eval " + verify + " --pack int8 --resume", 2, []string{ // what comes between the first and the last is there for a moment
+			partial + "/journal", partial + "/out/crepe.json", partial + "/scratch/.made.crepe-partial/journal", partial + "/scratch/.made.crepe-partial/out/crepe-pack.json",
+			partial + "/scratch/made", "out",
+		}},
 	} {
-		c := child(t, cut, home, args)
-		var said bytes.Buffer
-		c.Stderr = &said
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- c.Wait() }()
-		for waiting := true; waiting; {
-			if _, err := os.Lstat(filepath.Join(cut, path)); err == nil {
-				_ = c.Process.Kill() // it may have ended
-			}
-			select {
-			case err := <-ended:
-				var exit *exec.ExitError
-				if err != nil && (!errors.As(err, &exit) || exit.Exited()) {
-					t.Fatalf("until there is %s: %v\n%s", path, err, said.String())
-				}
-				if err != nil {
+		t.Run(name, func(t *testing.T) {
+			args := strings.Fields(name + " " + model + " --calibration " + ids + " --samples 2 --seqlen 64 -o out --json " + c.flags)
+			home, whole, cut := t.TempDir(), t.TempDir(), t.TempDir()
+			want, _ := runKilled(t, whole, home, args, -1)
+			kills := 0
+			for _, path := range c.paths {
+				if killedAt(t, cut, home, args, path) {
 					kills++
+				} else if err := os.RemoveAll(filepath.Join(cut, "out")); err != nil { // it was done before: the next has something to do
+					t.Fatal(err)
 				}
-				waiting = false
-			default:
 			}
-		}
+			if kills < c.kills {
+				t.Errorf("killed %d times: shows little", kills)
+			}
+			if got, _ := runKilled(t, cut, home, args, -1); !reflect.DeepEqual(got, want) {
+				t.Errorf("after %d kills %v, want %v", kills, got, want)
+			}
+			sameFiles(t, cut, whole)
+			t.Logf("killed %d times", kills)
+		})
 	}
-	if kills < 3 {
-		t.Errorf("killed %d times: shows little", kills)
-	}
-	if got, _ := runKilled(t, cut, home, args, -1); !reflect.DeepEqual(got, want) {
-		t.Errorf("after %d kills %v, want %v", kills, got, want)
-	}
-	sameFiles(t, cut, whole)
-	t.Logf("killed %d times", kills)
 }
 
-// timeless takes out of a report how long things took, and which were done before.
+// killedAt runs crepe in dir and kills it as soon as path is there, and reports whether it
+// did: the run may end before that is seen.
+func killedAt(t *testing.T, dir, home string, args []string, path string) bool {
+	t.Helper()
+	c := child(t, dir, home, args)
+	var said bytes.Buffer
+	c.Stderr = &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	for {
+		if _, err := os.Lstat(filepath.Join(dir, path)); err == nil {
+			_ = c.Process.Kill() // it may have ended
+		}
+		select {
+		case err := <-ended:
+			var exit *exec.ExitError
+			if err != nil && (!errors.As(err, &exit) || exit.Exited()) {
+				t.Fatalf("until there is %s: %v\n%s", path, err, said.String())
+			}
+			return err != nil
+		default:
+			time.Sleep(50 * time.Microsecond) // a loop that never waits is seldom there in time
+		}
+	}
+}
+
+// timeless takes out of a report how long things took, what else differs from run to run,
+// and which were done before.
 func timeless(v any) any {
 	switch x := v.(type) {
 	case map[string]any:
-		delete(x, "seconds")
-		delete(x, "kept")
+		for _, key := range []string{"seconds", "kept", "finished", "selected", "peak_rss_bytes", "bench"} {
+			delete(x, key)
+		}
 		for _, e := range x {
 			timeless(e)
 		}

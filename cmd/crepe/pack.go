@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/crepe-llm/crepe/pack"
 	"github.com/crepe-llm/crepe/session"
@@ -22,8 +24,7 @@ type packing struct {
 }
 
 type packFlags struct {
-	values    string // of pack only
-	group     int
+	values    valuesFlags // of pack only
 	output    string
 	overwrite bool
 	asJSON    bool
@@ -49,19 +50,25 @@ const defaultGroup = 64
 
 var valueNames = []string{"bf16", "int8", "int4"}
 
-// declareValues adds the flags that say what packed values are.
-func (f *packFlags) declareValues(c *cobra.Command) {
-	c.Flags().StringVar(&f.values, "values", "bf16", "what is stored of a weight: bf16 (its own type, whatever that is), int8 or int4")
-	c.Flags().IntVar(&f.group, "group", defaultGroup, "columns that share a scale, with int8 and int4: 32, 64 or 128")
+// valuesFlags are the flags that say what packed values are.
+type valuesFlags struct {
+	values string
+	group  int
 }
 
-// integers returns what the flags say of the values.
-func (f *packFlags) integers(c *cobra.Command) (tensor.Integers, error) {
+// declare adds the flags; values is the name of the first, and by default it is def.
+func (f *valuesFlags) declare(fl *pflag.FlagSet, values, def, help string) {
+	fl.StringVar(&f.values, values, def, help)
+	fl.IntVar(&f.group, "group", defaultGroup, "columns that share a scale, with int8 and int4: 32, 64 or 128")
+}
+
+// integers returns what the flags say, of which the first has that name.
+func (f *valuesFlags) integers(fl *pflag.FlagSet, values string) (tensor.Integers, error) {
 	k := tensor.Integers{Group: f.group}
 	switch f.values {
 	case "bf16":
-		if c.Flags().Changed("group") {
-			return k, usageError{errors.New("--group: it says how int8 and int4 share scales; add --values int8")}
+		if fl.Changed("group") {
+			return k, usageError{fmt.Errorf("--group: it says how int8 and int4 share scales; add --%s int8", values)}
 		}
 		return tensor.Integers{}, nil
 	case "int8":
@@ -69,7 +76,7 @@ func (f *packFlags) integers(c *cobra.Command) (tensor.Integers, error) {
 	case "int4":
 		k.Bits = 4
 	default:
-		return k, usageError{fmt.Errorf("--values: %q, want %s", f.values, strings.Join(valueNames, ", "))}
+		return k, usageError{fmt.Errorf("--%s: %q, want %s", values, f.values, strings.Join(valueNames, ", "))}
 	}
 	if err := k.Check(); err != nil {
 		return k, usageError{fmt.Errorf("--group: %w", err)}
@@ -104,7 +111,7 @@ weights that the integers stand for. The folder appears whole or not at all.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			k, err := f.integers(c)
+			k, err := f.values.integers(c.Flags(), "values")
 			if err != nil {
 				return err
 			}
@@ -112,7 +119,7 @@ weights that the integers stand for. The folder appears whole or not at all.`,
 		},
 	}
 	f.declare(c)
-	f.declareValues(c)
+	f.values.declare(c.Flags(), "values", "bf16", "what is stored of a weight: bf16 (its own type, whatever that is), int8 or int4")
 	complete(c, map[string][]string{"values": valueNames})
 	return c
 }
@@ -173,11 +180,16 @@ func (a *app) repack(ctx context.Context, name string, f packFlags, write func(*
 	}
 	w := a.table()
 	fmt.Fprintf(w, "model\t%s (%s)\n", name, s.Model.Config.Architecture)
+	showPacked(w, res)
+	fmt.Fprintf(w, "output\t%s/\n", f.output)
+	return w.Flush()
+}
+
+// showPacked prints what is packed and what it takes.
+func showPacked(w io.Writer, res *pack.Result) {
 	fmt.Fprintf(w, "packed\t%d Linears, %.3f %% of %.4g M weights kept\n",
 		res.Linears, 100*float64(res.Kept)/float64(res.Weights), float64(res.Weights)/1e6)
 	fmt.Fprintf(w, "size\tLinears %s plain, %s packed (%.3f); all tensors %s and %s (%.3f)\n",
 		formatBytes(res.Plain), formatBytes(res.Packed), float64(res.Packed)/float64(res.Plain),
 		formatBytes(res.AllPlain), formatBytes(res.All), float64(res.All)/float64(res.AllPlain))
-	fmt.Fprintf(w, "output\t%s/\n", f.output)
-	return w.Flush()
 }

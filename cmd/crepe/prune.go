@@ -19,6 +19,7 @@ import (
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 	"github.com/crepe-llm/crepe/session"
+	"github.com/crepe-llm/crepe/tensor"
 )
 
 type pruneFlags struct {
@@ -27,6 +28,7 @@ type pruneFlags struct {
 	preset    string
 	memory    bytesFlag
 	threads   int
+	pack      valuesFlags
 	dryRun    bool
 	resume    bool
 	overwrite bool
@@ -54,6 +56,9 @@ there is room, and the hidden states, which go to a file if they exceed --memory
 --resume continues an interrupted run, however it ended, and gives the same bytes;
 it refuses a run of another build of crepe or another instruction level.
 
+--pack writes the output in the packed form of crepe pack, and then measures size, memory,
+tokens a second, perplexity and KL divergence beside MODEL's, as crepe bench does.
+
 In a mixture of experts, each expert is scored on the tokens routed to it. An
 expert that sees fewer than ` + strconv.Itoa(prune.MinTokens) + ` tokens is listed and pruned by magnitude. If --memory
 has no room for a block's experts, they are read when tokens reach them.
@@ -79,6 +84,7 @@ applies it to another model; other flags override the file.`,
 		Example: `  crepe prune                                          # the demo model, 50 %, CRePE
   crepe prune ./llama-3.2-1b -o ./sparse --pattern 2:4
   crepe prune org/name --method wanda --sparsity 60% --calibration c4
+  crepe prune ./llama-3.2-1b -o ./packed --sparsity 60% --pack int8
   crepe prune ./big -o ./big-50 --calibration my.txt --memory 16GiB --dry-run
   crepe prune ./other --recipe ./sparse.recipe.yaml`,
 		Args: argsBetween(0, 1),
@@ -94,6 +100,7 @@ applies it to another model; other flags override the file.`,
 	f.methodFlags.complete(c)
 	a.addDevice(c)
 	complete(c, map[string][]string{
+		"pack":   valueNames,
 		"preset": recipe.PresetNames(), "compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
@@ -128,6 +135,7 @@ func (f *pruneFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.r.Compute, "compute", recipe.DefaultCompute, "type of matrix products' inputs: f32, bf16, or auto (bf16 if checkpoint and processor support it)")
 	fl.IntVar(&f.threads, "threads", 0, "cores to use (0: all); the result does not depend on it")
 	fl.Var(&f.memory, "memory", "memory budget, such as 16GiB; hidden states that exceed it go to a file (default 3/4 of the free memory)")
+	f.pack.declare(fl, "pack", "", "write the output in packed form, as crepe pack does, with values of bf16 (their own type, whatever that is), int8 or int4, and measure it beside MODEL (default: plain)")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan, with its memory, disk space and time, and stop")
 	fl.BoolVar(&f.resume, "resume", false, "continue an interrupted run")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace an output folder that crepe wrote, or what an interrupted run left there")
@@ -212,6 +220,16 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 	if err := checkUsed(r, f.kinds, fl.Changed); err != nil {
 		return err
 	}
+	packs := fl.Changed("pack")
+	var form tensor.Integers
+	switch {
+	case packs:
+		if form, err = f.pack.integers(fl, "pack"); err != nil {
+			return err
+		}
+	case fl.Changed("group"):
+		return usageError{errors.New("--group: it says how packed integers share scales; add --pack int8")}
+	}
 	if f.dryRun {
 		if err := noEffect(fl.Changed, "with --dry-run there is no result to show", "report"); err != nil {
 			return err
@@ -228,6 +246,9 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 		return err
 	}
 	opt := prune.Options{Recipe: r, Output: f.output, Overwrite: f.overwrite, Resume: f.resume}
+	if packs {
+		opt.Pack = &form
+	}
 	if opt.Output == "" {
 		if opt.Output, err = defaultOutput(name, r); err != nil {
 			return err
@@ -258,14 +279,51 @@ func (a *app) prune(ctx context.Context, name string, f *pruneFlags, fl *pflag.F
 		}
 		return err
 	}
-	meter.finish()
 	if err := finishReport(ctx, f.report, opt.Output); err != nil {
 		return err
 	}
-	if f.json {
-		return json.NewEncoder(a.stdout).Encode(rep)
+	result := pruned{Report: rep}
+	if packs {
+		result.Bench, err = a.benchPacked(ctx, s, opt)
+		if ctx.Err() != nil {
+			return interruptedError{context.Canceled, "the output is finished: crepe bench measures it"}
+		}
+		if err != nil { // the output is in its place, whatever becomes of this
+			a.warn("the packed output is not measured: %v", err)
+		}
 	}
-	return a.showReport(rep, s)
+	meter.finish()
+	if f.json {
+		return json.NewEncoder(a.stdout).Encode(result)
+	}
+	if err := a.showReport(rep, s); err != nil || result.Bench == nil {
+		return err
+	}
+	fmt.Fprintln(a.text())
+	return a.showBench(result.Bench)
+}
+
+// pruned is what crepe prune --json prints.
+type pruned struct {
+	*prune.Report
+	Bench *modelBench `json:"bench,omitempty"` // of a packed output beside the model
+}
+
+// benchPacked measures the packed output of a run beside its model, on the first windows
+// of the run's own text.
+func (a *app) benchPacked(ctx context.Context, dense *session.Session, opt prune.Options) (*modelBench, error) {
+	s, err := a.open(ctx, opt.Output, a.options(opt.Recipe.Compute, opt.Memory))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	set := opt.Evaluation
+	if set != nil {
+		first := *set
+		first.Tokens = first.Tokens[:min(len(first.Tokens), benchWindows)]
+		set = &first
+	}
+	return measureModels(ctx, []*session.Session{s, dense}, set)
 }
 
 // namingFlag puts the flag of a text before its error.

@@ -110,8 +110,11 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 		fmt.Fprintf(w, "device memory\tabout %s of %s: block %s, the next %s, statistics %s, activations %s, hidden states %s%s\n",
 			formatBytes(d.Total()), formatBytes(d.Budget), formatBytes(d.Block), formatBytes(d.Ahead), formatBytes(d.Stats), formatBytes(d.Scratch), formatBytes(d.Hidden), kept)
 	}
-	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n",
-		formatBytes(p.Disk.Output), opt.Output, formatBytes(p.Disk.Extra), formatBytes(free))
+	output, extra := formatBytes(p.Disk.Output), p.Disk.Extra
+	if p.Disk.Packed > 0 {
+		output, extra = "at most "+formatBytes(p.Disk.Packed), extra+p.Disk.Output
+	}
+	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n", output, opt.Output, formatBytes(extra), formatBytes(free))
 	fmt.Fprintf(w, "time\tabout %s\n", time.Duration(d.Seconds*float64(time.Second)).Round(time.Second))
 	return w.Flush()
 }
@@ -152,6 +155,9 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	}
 	if d := rep.Diverged; d != nil {
 		fmt.Fprintf(w, "predictions\tKL %.4f nats from the dense model's, the same top token at %.1f %% of %d positions\n", d.KL.Mean, 100*d.SameTop, d.Positions)
+	}
+	if rep.Packed != nil {
+		showPacked(w, rep.Packed)
 	}
 	s := rep.Seconds
 	allocated, optional := "", ""
