@@ -2,9 +2,9 @@
 // hyperparameter optimisation (CRePE, section 4), and a search that measures instead.
 //
 // Stage 1 asks a sampler for candidates and rates them by an objective (Objectives).
-// The default one prunes the whole model by the norms of the dense model's inputs, which
-// one calibration pass gathers for all candidates, and takes perplexity on a few windows
-// of held-out text. The paper's, Gini_pruned, reads one Linear (Proxy). Stage 2 tries the
+// The default one prunes the whole model by the norms of inputs behind blocks that the
+// default coefficients have pruned, which are gathered once for all candidates, and takes
+// perplexity on a few windows of held-out text. The paper's, Gini_pruned, reads one Linear (Proxy). Stage 2 tries the
 // best on more windows, prunes those in full that may still win (race), and measures
 // perplexity; the lowest wins. Wanda, RIA, the default coefficients and those of known
 // models always take part, so that the winner is not above them on that text.

@@ -60,7 +60,7 @@ func (s *Stage2) Best() int {
 // Step is one measurement in stage 2.
 type Step struct {
 	Candidate  int         // of Stage2.Candidates
-	Full       bool        // pruned in full, else tried by the dense model's norms
+	Full       bool        // pruned in full, else tried by the default's norms
 	Windows    int         // that it has been measured on by then
 	Perplexity eval.Number // of these
 	Chances    []float64   // of all candidates, after this, of being the best if all were pruned in full; nil: not known yet

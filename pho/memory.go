@@ -27,7 +27,7 @@ func (o *Options) Fit(m *model.Model, budget int64, dir string) error {
 	host := int64(math.MaxInt64) // nobody knows
 	if budget > 0 {
 		const program = 128 << 20 // with scores and a sequence's activations
-		others := program + prune.DenseBytes(m)
+		others := program + prune.NormsBytes(m)
 		experts, block := m.FitBlocks(budget)
 		if host = budget - block - others; experts > 0 || host < 0 {
 			return fmt.Errorf("%w: %d MiB, want at least %d MiB: a search holds a whole block (%d MiB) and %d MiB for the rest",

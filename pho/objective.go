@@ -15,8 +15,8 @@ import (
 
 // The objectives that measure perplexity; the others are proxies.
 const (
-	// Perplexity is measured on Few windows of the model pruned by the dense model's
-	// statistics.
+	// Perplexity is measured on Few windows of the model pruned by the norms that the
+	// default leaves.
 	Perplexity = "perplexity"
 
 	// Full is measured on all windows of the model pruned in full: the paper's baseline,

@@ -93,8 +93,8 @@ func (d *desk) ask(ctx context.Context, o search.Order) (value string, err error
 	return value, err
 }
 
-// Bench is what a worker keeps from one order of a search to the next: the dense model's
-// statistics above all, which take a calibration.
+// Bench is what a worker keeps from one order of a search to the next: the norms
+// above all, which take a calibration.
 type Bench struct {
 	setting string
 	m       *model.Model

@@ -22,7 +22,7 @@ const looks = 2
 type entrant struct {
 	full     []float64 // pruned in full, of all windows; nil: it was not
 	blocks   []float64 // of that: Candidate.Blocks
-	screened []float64 // pruned by the dense model's statistics, of the first windows
+	screened []float64 // pruned by the default's norms, of the first windows
 }
 
 // What is known of the errors of screening before any is seen: those of two candidates

@@ -20,7 +20,8 @@ const MinVerify = 8
 type verifier struct {
 	m       *model.Model
 	pruner  *prune.InMemory
-	dense   *prune.Dense // that candidates are screened by; nil before the first
+	norms   *prune.Norms  // that candidates are screened by; nil before the first
+	basis   recipe.Recipe // whose they are
 	windows [][]int32
 	states  engine.Place // of the hidden states between blocks
 }
@@ -31,7 +32,7 @@ func newVerifier(m *model.Model, o Options) verifier {
 	m = m.With(options)
 	pruner := prune.NewInMemory(m, o.Calibration)
 	pruner.States, pruner.Progress, pruner.Warn = o.States, o.Progress, o.Warn
-	return verifier{m: m, pruner: pruner, windows: spread(o.Verify.Tokens), states: o.States}
+	return verifier{m: m, pruner: pruner, basis: o.basis(), windows: spread(o.Verify.Tokens), states: o.States}
 }
 
 // each is what is done with every block once it is pruned.
@@ -66,16 +67,16 @@ func (v *verifier) shares(masks prune.Masks) []float64 {
 	return shares
 }
 
-// try prunes by rec with the dense model's statistics, and measures windows lo to hi.
+// try prunes by rec with the norms that the default leaves, and measures windows lo to hi.
 func (v *verifier) try(ctx context.Context, name string, rec recipe.Recipe, lo, hi int) ([]float64, error) {
-	if v.dense == nil {
+	if v.norms == nil {
 		var err error
-		if v.dense, err = v.pruner.Dense(ctx); err != nil {
+		if v.norms, err = v.pruner.Norms(ctx, "norms for all candidates", v.basis); err != nil {
 			return nil, err
 		}
 	}
 	return v.run(ctx, v.windows[lo:hi], func(f each) error {
-		_, err := v.dense.Prune(ctx, name, rec, f)
+		_, err := v.norms.Prune(ctx, name, rec, f)
 		return err
 	})
 }

@@ -71,7 +71,7 @@ func searches(items []Item) Section {
 // ratingColumn is what stage 1 minimised, and rating its cell.
 func ratingColumn(h *pho.History) Column {
 	if h.Measured() {
-		return Column{Name: "perplexity on a few windows", Digits: 6, Best: "low", Hint: "what stage 1 minimises: of the model pruned by the dense model's norms, on the first windows of the held-out text"}
+		return Column{Name: "perplexity on a few windows", Digits: 6, Best: "low", Hint: "what stage 1 minimises: of the model pruned by the norms that the default coefficients leave, on the first windows of the held-out text"}
 	}
 	name := h.Trials[0].Objective
 	return Column{Name: cmp.Or(proxyTitles[name], name), Digits: 7, Best: "low", Hint: "the proxy that stage 1 minimises, of the scores of the first Linear"}
@@ -196,7 +196,7 @@ func stage2(s *Section, item *Item, name string, h *pho.History) {
 	}
 	columns := candidateColumns(Column{Name: "candidate"}, Column{Name: "outcome"},
 		Column{Name: "perplexity", Digits: 6, Best: "low", Hint: "of the model pruned in full, on all windows"},
-		Column{Name: "tried at", Digits: 6, Hint: "perplexity of the model pruned by the dense model's norms; compares with what was tried on as many windows"},
+		Column{Name: "tried at", Digits: 6, Hint: "perplexity of the model pruned by the norms that the default coefficients leave; compares with what was tried on as many windows"},
 		Column{Name: "windows", Hint: "that it was tried on"},
 		Column{Name: "chance", Digits: 2, Share: true, Hint: "probability that it would have the lowest perplexity if all were pruned in full, as far as the measurements tell"},
 		Column{Name: "last step", Hint: "number of the last measurement of it in stage 2: of a candidate that was given up, what it was given up after"})

@@ -41,8 +41,8 @@ func newSearch(a *app) *cobra.Command {
 
 Stage 1 rates --trials candidates by --objective:
 
-  perplexity    prune the whole model by the norms of the dense model's inputs, which
-                one calibration pass gathers for all candidates, and measure perplexity
+  perplexity    prune the whole model by the norms of inputs as the default coefficients
+                leave them, gathered once for all candidates, and measure perplexity
                 on ` + strconv.Itoa(pho.Few) + ` windows. It searches all of the score: α, β, γ, δ, the power, what
                 compares, and α, β and the power of each kind of Linear.
   full          prune in full and measure on all windows; the paper's baseline.

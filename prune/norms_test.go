@@ -42,9 +42,10 @@ func bitsApart(a, b prune.Masks) (first, all, total int) {
 	return first, all, total
 }
 
-// By the dense model's statistics the first block's masks are those of Prune, where what
-// enters is the same, and the others nearly, much nearer than another recipe's.
-func TestDenseIsNearlyPrune(t *testing.T) {
+// By the norms that a recipe leaves its own masks are those of Prune. Those of another are
+// in the first block, where what enters is the same, and nearly in the others, much nearer
+// than the two recipes are.
+func TestNormsPruneNearlyAsPrune(t *testing.T) {
 	for fixture, patterns := range map[string][]string{"": {"", "2:4"}, "mixtral": {""}, "qwen3_moe": {""}, "qwen3_5": {""}} {
 		var m *model.Model
 		if fixture == "" {
@@ -59,14 +60,14 @@ func TestDenseIsNearlyPrune(t *testing.T) {
 			}
 		}
 		p := prune.NewInMemory(m, text)
-		dense, err := p.Dense(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, pattern := range patterns {
 			one, other := crepe(0.7, 0.1, 0.2, pattern), crepe(1, 1, 0, pattern)
+			norms, err := p.Norms(t.Context(), "x", other)
+			if err != nil {
+				t.Fatal(err)
+			}
 			blocks := 0
-			got, err := dense.Prune(t.Context(), "x", one, func(*model.Block) error { blocks++; return nil })
+			got, err := norms.Prune(t.Context(), "x", one, func(*model.Block) error { blocks++; return nil })
 			if err != nil || blocks != m.Blocks() {
 				t.Fatalf("%v after %d blocks", err, blocks)
 			}
@@ -74,9 +75,16 @@ func TestDenseIsNearlyPrune(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			another, err := dense.Prune(t.Context(), "x", other, noBlock)
+			another, err := norms.Prune(t.Context(), "x", other, noBlock)
 			if err != nil {
 				t.Fatal(err)
+			}
+			itself, err := p.Prune(t.Context(), "x", other, noBlock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, all, _ := bitsApart(another, itself); all != 0 {
+				t.Errorf("%s %s: %d bits apart of the recipe whose norms they are, want none", fixture, pattern, all)
 			}
 			first, all, total := bitsApart(got, want)
 			_, recipes, _ := bitsApart(got, another)
@@ -91,15 +99,15 @@ func TestDenseIsNearlyPrune(t *testing.T) {
 	}
 }
 
-func TestDenseNeedsNormsAlone(t *testing.T) {
+func TestTryingNeedsNormsAlone(t *testing.T) {
 	_, m := openDemo(t)
-	dense, err := prune.NewInMemory(m, tokens(4, 16, 7)).Dense(t.Context())
+	norms, err := prune.NewInMemory(m, tokens(4, 16, 7)).Norms(t.Context(), "x", crepe(1, 1, 0, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := crepe(1, 1, 0, "")
 	r.Refine = "dsnot"
-	if _, err := dense.Prune(t.Context(), "x", r, noBlock); err == nil || !strings.Contains(err.Error(), "reads more of it than norms") {
+	if _, err := norms.Prune(t.Context(), "x", r, noBlock); err == nil || !strings.Contains(err.Error(), "reads more of it than norms") {
 		t.Errorf("error %v, want that norms are not enough", err)
 	}
 }
