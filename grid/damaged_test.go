@@ -19,6 +19,10 @@ func TestDamagedRecords(t *testing.T) {
 			_, err = get(g, kind, "k", new(task.Result))
 		case searchKind:
 			_, err = get(g, kind, "k", new(found))
+		case pointKind:
+			_, err = get(g, kind, "k", new(stored))
+		case speedKind:
+			_, err = get(g, kind, "k", new(raced))
 		}
 		return err
 	}
@@ -36,6 +40,13 @@ func TestDamagedRecords(t *testing.T) {
 		{searchKind, `{"best":{"alpha":1,"beta":0,"gamma":0,"kernel":3,"gini":0.5},"seconds":1}`, ""},
 		{searchKind, `{"best":{"alpha":0,"beta":0,"gamma":0,"kernel":3,"gini":0.5},"seconds":1}`, "damaged"},
 		{searchKind, `{"best":{"alpha":-1,"beta":2,"gamma":0,"kernel":3,"gini":0.5},"seconds":1}`, "damaged"},
+		{pointKind, `{"stored_bytes":5,"kl":0.1,"result":` + result + `}`, ""},
+		{pointKind, `{"stored_bytes":5,"kl":null,"result":` + result + `}`, ""},
+		{pointKind, `{"stored_bytes":0,"kl":0.1,"result":` + result + `}`, "damaged"},
+		{pointKind, `{"stored_bytes":5,"kl":-1,"result":` + result + `}`, "damaged"},
+		{pointKind, `{"stored_bytes":5,"kl":0.1}`, "damaged"},
+		{speedKind, `{"decode":5,"dense_decode":4}`, ""},
+		{speedKind, `{"decode":5}`, "damaged"},
 	} {
 		if err := read(c.kind, c.value); c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s %s: %v, want %q", c.kind, c.value, err, c.want)

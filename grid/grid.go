@@ -207,6 +207,8 @@ type ModelReport struct {
 	TasksBOS     bool   `json:"tasks_bos,omitempty"`
 	Dense        Cell   `json:"dense"`
 	Cells        []Cell `json:"cells"`
+
+	Frontier []Point `json:"frontier,omitempty"` // the smallest first
 }
 
 // Report is a finished grid.

@@ -53,7 +53,7 @@ func (g *runner) recall(ctx context.Context) error {
 	if g.study, err = g.opt.Store.Study(ctx, study, nil); err != nil {
 		return err
 	}
-	for _, kind := range []string{perplexityKind, taskKind, searchKind} {
+	for _, kind := range []string{perplexityKind, taskKind, searchKind, pointKind, speedKind} {
 		records, err := g.study.Records(ctx, kind)
 		if err != nil {
 			return err
@@ -104,7 +104,7 @@ func key(r provenance.Record) string { return r.Key()[:keyDigits] }
 
 // record is what a cell of the store holds.
 type record interface {
-	*measured | *task.Result | *found
+	*measured | *task.Result | *found | *stored | *raced
 }
 
 // get reads the record of a kind and key into v, if there is one that counts.
@@ -135,6 +135,10 @@ func damaged[R record](v R) error {
 	case *found:
 		c := v.Best.Coefficients
 		ok = v.Seconds >= 0 && c.Valid() == nil
+	case *stored:
+		ok = v.valid()
+	case *raced:
+		ok = v.valid()
 	}
 	if !ok {
 		return errors.New("it cannot have been measured: the store is damaged; name another with --study, or compute it --again")

@@ -11,5 +11,6 @@ import (
 func TestMain(m *testing.M) {
 	fsys.WithoutSync()
 	faults.SQLite()
+	raceTokens, raceRuns = 4, 1
 	os.Exit(m.Run())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,11 +52,16 @@ type Options struct {
 	Memory  int64  // budget in bytes; 0: what the system has to give
 	Again   bool   // compute what is in the store once more
 
+	// Frontier has every cell measured once more for each kind of stored values, in
+	// packed form. A Store that is a search.Queue has none: speeds are of one machine.
+	Frontier bool
+
 	SameEngine bool // refuse cells of different engines; of a Store that is a search.Queue
 
 	Progress progress.Func
 	Warn     func(format string, args ...any)
-	Done     func(c Cell) // is called after each cell
+	Done     func(c Cell)  // is called after each cell
+	Point    func(p Point) // and after each point of a frontier; may be nil
 }
 
 type runner struct {
@@ -69,6 +75,7 @@ type runner struct {
 	tasks   []string                     // keys of opt.Tasks
 	bos     bool                         // of tasks
 	fresh   map[string]bool              // keys of what this run has computed itself
+	points  []Point                      // of the frontier
 }
 
 func newRunner(m Model, opt Options) (*runner, error) {
@@ -95,6 +102,9 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 	if q, ok := opt.Store.(search.Queue); ok {
 		return g.share(ctx, q)
 	}
+	if opt.Frontier && slices.ContainsFunc(m.Inv.Tensors(), m.Inv.Packed) {
+		return nil, fmt.Errorf("%s: packed already, want the plain model to pack for the frontier", m.Name)
+	}
 	if err := g.recall(ctx); err != nil {
 		return nil, err
 	}
@@ -119,6 +129,8 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 		}
 	}
 	rep.TasksBOS = g.bos
+	Rank(g.points)
+	rep.Frontier = g.points
 	_ = fsys.Remove(opt.Scratch) // if it is empty
 	return rep, nil
 }
@@ -133,7 +145,15 @@ func (g *runner) dense(ctx context.Context) (Cell, error) {
 	if err := g.drop(ctx, key(rec)); err != nil {
 		return c, err
 	}
-	return c, g.measure(ctx, &c, origin{g.what(Row{Name: Dense}, ""), rec}, func() (*Model, func(), error) { return &g.Model, func() {}, nil })
+	from, open := origin{g.what(Row{Name: Dense}, ""), rec}, func() (*Model, func(), error) { return &g.Model, func() {}, nil }
+	if err := g.measure(ctx, &c, from, open); err != nil {
+		return c, err
+	}
+	folder := g.folder(key(rec))
+	if err := g.frontier(ctx, &c, from, folder, open); err != nil {
+		return c, err
+	}
+	return c, fsys.RemoveAll(folder)
 }
 
 // cell prunes and measures, or finds that done.
@@ -163,14 +183,15 @@ func (g *runner) cell(ctx context.Context, row Row, pattern string) (Cell, error
 		return c, err
 	}
 	folder := g.folder(key(rec))
-	err = g.measure(ctx, &c, origin{g.what(row, pattern), rec}, func() (*Model, func(), error) {
-		return g.prune(ctx, r, folder)
-	})
-	c.Seconds += searched
-	if err == nil {
-		err = fsys.RemoveAll(folder)
+	from, open := origin{g.what(row, pattern), rec}, func() (*Model, func(), error) { return g.prune(ctx, r, folder) }
+	if err := g.measure(ctx, &c, from, open); err != nil {
+		return c, err
 	}
-	return c, err
+	c.Seconds += searched
+	if err := g.frontier(ctx, &c, from, folder, open); err != nil {
+		return c, err
+	}
+	return c, fsys.RemoveAll(folder)
 }
 
 // check returns why a cell cannot be, if it cannot.
@@ -207,18 +228,7 @@ func (g *runner) prune(ctx context.Context, r recipe.Recipe, folder string) (*Mo
 			return nil, nil, err
 		}
 	}
-	inv, err := checkpoint.Open(output)
-	if err != nil {
-		return nil, nil, err
-	}
-	m, err := model.Open(inv, model.Options{Engine: g.M.Engine()})
-	if err != nil {
-		inv.Close()
-		return nil, nil, err
-	}
-	pruned := g.Model
-	pruned.Inv, pruned.M, pruned.Dir = inv, m, output
-	return &pruned, func() { inv.Close() }, nil
+	return g.open(output)
 }
 
 // measure fills in what c lacks; open makes the model, if anything is lacking.

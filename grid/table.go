@@ -38,9 +38,12 @@ func (m *ModelReport) cell(method, pattern string) Cell {
 	return m.Cells[i]
 }
 
-// csv writes a line for every number.
+// csv writes a line for every number, or for every point of a frontier.
 func (r *Report) csv(w io.Writer) error {
 	out := csv.NewWriter(w)
+	if len(r.Models) > 0 && len(r.Models[0].Frontier) > 0 {
+		return out.WriteAll(r.frontierLines())
+	}
 	lines := [][]string{{"model", "method", "pattern", "measure", "value", "stderr", "n", "sparsity", "seconds", "refused", "computed_by"}}
 	for _, m := range r.Models {
 		for _, c := range append([]Cell{m.Dense}, m.Cells...) {
@@ -81,10 +84,11 @@ func optional(v *float64) string {
 }
 
 // markdown is a table method × pattern for each model, or method × model if there
-// is one pattern only; then accuracies, and what is to be said of cells.
+// is one pattern only, or the table of a frontier for each model; then accuracies, and what is to be said of cells.
 func (r *Report) markdown() string {
 	var b strings.Builder
-	across := len(r.Models) > 1 && len(r.Patterns) == 1
+	frontier := len(r.Models) > 0 && len(r.Models[0].Frontier) > 0
+	across := len(r.Models) > 1 && len(r.Patterns) == 1 && !frontier
 	if across {
 		r.acrossModels(&b)
 	}
@@ -95,7 +99,10 @@ func (r *Report) markdown() string {
 		}
 		fmt.Fprintf(&b, "Perplexity of %s (%s) on %s, %d windows of %d tokens, %s, %s; dense %s.\n\n",
 			m.Model, m.Architecture, m.Data, m.Windows, m.SeqLen, bos(m.BOS), m.Compute, perplexity(m.Dense))
-		if !across {
+		switch {
+		case frontier:
+			m.frontierTable(&b)
+		case !across:
 			rows := [][]string{append([]string{"method"}, r.Patterns...)}
 			for _, method := range r.Methods {
 				row := []string{method}

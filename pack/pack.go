@@ -44,6 +44,9 @@ type Result struct {
 	All      int64 `json:"all_packed"` // bytes of all tensors
 }
 
+// ErrNotSmaller is Folder's error if it would pack nothing.
+var ErrNotSmaller = errors.New("no Linear has zeros enough to be smaller in packed form")
+
 // Folder writes the model m, whose checkpoint is inv, to a folder in which every
 // Linear of a block that is smaller so is packed. Everything else is copied byte for
 // byte, crepe.json included; config.json gets an entry. One Linear is in memory at a
@@ -66,7 +69,7 @@ func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt 
 		return nil, err
 	}
 	if len(p.stored) == 0 {
-		return nil, fmt.Errorf("%s: no Linear has zeros enough to be smaller in packed form: prune it first", inv.Dir())
+		return nil, fmt.Errorf("%s: %w: prune it first", inv.Dir(), ErrNotSmaller)
 	}
 	plan, config, err := p.plan()
 	if err != nil {

@@ -30,7 +30,8 @@ type Item struct {
 	Run      *Run
 	History  *pho.History // of a search or a study of proxies
 	Grid     []grid.SavedCell
-	Table    *grid.Report // of crepe compare --format json
+	Points   []grid.SavedPoint // of the frontier of a Grid
+	Table    *grid.Report      // of crepe compare --format json
 	Eval     *Evaluation
 	Texts    *Texts
 	Masks    *MaskDifference
@@ -317,6 +318,9 @@ func loadStudies(ctx context.Context, path string) ([]Item, error) {
 		}
 		if len(cells) > 0 {
 			item.Grid = cells
+			if item.Points, err = grid.ReadPoints(&s); err != nil {
+				return nil, fmt.Errorf("%s: study %s: %w", path, s.Name, err)
+			}
 			items = append(items, item)
 			continue
 		}

@@ -516,9 +516,69 @@ func grids(items []Item) Section {
 		}
 		for _, m := range models {
 			gridOf(&s, &items[i], m, slices.DeleteFunc(slices.Clone(all), func(c cell) bool { return c.model != m }))
+			frontier(&s, &items[i], m)
 		}
 	}
 	return s
+}
+
+// points are those of a model's frontier, of an item; of several measurements of one the
+// newest.
+func (i *Item) points(model string) []grid.Point {
+	var all []grid.Point
+	if i.Table != nil {
+		for _, m := range i.Table.Models {
+			if m.Model == model {
+				all = slices.Clone(m.Frontier)
+			}
+		}
+	}
+	for _, p := range i.Points {
+		if p.Model != model {
+			continue
+		}
+		k := slices.IndexFunc(all, func(q grid.Point) bool { return q.Name() == p.Name() && q.Values == p.Values })
+		if k < 0 {
+			all = append(all, p.Point)
+		} else {
+			all[k] = p.Point
+		}
+	}
+	grid.Rank(all)
+	return all
+}
+
+// frontier shows the points of a model's frontier by size, and by speed.
+func frontier(s *Section, item *Item, model string) {
+	points := item.points(model)
+	if len(points) == 0 {
+		return
+	}
+	columns := []Column{
+		{Name: "model"}, {Name: "values"}, {Name: "size", Unit: "bytes", Hint: "of all tensors, in files"}, {Name: "tokens a second", Digits: 4, Hint: "after a prompt, when it was measured"},
+		{Name: "speed", Digits: 3, Hint: "next to the dense model's, which ran in turn with it"}, perplexityColumn,
+		{Name: "KL divergence", Unit: "nats", Digits: 4, Best: "low", Hint: "from the dense model, on the first windows"}, {Name: "frontier", Hint: "named again if no other is at least as good in size, speed and KL divergence, and better in one"},
+		{Name: "kind"},
+	}
+	var rows [][]any
+	for _, p := range points {
+		mark, kind := "", p.Values
+		if p.Frontier {
+			mark = p.Name()
+		}
+		if p.Method == grid.Dense {
+			kind = "dense, " + kind
+		}
+		rows = append(rows, []any{p.Name(), p.Values, p.Bytes, number(p.Decode), number(p.Ratio()), perplexity(p.Perplexity.Perplexity), number(float64(p.KL)), mark, kind})
+	}
+	for _, by := range []struct {
+		x    int
+		name string
+	}{{2, "size"}, {4, "speed"}} {
+		c := newChart("scatter")
+		c.X, c.Y, c.Group, c.Label = by.x, []int{6}, 8, 7
+		s.figure(item, Figure{Title: "KL divergence by " + by.name + ", " + model, Columns: columns, Chart: c, Views: []View{{Rows: rows, Note: "Every model with each kind of stored values, packed."}}})
+	}
 }
 
 // gridOf adds the figures of one model.

@@ -28,7 +28,7 @@ type compareFlags struct {
 	methods, patterns      string
 	recipes                []string
 	objective, trials, top string
-	again                  bool
+	frontier, again        bool
 	shared                 sharedFlags
 	format                 string
 	sameEngine             bool
@@ -56,6 +56,11 @@ and parameters, the grid sets pattern, texts and --compute.
 A method that fits none of the patterns is refused before work begins. One that fits
 some of them has "–" for the others, and the reason below the table.
 
+--frontier packs every model as crepe pack does, with values of bf16 (the weights' own
+type), int8 and int4, the dense model too, and prints their size, tokens a second, perplexity
+and KL divergence from the dense model, sorted by size. Rows that no other dominates are
+marked. The dense model runs in turn with each, so that a busy machine harms both.
+
 With --store the cells are computed by workers (crepe worker), on any number of
 machines. This command may be ended and begun again, also elsewhere.
 
@@ -69,6 +74,7 @@ and removed.`,
   crepe compare ./llama-2-7b ./llama-3-8b --methods wanda,sparsegpt,crepe+sparsegpt --patterns 2:4
   crepe compare demo --methods crepe --kernels 3,5,7,9,11 --patterns 50%
   crepe compare demo --methods pho --trials 60,30 --top 10,5 --patterns 50% --format csv
+  crepe compare ./llama-3.2-1b --methods crepe --frontier
   crepe compare ./model --methods crepe --recipe ./found.recipe.yaml --tasks rte,boolq`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -90,7 +96,8 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 	fl.SortFlags = false
 	p := &f.prune
 	fl.StringVar(&f.methods, "methods", "magnitude,wanda,ria,crepe", "methods, with steps: wanda,crepe+sparsegpt,pho (with --recipe, no default)")
-	fl.StringVar(&f.patterns, "patterns", "50%,60%,70%,2:4,4:8", "sparsities and N:M")
+	fl.StringVar(&f.patterns, "patterns", "50%,60%,70%,2:4,4:8", "sparsities and N:M (with --frontier "+frontierPatterns+")")
+	fl.BoolVar(&f.frontier, "frontier", false, "measure size, speed, perplexity and KL divergence of every model, the dense one too, with bf16, int8 and int4 values in packed form")
 	fl.StringArrayVar(&f.recipes, "recipe", nil, "recipe file that adds a row; may be repeated")
 	fl.StringVar(&f.kernels, "kernels", "", "widths of the neighbourhood, a row for each: "+widths.Allowed()+" (default: the method's own)")
 	fl.StringVar(&f.trials, "trials", strconv.Itoa(pho.DefaultTrials), "pho: candidates to rate; a list makes several rows")
@@ -122,15 +129,28 @@ func (f *compareFlags) add(fl *pflag.FlagSet) {
 	addReport(fl, &p.report)
 }
 
+// frontierPatterns are the default of --patterns with --frontier.
+const frontierPatterns = "30%,40%,50%,60%,70%"
+
 // compareWindows are those that searches verify on.
 const compareWindows = session.DemoWindows
 
 // options returns the grid that the flags describe, without texts and store. Of
 // models the first names the defaults of texts.
 func (f *compareFlags) options(given func(string) bool) (grid.Options, error) {
-	opt := grid.Options{Again: f.again, SameEngine: f.sameEngine, Memory: int64(f.prune.memory)}
+	opt := grid.Options{Frontier: f.frontier, Again: f.again, SameEngine: f.sameEngine, Memory: int64(f.prune.memory)}
 	if err := f.shared.check(given, f.prune.report); err != nil {
 		return opt, err
+	}
+	if f.frontier {
+		switch {
+		case f.shared.store != "":
+			return opt, errors.New("--frontier: not with --store, as speeds are of one machine")
+		case given("tasks"):
+			return opt, errors.New("--frontier: not with --tasks; crepe eval --tasks measures a packed folder")
+		case !given("patterns"):
+			f.patterns = frontierPatterns
+		}
 	}
 	if f.prune.json {
 		if given("format") && f.format != "json" {
@@ -287,7 +307,7 @@ func (a *app) compare(ctx context.Context, models []string, f *compareFlags, fl 
 		return err
 	}
 	for i, m := range all {
-		opt.Base, opt.Done = bases[i], a.cellDone(m.Name, meter)
+		opt.Base, opt.Done, opt.Point = bases[i], a.cellDone(m.Name, meter), a.pointDone(m.Name, meter)
 		r, err := grid.Run(ctx, m, opt)
 		if err != nil {
 			return a.stopped(ctx, err, name)
@@ -333,6 +353,20 @@ func (a *app) cellDone(model string, meter *meter) func(grid.Cell) {
 			return
 		}
 		a.note("%s, %s at %s: perplexity %s (%s)", model, c.Method, c.Pattern, c.Perplexity.Perplexity.Text(4), took)
+	}
+}
+
+// pointDone returns a function that prints each point of a model's frontier.
+func (a *app) pointDone(model string, meter *meter) func(grid.Point) {
+	started := time.Now()
+	return func(p grid.Point) {
+		meter.finish()
+		took := fmt.Sprintf("%.1f s", time.Since(started).Seconds())
+		if p.Kept {
+			took = "kept"
+		}
+		started = time.Now()
+		a.note("%s, %s, %s: %s, %.4g tokens/s, %.2f of dense, KL %s (%s)", model, p.Name(), p.Values, formatBytes(p.Bytes), p.Decode, p.Ratio(), p.KL.Text(4), took)
 	}
 }
 
