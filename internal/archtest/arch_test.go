@@ -88,7 +88,8 @@ var layers = map[string]int{
 	"report/live":        12,
 	"cmd/crepe":          13,
 
-	"search/queue/pgtest": 0, // for tests
+	"search/queue/pgtest":  0, // for tests
+	"internal/browsertest": 0, // for tests
 }
 
 func TestPackagesImportLowerLayersOnly(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"github.com/chromedp/cdproto/performance"
 	"github.com/chromedp/chromedp"
 
+	"github.com/crepe-llm/crepe/internal/browsertest"
 	"github.com/crepe-llm/crepe/report"
 )
 
@@ -25,21 +26,21 @@ func BenchmarkOpen(b *testing.B) {
 			var load, chart, cpuLoad, cpuChart float64
 			n := 0
 			for b.Loop() {
-				tab := open(b, 1280, "light") // another browser each time: nothing is cached
+				tab := browsertest.Open(b, 1280, "light") // another browser each time: nothing is cached
 				_, err := chromedp.Call(tab.Context, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks})
 				if err != nil {
 					b.Fatal(err)
 				}
 				before := taskSeconds(b, tab)
-				tab.show(b, d)
+				show(b, tab, d)
 				cpuLoad += taskSeconds(b, tab) - before
 				shown := 0.0
 				for shown == 0 {
 					time.Sleep(50 * time.Millisecond) // asking takes the page's time
-					shown = value[float64](b, tab, `[...document.querySelectorAll(".chart")].some((c) => c.querySelector("svg, canvas")) ? performance.now() : 0`)
+					shown = browsertest.Value[float64](b, tab, `[...document.querySelectorAll(".chart")].some((c) => c.querySelector("svg, canvas")) ? performance.now() : 0`)
 				}
 				chart += shown
-				load += value[float64](b, tab, `performance.getEntriesByType("navigation")[0].loadEventEnd`)
+				load += browsertest.Value[float64](b, tab, `performance.getEntriesByType("navigation")[0].loadEventEnd`)
 				cpuChart += taskSeconds(b, tab) - before
 				n++
 			}
@@ -52,7 +53,7 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 // taskSeconds is the processor time that the page's main thread has taken.
-func taskSeconds(t testing.TB, b *browser) float64 {
+func taskSeconds(t testing.TB, b *browsertest.Browser) float64 {
 	t.Helper()
 	got, err := chromedp.Call(b.Context, performance.GetMetrics, cdp.Empty{})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/crepe-llm/crepe/internal/browsertest"
 	"github.com/crepe-llm/crepe/report"
 )
 
@@ -33,12 +34,12 @@ func TestPictures(t *testing.T) {
 		{"report-search.png", "light", "search", 1200, 1800},
 		{"report-grid.png", "dark", "grid", 1200, 1000},
 	} {
-		b := open(t, p.width, p.theme)
+		b := browsertest.Open(t, p.width, p.theme)
 		if err := chromedp.Do(b.Context, chromedp.EmulateViewport(int64(p.width), int64(p.height))); err != nil {
 			t.Fatal(err)
 		}
-		b.show(t, d)
-		value[bool](t, b, fmt.Sprintf("document.getElementById(%q).closest('section').querySelectorAll('.chart').forEach((c) => crepeReport.draw(c.dataset.figure)), document.getElementById(%q).scrollIntoView(), true", p.section, p.section))
+		show(t, b, d)
+		browsertest.Value[bool](t, b, fmt.Sprintf("document.getElementById(%q).closest('section').querySelectorAll('.chart').forEach((c) => crepeReport.draw(c.dataset.figure)), document.getElementById(%q).scrollIntoView(), true", p.section, p.section))
 		png, err := chromedp.Run(b.Context, chromedp.CaptureScreenshot())
 		if err != nil {
 			t.Fatal(err)
