@@ -73,6 +73,12 @@ func hasCard() bool {
 // engines makes engines for one device: an engine for each type of products' inputs.
 type engines func(engine.Compute) engine.Engine
 
+// CheckDevice opens the device that the options name, and says what keeps it from that.
+func (o Options) CheckDevice() error {
+	_, _, err := o.device()
+	return err
+}
+
 // device returns what makes the engines that the options ask for, and whether it rounds
 // to bfloat16 fast.
 func (o Options) device() (make engines, fastBF16 bool, err error) {

@@ -33,8 +33,10 @@ func (f *sharedFlags) check(given func(string) bool, report string) error {
 		return errors.New("--store and --study: want one of the two")
 	case report != "":
 		return errors.New("--report: not with --store; crepe store export makes a file that crepe report reads")
+	case given("output"): // the model is pruned here
+		return nil
 	}
-	return nil
+	return noEffect(given, "with --store workers compute, and it is said to them", "device", "device-memory")
 }
 
 // openStore opens the database at a URL, or the file at path if there is none. name is

@@ -56,6 +56,7 @@ have their usual meaning, and so have the options of libpq in the URL, such as
 		RunE: func(c *cobra.Command, _ []string) error { return a.worker(c.Context(), &f) },
 	}
 	f.add(c.Flags())
+	a.addDevice(c)
 	return c
 }
 
@@ -94,6 +95,9 @@ func (a *app) worker(ctx context.Context, f *workerFlags) error {
 	}()
 	a.startMeter()
 	defer a.meter.finish()
+	if err := a.options("", 0).CheckDevice(); err != nil { // else the first order would fail on it
+		return err
+	}
 	q, err := a.openQueue(ctx, f.store)
 	if err != nil {
 		return err
