@@ -122,11 +122,15 @@ func (o *Options) RecipeOf(c Coefficients) recipe.Recipe { return c.Of(o.Recipe)
 // what suits them alone would win: at 2:4 on SmolLM2-135M full prunings come out in
 // another order.
 func (o *Options) basis() recipe.Recipe {
-	c := Default(DefaultKernel)
+	return o.RecipeOf(o.grouped(Default(DefaultKernel)))
+}
+
+// grouped returns c without a group in which weights compete, if the pattern fixes that.
+func (o *Options) grouped(c Coefficients) Coefficients {
 	if o.Recipe.Pattern != "" {
-		c.Compare = "" // groups are fixed
+		c.Compare = ""
 	}
-	return o.RecipeOf(c)
+	return c
 }
 
 // Provenance is what a study of m depends on: to go on with one in a store, it
@@ -286,9 +290,7 @@ func (s *searcher) always() []Candidate {
 		list = append(list, Candidate{Coefficients: Equal(k), Name: "equal"})
 	}
 	for i := range list {
-		if s.first.resolved.Target.Pattern.Of != 0 {
-			list[i].Compare = "" // groups are fixed
-		}
+		list[i].Coefficients = s.opt.grouped(list[i].Coefficients)
 	}
 	return list
 }
