@@ -9,6 +9,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/internal/golden"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/model"
@@ -153,19 +154,11 @@ func TestProgressCountsWindows(t *testing.T) {
 	}
 }
 
-// separate is an engine that says it has so much memory of its own.
-type separate struct {
-	*cpu.Engine
-	bytes int64
-}
-
-func (s *separate) Memory() int64 { return s.bytes }
-
 // Hidden states are where there is room, and the result does not depend on it.
 func TestPlaceFor(t *testing.T) {
 	const dir = "dir"
 	m := openFixture(t)
-	device := &separate{cpu.New(engine.F32), 1 << 40}
+	device := &enginetest.Separate{Engine: cpu.New(engine.F32), Bytes: 1 << 40}
 	on := m.With(model.Options{Engine: device})
 	left, _ := on.OwnLeft(32)
 	for _, c := range []struct {
@@ -181,7 +174,7 @@ func TestPlaceFor(t *testing.T) {
 		{on, 1<<40 - left + hidden.Bytes(2, 32, m.Width()) - 1, 0, engine.Place{Host: true}},
 		{on, 1 << 20, 1, engine.Place{Dir: dir}},
 	} {
-		device.bytes = c.own
+		device.Bytes = c.own
 		if got := PlaceFor(c.m, 2, 32, 1, c.budget, dir); got != c.want {
 			t.Errorf("%d bytes of its own, %d in all: %+v, want %+v", c.own, c.budget, got, c.want)
 		}

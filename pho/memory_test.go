@@ -8,17 +8,10 @@ import (
 
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 )
-
-// separate is an engine that says it has so much memory of its own.
-type separate struct {
-	*cpu.Engine
-	bytes int64
-}
-
-func (s *separate) Memory() int64 { return s.bytes }
 
 // A budget below what a block takes is refused, one that leaves no room for hidden
 // states sends them to files, and the search finds the same.
@@ -36,16 +29,16 @@ func TestFit(t *testing.T) {
 	if err := opt.Fit(m, 100<<20, dir); !errors.Is(err, prune.ErrMemory) || !strings.Contains(err.Error(), "want at least") {
 		t.Errorf("error %v, want one that says what is needed", err)
 	}
-	device := m.With(model.Options{Engine: &separate{m.Engine().(*cpu.Engine), 1 << 30}})
+	device := m.With(model.Options{Engine: &enginetest.Separate{Engine: m.Engine().(*cpu.Engine), Bytes: 1 << 30}})
 	left, _ := device.OwnLeft(max(opt.Calibration.SeqLen, opt.Verify.SeqLen))
 	for own, want := range map[int64]engine.Place{1 << 30: {}, 1<<30 - left: {Host: true}} {
-		device.Engine().(*separate).bytes = own
+		device.Engine().(*enginetest.Separate).Bytes = own
 		o := opt
 		if err := o.Fit(device, 1<<30, dir); err != nil || o.States != want {
 			t.Errorf("device with %d MiB: %+v (%v), want %+v", own>>20, o.States, err, want)
 		}
 	}
-	device.Engine().(*separate).bytes = 1 << 20
+	device.Engine().(*enginetest.Separate).Bytes = 1 << 20
 	if err := opt.Fit(device, 1<<30, dir); !errors.Is(err, prune.ErrMemory) || !strings.HasPrefix(err.Error(), "device memory") {
 		t.Errorf("error %v, want one about the device's memory", err)
 	}

@@ -7,25 +7,18 @@ import (
 	"testing"
 
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
 )
-
-// separate is an engine that says it has so much memory of its own.
-type separate struct {
-	*cpu.Engine
-	bytes int64
-}
-
-func (s *separate) Memory() int64 { return s.bytes }
 
 // Hidden states are in the device's memory while they fit beside the rest, then in the
 // program's, then in a file; the bytes written are the same. What fits nowhere is refused.
 func TestDeviceMemory(t *testing.T) {
 	const fixture = "llama3-gqa"
 	inv, m := openModel(t, filepath.Join(fixturesDir, fixture))
-	device := &separate{m.Engine().(*cpu.Engine), 1 << 40}
+	device := &enginetest.Separate{Engine: m.Engine().(*cpu.Engine), Bytes: 1 << 40}
 	m = m.With(model.Options{Engine: device})
 	opt := fixtureOptions(t, fixture, recipe.Recipe{Method: "crepe"})
 	plan := func() (*prune.Plan, error) { return prune.MakePlan(inv, m, opt) }
@@ -43,13 +36,13 @@ func TestDeviceMemory(t *testing.T) {
 	}
 	want := content(t, opt.Output)
 
-	device.bytes = roomy.Memory.Device.Total() - roomy.Memory.Device.Ahead - 1
+	device.Bytes = roomy.Memory.Device.Total() - roomy.Memory.Device.Ahead - 1
 	inHost, err := plan()
 	if err != nil {
 		t.Fatal(err)
 	}
 	one := inHost.Memory.Device.Hidden
-	if one == 0 || one >= all || inHost.Memory.Hidden != all || inHost.Memory.Spill || inHost.Memory.Device.Total() > device.bytes {
+	if one == 0 || one >= all || inHost.Memory.Hidden != all || inHost.Memory.Spill || inHost.Memory.Device.Total() > device.Bytes {
 		t.Fatalf("%+v %+v: want the hidden states in the program's memory", inHost.Memory, inHost.Memory.Device)
 	}
 	opt.Output = filepath.Join(t.TempDir(), "host")
@@ -69,7 +62,7 @@ func TestDeviceMemory(t *testing.T) {
 	}
 	compare(t, "in a file", content(t, opt.Output), want)
 
-	device.bytes = inHost.Memory.Device.Total() - inHost.Memory.Device.Ahead - 1
+	device.Bytes = inHost.Memory.Device.Total() - inHost.Memory.Device.Ahead - 1
 	if _, err := plan(); !errors.Is(err, prune.ErrMemory) || !strings.HasPrefix(err.Error(), "device memory budget too small: ") {
 		t.Errorf("error %v, want one about the device's memory", err)
 	}

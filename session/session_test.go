@@ -14,6 +14,7 @@ import (
 	"github.com/crepe-llm/crepe/batch"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/engine/cpu"
+	"github.com/crepe-llm/crepe/engine/enginetest"
 	"github.com/crepe-llm/crepe/engine/reference"
 	"github.com/crepe-llm/crepe/prune"
 	"github.com/crepe-llm/crepe/recipe"
@@ -185,17 +186,9 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// separate is an engine that says it has so much memory of its own.
-type separate struct {
-	*cpu.Engine
-	bytes int64
-}
-
-func (s *separate) Memory() int64 { return s.bytes }
-
 // What an engine with memory of its own has no room for is refused before a weight is read.
 func TestDeviceMemory(t *testing.T) {
-	device := &separate{cpu.New(engine.F32), 1 << 40}
+	device := &enginetest.Separate{Engine: cpu.New(engine.F32), Bytes: 1 << 40}
 	s, err := session.Open(t.Context(), session.Demo, session.Options{Engine: device})
 	if err != nil {
 		t.Fatal(err)
@@ -216,11 +209,11 @@ func TestDeviceMemory(t *testing.T) {
 		return err
 	}
 	for name, work := range map[string]func() error{"eval": measure, "serve": talk} {
-		device.bytes = 1 << 40
+		device.Bytes = 1 << 40
 		if err := work(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		device.bytes = 1 << 20
+		device.Bytes = 1 << 20
 		if err := work(); !errors.Is(err, prune.ErrMemory) || !strings.Contains(err.Error(), "demo: device memory budget too small: 1 MiB, want at least ") {
 			t.Errorf("%s: %v, want an error about the device's memory", name, err)
 		}
