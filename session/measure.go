@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ type Measurement struct {
 
 // Perplexity measures the model on a text; without a Source, on EvaluationText.
 func (s *Session) Perplexity(ctx context.Context, e recipe.Eval) (Measurement, error) {
-	set, err := s.Loader().Evaluation(ctx, s.withSource(e))
+	set, err := s.Evaluation(ctx, e)
 	if err != nil {
 		return Measurement{}, err
 	}
@@ -44,20 +45,32 @@ func (s *Session) PerplexityOn(ctx context.Context, set *windows.Set) (Measureme
 // Against measures the model beside the dense one that it was made from, which
 // must have the same tokenizer. The engine of s computes both.
 func (s *Session) Against(ctx context.Context, dense *Session, e recipe.Eval) (Measurement, eval.Comparison, error) {
-	e = s.withSource(e)
-	set, err := s.Loader().Evaluation(ctx, e)
+	set, err := s.Evaluation(ctx, e, dense)
 	if err != nil {
 		return Measurement{}, eval.Comparison{}, err
-	}
-	theirs, err := dense.Loader().Evaluation(ctx, e)
-	if err != nil {
-		return Measurement{}, eval.Comparison{}, err
-	}
-	if set.SHA256() != theirs.SHA256() {
-		return Measurement{}, eval.Comparison{}, fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", s.Name, dense.Name, set.Source)
 	}
 	c, err := s.AgainstOn(ctx, dense, set)
 	return Measurement{set.Source, c.Model, set.BOS}, c, err
+}
+
+// Evaluation returns the windows of a text, without a Source of EvaluationText, which the tokenizers of others must cut as that
+// of s does.
+func (s *Session) Evaluation(ctx context.Context, e recipe.Eval, others ...*Session) (*windows.Set, error) {
+	e.Source = cmp.Or(e.Source, EvaluationText(s.Name))
+	set, err := s.Loader().Evaluation(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range others {
+		theirs, err := other.Loader().Evaluation(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		if set.SHA256() != theirs.SHA256() {
+			return nil, fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", s.Name, other.Name, set.Source)
+		}
+	}
+	return set, nil
 }
 
 // AgainstOn measures the model beside the dense one on a text's windows, which are of the
@@ -78,13 +91,6 @@ func (s *Session) AgainstOn(ctx context.Context, dense *Session, set *windows.Se
 	options.Engine = m.Engine()
 	other = other.With(options)
 	return eval.Against(ctx, m, other, set.Tokens, opt)
-}
-
-func (s *Session) withSource(e recipe.Eval) recipe.Eval {
-	if e.Source == "" {
-		e.Source = EvaluationText(s.Name)
-	}
-	return e
 }
 
 // measuring returns the model and the options to measure it with on set, alone or beside

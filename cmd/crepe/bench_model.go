@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -67,19 +66,12 @@ func (a *app) benchModel(ctx context.Context, name string, f benchFlags, asJSON 
 		defer s.Close()
 		models[i] = s
 	}
-	text := recipe.Eval{Source: cmp.Or(f.data, session.EvaluationText(name)), SeqLen: benchSeqLen, Windows: benchWindows}
-	var sets []*windows.Set
-	for _, s := range models {
-		set, err := s.Loader().Evaluation(ctx, text)
-		if err != nil {
-			return err
-		}
-		sets = append(sets, set)
+	text := recipe.Eval{Source: f.data, SeqLen: benchSeqLen, Windows: benchWindows}
+	set, err := models[0].Evaluation(ctx, text, models[1:]...)
+	if err != nil {
+		return err
 	}
-	if first, last := sets[0], sets[len(sets)-1]; first.SHA256() != last.SHA256() {
-		return fmt.Errorf("the tokenizers of %s and %s make different tokens of %s", names[0], names[len(names)-1], first.Source)
-	}
-	r, err := measureModels(ctx, models, sets[0])
+	r, err := measureModels(ctx, models, set)
 	if err != nil {
 		return err
 	}
