@@ -99,6 +99,15 @@ func (inv *Inventory) Stored(t Tensor) int64 {
 	return t.Size
 }
 
+// StoredBytes returns the bytes that all tensors take in their files.
+func (inv *Inventory) StoredBytes() int64 {
+	n := int64(0)
+	for _, t := range inv.Tensors() {
+		n += inv.Stored(t)
+	}
+	return n
+}
+
 // Resident returns the bytes that t takes in memory as ReadPacked gives it, if it is
 // packed, and else its Size.
 func (inv *Inventory) Resident(t Tensor) int64 {

@@ -28,12 +28,6 @@ import (
 // stored values: the folder that crepe pack makes of it is measured for its size, its
 // speed beside the dense model's, and what it says.
 
-// forms are the values that weights are stored as, by the names that crepe pack has.
-var forms = []struct {
-	name   string
-	values tensor.Integers
-}{{"bf16", tensor.Integers{}}, {"int8", tensor.Integers{Bits: 8, Group: 64}}, {"int4", tensor.Integers{Bits: 4, Group: 64}}}
-
 // How speed is measured; tests take less.
 var (
 	racePrompt = 64 // tokens, at most
@@ -134,9 +128,9 @@ func (g *runner) frontier(ctx context.Context, c *Cell, from origin, folder stri
 	var plain *Model
 	done := func() {}
 	defer func() { done() }()
-	for _, f := range forms {
-		p := Point{Method: c.Method, Pattern: c.Pattern, Values: f.name}
-		err := g.point(ctx, &p, c, from, f.values, filepath.Join(folder, f.name), func() (*Model, error) {
+	for _, v := range pack.Values {
+		p := Point{Method: c.Method, Pattern: c.Pattern, Values: v.Name}
+		err := g.point(ctx, &p, c, from, v.Integers, filepath.Join(folder, v.Name), func() (*Model, error) {
 			var err error
 			if plain == nil {
 				plain, done, err = open()
@@ -147,7 +141,7 @@ func (g *runner) frontier(ctx context.Context, c *Cell, from origin, folder stri
 			return plain, err
 		})
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+			return fmt.Errorf("%s: %w", v.Name, err)
 		}
 		g.points = append(g.points, p)
 		if g.opt.Point != nil {
@@ -264,17 +258,9 @@ func (g *runner) open(dir string) (*Model, func(), error) {
 // say measures size, perplexity and divergence of m. Values that are the weights
 // themselves have the cell's perplexity.
 func (g *runner) say(ctx context.Context, m *Model, c *Cell, windows [][]int32, into *stored) error {
-	for _, t := range m.Inv.Tensors() {
-		into.Bytes += m.Inv.Stored(t)
-	}
-	within := func(m *model.Model) *model.Model {
-		if room := g.room(m); room > 0 {
-			return m.Within(room)
-		}
-		return m
-	}
+	into.Bytes = m.Inv.StoredBytes()
 	fitted := *m
-	fitted.M = within(m.M)
+	fitted.M = g.within(m.M)
 	into.Result = *c.Perplexity
 	if form := pack.FormOf(m.Inv); form != nil && form.Bits > 0 {
 		var err error
@@ -284,7 +270,7 @@ func (g *runner) say(ctx context.Context, m *Model, c *Cell, windows [][]int32, 
 	}
 	opt := eval.Options{Name: "compare with the dense model", Progress: g.opt.Progress}
 	opt.States = eval.PlaceFor(fitted.M, len(windows), g.Evaluation.SeqLen, 2, g.budget, filepath.Dir(g.opt.Scratch))
-	apart, err := eval.Against(ctx, fitted.M, within(g.M), windows, opt)
+	apart, err := eval.Against(ctx, fitted.M, g.within(g.M), windows, opt)
 	var not *eval.NotFiniteError
 	switch {
 	case errors.As(err, &not):
@@ -362,7 +348,7 @@ func (m *ModelReport) frontierTable(b *strings.Builder) {
 	rows := [][]string{{"model", "values", "size", "of dense", "tokens/s", "of dense", "perplexity", "KL", "frontier"}}
 	dense := m.Frontier[len(m.Frontier)-1].Bytes
 	for _, p := range m.Frontier {
-		if p.Method == Dense && p.Values == forms[0].name {
+		if p.Method == Dense && p.Values == pack.Values[0].Name {
 			dense = p.Bytes
 		}
 	}

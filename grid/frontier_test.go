@@ -213,9 +213,9 @@ func packedAs(t *testing.T, folder, values string) string {
 	t.Helper()
 	m := open(t, folder)
 	dir := filepath.Join(t.TempDir(), values)
-	for _, f := range forms {
-		if f.name == values {
-			if _, err := pack.Folder(t.Context(), m.Inv, m.M, pack.Options{Output: dir, Integers: f.values}); err != nil {
+	for _, v := range pack.Values {
+		if v.Name == values {
+			if _, err := pack.Folder(t.Context(), m.Inv, m.M, pack.Options{Output: dir, Integers: v.Integers}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -258,11 +258,9 @@ func (g *runner) measure(ctx context.Context, c *Cell, from origin, open func() 
 		}
 		defer done()
 		seconds := time.Since(started).Seconds()
-		if room := g.room(m.M); room > 0 {
-			fitted := *m
-			fitted.M = m.M.Within(room)
-			m = &fitted
-		}
+		fitted := *m
+		fitted.M = g.within(m.M)
+		m = &fitted
 		if !have {
 			was = measured{origin: from, Seconds: seconds}
 			if c.Method != Dense {
@@ -299,13 +297,16 @@ func (g *runner) perplexity(ctx context.Context, m *Model) (eval.Result, error) 
 	return eval.Perplexity(ctx, m.M, e.Tokens, opt)
 }
 
-// room returns what the weights of m's blocks may take; 0: nobody knows.
-func (g *runner) room(m *model.Model) int64 {
-	states := g.statesBytes(m)
+// within returns m with its blocks' weights held to what they may take, if that is known.
+func (g *runner) within(m *model.Model) *model.Model {
+	room := g.statesBytes(m)
 	if g.budget > 0 {
-		return min(states, g.budget/2)
+		room = min(room, g.budget/2)
 	}
-	return states
+	if room > 0 {
+		return m.Within(room)
+	}
+	return m
 }
 
 // statesBytes returns what hidden states may take in the memory of m's engine.

@@ -33,6 +33,20 @@ type Options struct {
 	Progress progress.Func
 }
 
+// DefaultGroup is how many columns share a scale of integers if nothing is said.
+const DefaultGroup = 64
+
+// Values are what weights are stored as, by name: in their own type, and as integers of
+// the default group.
+var Values = []struct {
+	Name string
+	tensor.Integers
+}{
+	{"bf16", tensor.Integers{}}, // whatever the type is
+	{"int8", tensor.Integers{Bits: 8, Group: DefaultGroup}},
+	{"int4", tensor.Integers{Bits: 4, Group: DefaultGroup}},
+}
+
 // Result says what was packed or unpacked.
 type Result struct {
 	Linears  int   `json:"linears"` // packed ones

@@ -43,10 +43,7 @@ func Race(ctx context.Context, models []*Session, prompt []int32, tokens, runs i
 		if gens[i], err = generate.New(s.Model, 0, s.opt.Progress); err != nil {
 			return nil, err
 		}
-		speeds[i] = Speed{Memory: whole, Prompt: len(prompt), New: tokens}
-		for _, t := range s.Inventory.Tensors() {
-			speeds[i].Stored += s.Inventory.Stored(t)
-		}
+		speeds[i] = Speed{Stored: s.Inventory.StoredBytes(), Memory: whole, Prompt: len(prompt), New: tokens}
 	}
 	for range runs {
 		for i, g := range gens {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,10 +46,13 @@ func (f *packFlags) check() error {
 	return nil
 }
 
-// The values of packed weights, by --values.
-const defaultGroup = 64
-
-var valueNames = []string{"bf16", "int8", "int4"}
+// valueNames are what --values takes.
+func valueNames() (names []string) {
+	for _, v := range pack.Values {
+		names = append(names, v.Name)
+	}
+	return names
+}
 
 // valuesFlags are the flags that say what packed values are.
 type valuesFlags struct {
@@ -59,25 +63,24 @@ type valuesFlags struct {
 // declare adds the flags; values is the name of the first, and by default it is def.
 func (f *valuesFlags) declare(fl *pflag.FlagSet, values, def, help string) {
 	fl.StringVar(&f.values, values, def, help)
-	fl.IntVar(&f.group, "group", defaultGroup, "columns that share a scale, with int8 and int4: 32, 64 or 128")
+	fl.IntVar(&f.group, "group", pack.DefaultGroup, "columns that share a scale, with int8 and int4: 32, 64 or 128")
 }
 
 // integers returns what the flags say, of which the first has that name.
 func (f *valuesFlags) integers(fl *pflag.FlagSet, values string) (tensor.Integers, error) {
-	k := tensor.Integers{Group: f.group}
-	switch f.values {
-	case "bf16":
+	names := valueNames()
+	i := slices.Index(names, f.values)
+	if i < 0 {
+		return tensor.Integers{}, usageError{fmt.Errorf("--%s: %q, want %s", values, f.values, strings.Join(names, ", "))}
+	}
+	k := pack.Values[i].Integers
+	if k.Bits == 0 {
 		if fl.Changed("group") {
 			return k, usageError{fmt.Errorf("--group: it says how int8 and int4 share scales; add --%s int8", values)}
 		}
-		return tensor.Integers{}, nil
-	case "int8":
-		k.Bits = 8
-	case "int4":
-		k.Bits = 4
-	default:
-		return k, usageError{fmt.Errorf("--%s: %q, want %s", values, f.values, strings.Join(valueNames, ", "))}
+		return k, nil
 	}
+	k.Group = f.group
 	if err := k.Check(); err != nil {
 		return k, usageError{fmt.Errorf("--group: %w", err)}
 	}
@@ -120,7 +123,7 @@ weights that the integers stand for. The folder appears whole or not at all.`,
 	}
 	f.declare(c)
 	f.values.declare(c.Flags(), "values", "bf16", "what is stored of a weight: bf16 (its own type, whatever that is), int8 or int4")
-	complete(c, map[string][]string{"values": valueNames})
+	complete(c, map[string][]string{"values": valueNames()})
 	return c
 }
 

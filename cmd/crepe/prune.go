@@ -100,7 +100,7 @@ applies it to another model; other flags override the file.`,
 	f.methodFlags.complete(c)
 	a.addDevice(c)
 	complete(c, map[string][]string{
-		"pack":   valueNames,
+		"pack":   valueNames(),
 		"preset": recipe.PresetNames(), "compare": {"matrix", "row"}, "compute": computeNames,
 		"calibration": sourceNames, "eval": append([]string{"none"}, sourceNames...),
 	})
