@@ -17,7 +17,7 @@ import (
 const (
 	dotsTokens = 3 // rows of x at most
 	dotsRows   = 4
-	dotsGrain  = 1 << 17 // elements of b that a task reads, about
+	dotsGrain  = 1 << 16 // elements of b that a task reads, about
 )
 
 // dotter holds the kernels for one type of b.

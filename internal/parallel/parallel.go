@@ -5,11 +5,7 @@
 // and a reduction is split into parts of a fixed size, never by worker.
 package parallel
 
-import (
-	"runtime"
-	"sync"
-	"sync/atomic"
-)
+import "runtime"
 
 // For is
 //
@@ -30,31 +26,11 @@ func For(n, grain int, f func(lo, hi int)) {
 		}
 		return
 	}
-	var next atomic.Int64
-	var once sync.Once
-	var caught any
-	work := func() {
-		defer func() {
-			if r := recover(); r != nil {
-				once.Do(func() { caught = r })
-				next.Store(int64(runs)) // nobody starts another run
-			}
-		}()
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= runs {
-				return
-			}
-			f(i*grain, min((i+1)*grain, n))
-		}
-	}
-	var wg sync.WaitGroup
-	for range workers - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
-	if caught != nil {
-		panic(caught)
+	l := &loop{f: f, n: n, grain: grain, runs: runs}
+	l.open(workers - 1)
+	l.work()
+	l.wait()
+	if l.caught != nil {
+		panic(l.caught)
 	}
 }

@@ -1,8 +1,11 @@
 package parallel
 
 import (
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestForVisitsEachIndexOnce(t *testing.T) {
@@ -38,4 +41,61 @@ func TestForRaisesPanicInCaller(t *testing.T) {
 		}
 	})
 	t.Fatal("For returned, want a panic")
+}
+
+// Short loops from several goroutines at a time, one within another, with pauses in which
+// helpers give up: every index is visited once, and nobody waits for ever.
+func TestForAmongOthers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	var wg sync.WaitGroup
+	for c := range 6 {
+		wg.Go(func() {
+			for round := range 400 {
+				var sum atomic.Int64
+				For(5, 1, func(lo, _ int) {
+					For(7, 2, func(inner, hi int) {
+						for i := inner; i < hi; i++ {
+							sum.Add(int64(lo*7 + i))
+						}
+					})
+				})
+				if want := int64(34 * 35 / 2); sum.Load() != want {
+					t.Errorf("caller %d, round %d: sum %d, want %d", c, round, sum.Load(), want)
+				}
+				if round%100 == c {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A slow run of a helper does not keep the caller spinning for ever, nor does it lose it.
+func TestForWaitsForSlowHelpers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	for range 20 {
+		var done atomic.Int64
+		For(3, 1, func(lo, _ int) {
+			if lo > 0 {
+				time.Sleep(2 * time.Millisecond)
+			}
+			done.Add(1)
+		})
+		if done.Load() != 3 {
+			t.Fatalf("For returned after %d of 3 runs", done.Load())
+		}
+	}
+}
+
+// BenchmarkFor has loops as short as those of decoding.
+func BenchmarkFor(b *testing.B) {
+	work := make([]float64, 1<<12)
+	for b.Loop() {
+		For(len(work), len(work)/8, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				work[i] = work[i]*0.5 + 1
+			}
+		})
+	}
 }

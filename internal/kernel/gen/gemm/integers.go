@@ -49,6 +49,7 @@ func integerDots(bits, tokens int, book operand.Mem) {
 	}
 	ADDQ(operand.Imm(8*dotsRows), set)
 	MOVQ(set, argument("first"))
+	next := prefetchNext(tokens, set, 1)
 	Load(Param("scales"), scales)
 	LEAQ(mem(scales, 4*dotsRows), set)
 	MOVQ(set, argument("scales"))
@@ -90,7 +91,7 @@ func integerDots(bits, tokens int, book operand.Mem) {
 			VPERMPS(scale[r], w, w)
 		}
 		VPEXPANDD_Z(w, ks[r], w)
-		PREFETCHT0(mem(values[r], ahead))
+		PREFETCHT0(next(values[r]))
 		POPCNTL(set.As32(), set.As32())
 		if bits == 4 {
 			INCL(set.As32())

@@ -86,6 +86,7 @@ func packedDots(e expander, tokens int) {
 	}
 	ADDQ(operand.Imm(8*dotsRows), bits)
 	MOVQ(bits, argument("first"))
+	next := prefetchNext(tokens, bits, 2)
 	Load(Param("x"), x)
 	Load(Param("blocks"), blocks)
 	for _, r := range acc {
@@ -99,7 +100,7 @@ func packedDots(e expander, tokens int) {
 		w := spare[r%len(spare)]
 		e.load(masks[r], bits)
 		e.expand(mem(values[r], 0), bits, table, ks[r], w)
-		PREFETCHT0(mem(values[r], ahead))
+		PREFETCHT0(next(values[r]))
 		POPCNTL(bits.As32(), bits.As32())
 		LEAQ(operand.Mem{Base: values[r], Index: bits, Scale: 2}, values[r])
 		for t := range tokens {
@@ -123,6 +124,22 @@ func packedDots(e expander, tokens int) {
 	DECQ(groups)
 	JNZ(operand.LabelRef("group"))
 	ret()
+}
+
+// prefetchNext returns what of a row's values is prefetched when those at the given
+// address are read: with one token what is there in the next group, whose values begin
+// at element *first. So all four rows are, however short.
+func prefetchNext(tokens int, first reg.GPPhysical, size uint8) func(at reg.GPPhysical) operand.Mem {
+	if tokens > 1 {
+		return func(at reg.GPPhysical) operand.Mem { return mem(at, ahead) }
+	}
+	apart := reg.RDX // ldx is not needed
+	MOVQ(mem(first, 0), apart)
+	SUBQ(mem(first, -8*dotsRows), apart)
+	if size > 1 {
+		SHLQ(operand.Imm(1), apart)
+	}
+	return func(at reg.GPPhysical) operand.Mem { return indexed(at, apart) }
 }
 
 // expandWords generates expand16 for whole blocks: of 32 words by VPEXPANDW, of 8 by
