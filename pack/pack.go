@@ -262,6 +262,7 @@ func create(plan *checkpoint.Plan, inv *checkpoint.Inventory, opt Options, write
 	if err != nil {
 		return err
 	}
+	defer w.Close() // what Commit has failed to place is not locked
 	err = write(w)
 	var hashes map[string]string
 	if err == nil {

@@ -28,6 +28,7 @@ func Race(ctx context.Context, models []*Session, prompt []int32, tokens, runs i
 		return nil, errors.New("a race needs a prompt, at least two tokens and a run")
 	}
 	speeds, gens := make([]Speed, len(models)), make([]*generate.Generator, len(models))
+	all, budget := int64(0), sysinfo.Budget()
 	for i, s := range models {
 		if limit := s.Model.Config.MaxPositions; len(prompt)+tokens > limit {
 			return nil, fmt.Errorf("%s: %d tokens and %d new ones, want at most %d in all", s.Name, len(prompt), tokens, limit)
@@ -36,8 +37,8 @@ func Race(ctx context.Context, models []*Session, prompt []int32, tokens, runs i
 		for b := range s.Model.Blocks() {
 			whole += s.Model.BlockBytes(b)
 		}
-		if budget := sysinfo.Budget(); budget > 0 && whole > budget {
-			return nil, fmt.Errorf("%s: weights of %d MiB, of the memory %d MiB may be taken: a model that does not fit would be timed by its disk", s.Name, whole>>20, budget>>20)
+		if all += whole; all > budget && budget > 0 {
+			return nil, fmt.Errorf("%s: weights of %d MiB with those that it is measured beside, of the memory %d MiB may be taken: a model that does not fit would be timed by its disk", s.Name, all>>20, budget>>20)
 		}
 		var err error
 		if gens[i], err = generate.New(s.Model, 0, s.opt.Progress); err != nil {

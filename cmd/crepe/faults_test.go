@@ -18,8 +18,8 @@ import (
 	"github.com/crepe-llm/crepe/recipe"
 )
 
-// TestFaults lets every file operation of a search that writes a model, and of a
-// grid, fail, those of its study among them: the same command then ends with the
+// TestFaults lets every file operation of a search that writes a model, of a grid, and
+// of a frontier fail, those of its study among them: the same command then ends with the
 // results and the files of a run that nothing disturbed.
 func TestFaults(t *testing.T) {
 	t.Setenv("HF_HUB_OFFLINE", "1")
@@ -30,11 +30,12 @@ func TestFaults(t *testing.T) {
 	model := smallModel(t)
 	ids, verify := idsFile(t, 1, 320, 1), idsFile(t, 8, 320, 2)
 	for name, flags := range map[string]string{
-		"search":  "--sparsity 60% --trials 2 --top 1 -o out --study x.study",
-		"compare": "--methods magnitude,pho --trials 2 --top 1 --patterns 2:4 --eval " + verify + " --study x.study",
+		"search":   "search --verify " + verify + " --sparsity 60% --trials 2 --top 1 -o out --study x.study",
+		"compare":  "compare --verify " + verify + " --methods magnitude,pho --trials 2 --top 1 --patterns 2:4 --eval " + verify + " --study x.study",
+		"frontier": "compare --methods wanda --patterns 2:4 --frontier --eval " + verify + " --study x.study",
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := append([]string{name, model, "--calibration", ids, "--verify", verify, "--samples", "1", "--seqlen", "64", "--windows", "8", "--threads", "1", "--json"}, strings.Fields(flags)...)
+			args := append(strings.Fields(flags), model, "--calibration", ids, "--samples", "1", "--seqlen", "64", "--windows", "8", "--threads", "1", "--json")
 			// once runs the command in dir and returns what it says.
 			once := func(dir string) (report any, err error) {
 				if err := os.Chdir(dir); err != nil {
