@@ -68,9 +68,18 @@ func (c *call) done() {
 
 type builtin func(c *call) any
 
+// reads is how many steps it takes to go through a string.
+func reads(v any) int {
+	s, _ := v.(string)
+	return len(s) / 64
+}
+
 // invoke runs f, holds it to its arguments and counts what it returns.
 func (r *run) invoke(f builtin, c *call) any {
 	if r.err != nil {
+		return nil
+	}
+	if !r.step(reads(c.v)) || slices.ContainsFunc(c.args, func(v any) bool { return !r.step(reads(v)) }) {
 		return nil
 	}
 	v := f(c)
@@ -156,7 +165,7 @@ func (r *run) dict(args []any, named map[string]any) *Dict {
 			continue
 		}
 		for _, pair := range r.items(a) {
-			if kv := r.items(pair); len(kv) == 2 && hashable(kv[0]) {
+			if kv := r.items(pair); len(kv) == 2 && r.hashable(kv[0]) {
 				d.Set(kv[0], kv[1])
 			} else {
 				r.failf("dict: want pairs of a key and a value")
@@ -266,7 +275,7 @@ func init() {
 	cased := func(same func(string) string) func(*run, any, []any) bool {
 		return func(r *run, v any, _ []any) bool {
 			s := r.str(v)
-			return same(s) == s && strings.ContainsFunc(s, unicode.IsLetter)
+			return r.make(2*len(s)) && same(s) == s && strings.ContainsFunc(s, unicode.IsLetter)
 		}
 	}
 	tests = map[string]func(r *run, v any, args []any) bool{
@@ -295,13 +304,13 @@ func init() {
 		}),
 		"upper": cased(strings.ToUpper), "lower": cased(strings.ToLower),
 		"sameas": func(r *run, v any, args []any) bool {
-			return len(args) == 1 && typeName(v) == typeName(args[0]) && hashable(v) && r.equal(v, args[0], 0)
+			return len(args) == 1 && typeName(v) == typeName(args[0]) && r.hashable(v) && r.equal(v, args[0], 0)
 		},
 		"eq": compare("=="), "equalto": compare("=="), "ne": compare("!="),
 		"lt": compare("<"), "lessthan": compare("<"), "le": compare("<="),
 		"gt": compare(">"), "greaterthan": compare(">"), "ge": compare(">="), "in": compare("in"),
-		"filter": func(r *run, v any, _ []any) bool { _, ok := filters[r.str(v)]; return ok },
-		"test":   func(r *run, v any, _ []any) bool { _, ok := tests[r.str(v)]; return ok },
+		"filter": func(r *run, v any, _ []any) bool { _, ok := filters[excerpt(r.str(v))]; return ok },
+		"test":   func(r *run, v any, _ []any) bool { _, ok := tests[excerpt(r.str(v))]; return ok },
 	}
 }
 
@@ -322,7 +331,7 @@ var dictMethods = map[string]builtin{
 	"copy":   func(c *call) any { return c.v },
 	"get": func(c *call) any {
 		key, otherwise := c.arg(0, "key", nil), c.arg(1, "default", nil)
-		if !hashable(key) {
+		if !c.r.hashable(key) {
 			return c.r.failf("get: a %s cannot be a key", typeName(key))
 		}
 		if v, ok := c.v.(*Dict).Get(key); ok {
@@ -372,14 +381,19 @@ func pairs(r *run, d *Dict) *List {
 	return l
 }
 
-// stripped returns a method that strips characters by cut, or blanks, by default, by
-// cutFunc.
-func stripped(cut func(s, chars string) string, cutFunc func(s string, f func(r rune) bool) string) builtin {
+// stripped returns a method that strips characters by cut: those that it is given, by
+// default blanks.
+func stripped(cut func(s string, f func(r rune) bool) string) builtin {
 	return func(c *call) any {
-		if chars, ok := c.arg(0, "chars", nil).(string); ok {
-			return cut(c.self(), chars)
+		chars, ok := c.arg(0, "chars", nil).(string)
+		if !ok || !c.r.make(16*len(chars)) {
+			return cut(c.self(), isSpace)
 		}
-		return cutFunc(c.self(), isSpace)
+		set := make(map[rune]bool)
+		for _, r := range chars {
+			set[r] = true
+		}
+		return cut(c.self(), func(r rune) bool { return set[r] })
 	}
 }
 
@@ -391,7 +405,7 @@ func affix(has func(s, part string) bool) builtin {
 		if several, ok := c.arg(0, "prefix", nil).(*List); ok && several.tuple {
 			return slices.ContainsFunc(several.Items, func(v any) bool {
 				part, ok := v.(string)
-				return ok && has(s, part)
+				return ok && c.r.step(1+len(part)/64) && has(s, part)
 			})
 		}
 		c.used--
@@ -429,9 +443,9 @@ var stringMethods map[string]builtin
 
 func init() {
 	stringMethods = map[string]builtin{
-		"strip":      stripped(strings.Trim, strings.TrimFunc),
-		"lstrip":     stripped(strings.TrimLeft, strings.TrimLeftFunc),
-		"rstrip":     stripped(strings.TrimRight, strings.TrimRightFunc),
+		"strip":      stripped(strings.TrimFunc),
+		"lstrip":     stripped(strings.TrimLeftFunc),
+		"rstrip":     stripped(strings.TrimRightFunc),
 		"startswith": affix(strings.HasPrefix), "endswith": affix(strings.HasSuffix),
 		"removeprefix": func(c *call) any { return strings.TrimPrefix(c.self(), c.text(0, "prefix", "")) },
 		"removesuffix": func(c *call) any { return strings.TrimSuffix(c.self(), c.text(0, "suffix", "")) },

@@ -30,11 +30,8 @@ func (e *dictExpr) eval(r *run, s *scope) any {
 
 // set sets a key of a new dict.
 func (r *run) set(d *Dict, k, v any) {
-	if !hashable(k) {
+	if !r.hashable(k) {
 		r.failf("a %s cannot be a key", typeName(k))
-		return
-	}
-	if _, ok := k.(*List); ok && !r.deep(k, 0) {
 		return
 	}
 	d.Set(k, v)
@@ -215,7 +212,7 @@ func (r *run) in(a, b any) bool {
 		}
 		return false
 	case *Dict:
-		if !hashable(a) {
+		if !r.hashable(a) {
 			r.failf("a %s cannot be a key", typeName(a))
 			return false
 		}
@@ -404,7 +401,7 @@ func (e *attrExpr) eval(r *run, s *scope) any { return r.attr(r.eval(e.e, s), e.
 
 // attr is v.name: an attribute of v, or else the item.
 func (r *run) attr(v any, name string) any {
-	if r.err != nil {
+	if r.err != nil || !r.step(len(name)/64) {
 		return nil
 	}
 	if a, ok := attribute(v, name); ok {
@@ -500,7 +497,7 @@ func (r *run) item(v, key any) any {
 	case undefined:
 		return r.undefined(v)
 	case *Dict:
-		if hashable(key) {
+		if r.hashable(key) {
 			if item, ok := v.Get(key); ok {
 				return item
 			}
@@ -525,7 +522,7 @@ func (r *run) item(v, key any) any {
 			}
 		}
 	}
-	if name, ok := key.(string); ok {
+	if name, ok := key.(string); ok && r.step(len(name)/64) {
 		if a, ok := attribute(v, name); ok {
 			return a
 		}

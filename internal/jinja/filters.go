@@ -109,7 +109,7 @@ func init() {
 			return total
 		},
 		"tojson": tojson,
-		"trim":   stripped(strings.Trim, strings.TrimFunc),
+		"trim":   stripped(strings.TrimFunc),
 		"unique": unique,
 		"wordcount": func(c *call) any {
 			return int64(len(strings.FieldsFunc(c.self(), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r) })))
@@ -342,7 +342,7 @@ func (c *call) key(v any, attr any, cased bool) any {
 	if attr != nil {
 		v = c.at(v, attr)
 	}
-	if s, ok := v.(string); ok && !cased {
+	if s, ok := v.(string); ok && !cased && c.r.make(len(s)) {
 		return strings.ToLower(s)
 	}
 	return v
@@ -417,7 +417,7 @@ func unique(c *call) any {
 	out, seen := &List{}, NewDict()
 	for _, v := range c.r.items(c.v) {
 		k := c.key(v, attr, cased)
-		if !hashable(k) {
+		if !c.r.hashable(k) {
 			return c.r.failf("unique: a %s cannot be a key", typeName(k))
 		}
 		if _, ok := seen.Get(k); !ok {

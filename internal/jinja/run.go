@@ -415,6 +415,15 @@ func (r *run) deep(v any, depth int) bool {
 	return true
 }
 
+// hashable reports whether v can be a key, and counts what it takes to look it up: a
+// tuple may hold another twice, that one a third twice, and so on.
+func (r *run) hashable(v any) bool {
+	if l, ok := v.(*List); ok && !r.deep(l, 0) {
+		return false
+	}
+	return r.step(reads(v)) && isKey(v)
+}
+
 // items is what a loop over v goes through.
 func (r *run) items(v any) []any {
 	if !r.make(size(v)) {

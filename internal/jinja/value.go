@@ -3,6 +3,7 @@ package jinja
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -72,19 +73,11 @@ func hashKey(v any) any {
 	return v
 }
 
-// hashable reports whether v can be a key.
-func hashable(v any) bool {
+// isKey reports whether v can be a key.
+func isKey(v any) bool {
 	switch v := v.(type) {
 	case *List:
-		if !v.tuple {
-			return false
-		}
-		for _, item := range v.Items {
-			if !hashable(item) {
-				return false
-			}
-		}
-		return true
+		return v.tuple && !slices.ContainsFunc(v.Items, func(item any) bool { return !isKey(item) })
 	case nil, bool, int64, float64, string:
 		return true
 	}
