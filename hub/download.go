@@ -207,7 +207,10 @@ func (c *Client) transfer(ctx context.Context, r Repo, commit, path string, m me
 	defer cancel(nil)
 	resp, err := c.do(ctx, http.MethodGet, c.resolveURL(r, commit, path), at)
 	var status *statusError
-	if errors.As(err, &status) && status.status == http.StatusRequestedRangeNotSatisfiable {
+	if errors.As(err, &status) && status.status == http.StatusRequestedRangeNotSatisfiable || err == nil && at > 0 && isPart(resp) && !isPartFrom(resp, at) {
+		if err == nil {
+			resp.Body.Close()
+		}
 		at = 0
 		resp, err = c.do(ctx, http.MethodGet, c.resolveURL(r, commit, path), 0)
 	}
@@ -215,13 +218,14 @@ func (c *Client) transfer(ctx context.Context, r Repo, commit, path string, m me
 		return at, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusPartialContent || !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", at)) {
-		if resp.StatusCode == http.StatusPartialContent {
-			return at, fmt.Errorf("asked for bytes from %d on, got Content-Range %.60q", at, resp.Header.Get("Content-Range"))
-		}
+	switch {
+	case !isPart(resp):
 		at = 0 // the server sends the whole file
+	case !isPartFrom(resp, at):
+		return at, fmt.Errorf("asked for all bytes, got Content-Range %s", c.quoted(resp.Header.Get("Content-Range"), 60))
 	}
-	if n := resp.ContentLength; n >= 0 && (m.size >= 0 && at+n != m.size || at+n > m.most()) {
+	// A part may end early, and the rest is asked for then.
+	if n := resp.ContentLength; n >= 0 && (at+n > m.most() || m.size >= 0 && at+n != m.size && !isPart(resp)) {
 		return at, fmt.Errorf("%w: %d bytes, want %d", errOtherSize, at+n, m.most())
 	}
 	if err := f.Truncate(at); err != nil {
@@ -257,6 +261,13 @@ func (c *Client) transfer(ctx context.Context, r Repo, commit, path string, m me
 			return at, networkProblem(readErr)
 		}
 	}
+}
+
+func isPart(resp *http.Response) bool { return resp.StatusCode == http.StatusPartialContent }
+
+// isPartFrom reports whether a part begins with byte at.
+func isPartFrom(resp *http.Response, at int64) bool {
+	return strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", at))
 }
 
 // newHash returns the hash that etag is of a file of size bytes, nil if it is none.

@@ -18,9 +18,9 @@ import (
 // TestSecretsAreHidden: a server sends back, in all that crepe shows of an answer,
 // the token and the password that it was sent.
 func TestSecretsAreHidden(t *testing.T) {
-	const token, password = "hf_abcdefgh", "pa55word"
-	secrets := []string{token, password, base64.StdEncoding.EncodeToString([]byte("user:" + password))}
-	echo := strings.Join(secrets, " ")
+	const token, password = "hf_AbcdEfgh", "pa55word"
+	secrets := []string{token, strings.ToLower(token), token[:6], password, password[:6], base64.StdEncoding.EncodeToString([]byte("user:" + password))}
+	echo := strings.Join([]string{token, password, secrets[len(secrets)-1]}, " ")
 	for name, serve := range map[string]http.HandlerFunc{
 		"a message": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Error-Message", strings.Repeat("x", 290)+" "+token[:4]+"\x01"+token[4:]+" "+echo)
@@ -38,6 +38,21 @@ func TestSecretsAreHidden(t *testing.T) {
 			w.Header().Set("X-Repo-Commit", testCommit)
 			w.Header().Set("ETag", `"..`+token+`"`)
 			fmt.Fprintf(w, `{"sha": %q, "siblings": [{"rfilename": "../%s"}]}`, testCommit, echo)
+		},
+		// Half a secret is one too.
+		"a commit at whose end a secret begins": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Repo-Commit", strings.Repeat("x", 43)+token)
+			w.Header().Set("ETag", `"`+strings.Repeat("!", 73)+password+`"`)
+			fmt.Fprintf(w, `{"sha": %q, "siblings": []}`, strings.Repeat("x", 43)+token)
+		},
+		"a name at whose end a secret begins": func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"sha": %q, "siblings": [{"rfilename": "../%s"}]}`, testCommit, strings.Repeat("x", 190)+token)
+		},
+		"a good name": func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"sha": %q, "siblings": [{"rfilename": "%s.json"}]}`, testCommit, token)
+		},
+		"a host in small letters": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://"+strings.ToLower(token)+".invalid/", http.StatusFound)
 		},
 		"no JSON": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, echo) },
 		"a host": func(w http.ResponseWriter, r *http.Request) {
@@ -103,6 +118,51 @@ func TestRedirectToPlainHTTP(t *testing.T) {
 	}
 	if err := networkProblem(fmt.Errorf("x: %w", errPlainHTTP)); transient(err) {
 		t.Error("a refused redirect is taken for a missing network, and would be asked for again")
+	}
+}
+
+// TestOddParts: a server that sends another part than was asked for, or less of it, does
+// not keep a file that was begun from being fetched.
+func TestOddParts(t *testing.T) {
+	for name, part := range map[string]func(w http.ResponseWriter, data []byte, at int){
+		"without a range": func(w http.ResponseWriter, data []byte, at int) {
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(data[at:])
+		},
+		"from another byte on": func(w http.ResponseWriter, data []byte, at int) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", at-5, len(data)-1, len(data)))
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(data[at-5:])
+		},
+		"less than was asked for": func(w http.ResponseWriter, data []byte, at int) {
+			end := min(at+300_000, len(data))
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", at, end-1, len(data)))
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(data[at:end])
+		},
+	} {
+		f := newFakeHub(t)
+		c := f.client()
+		data := f.files["model.safetensors"].data
+		blobs := filepath.Join(c.Cache, "models--org--name", "blobs")
+		if err := os.MkdirAll(blobs, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(blobs, f.files["model.safetensors"].etag()+".incomplete"), data[:1000], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		f.cdn.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			at := 0
+			if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &at); n == 1 {
+				part(w, data, at)
+				return
+			}
+			w.Write(data)
+		})
+		path, err := c.File(t.Context(), testRepo, "model.safetensors")
+		if err != nil || !bytes.Equal(content(t, path), data) {
+			t.Errorf("a part %s: %v, or wrong content", name, err)
+		}
 	}
 }
 
@@ -269,7 +329,7 @@ func FuzzList(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var files map[string]int64
 		var err error
-		golden.Ceiling(t, uint64(64<<10+100*len(data)), func() { _, files, err = parseList(data) })
+		golden.Ceiling(t, uint64(64<<10+100*len(data)), func() { _, files, err = (&Client{}).parseList(data) })
 		if err != nil {
 			return
 		}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -100,7 +101,8 @@ func (c *Client) do(ctx context.Context, method, url string, offset int64) (*htt
 	resp.Body.Close()
 	e := &statusError{status: resp.StatusCode, code: resp.Header.Get("X-Error-Code"), message: c.printable(resp.Header.Get("X-Error-Message"))}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
-		e.retryAfter = time.Duration(s) * time.Second
+		const year = 365 * 24 * 3600
+		e.retryAfter = time.Duration(min(s, year)) * time.Second
 	}
 	return nil, e
 }
@@ -130,7 +132,7 @@ func networkProblem(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
 		err = request.Err
-		if u, parseErr := url.Parse(request.URL); parseErr == nil {
+		if u, parseErr := url.Parse(request.URL); parseErr == nil && u.Host != "" {
 			err = fmt.Errorf("%s: %w", u.Host, err)
 		}
 	}
@@ -267,7 +269,7 @@ func (c *Client) list(ctx context.Context, r Repo) (commit string, files map[str
 		if len(data) > maxListing {
 			return fmt.Errorf("list of files longer than %d bytes", maxListing)
 		}
-		if commit, files, err = parseList(data); err != nil {
+		if commit, files, err = c.parseList(data); err != nil {
 			err = fmt.Errorf("%s: %w", address, err)
 		}
 		return err
@@ -279,7 +281,7 @@ func (c *Client) list(ctx context.Context, r Repo) (commit string, files map[str
 const maxSiblings = 1 << 20
 
 // parseList reads a hub's answer to list.
-func parseList(data []byte) (commit string, files map[string]int64, err error) {
+func (c *Client) parseList(data []byte) (commit string, files map[string]int64, err error) {
 	if n := bytes.Count(data, []byte("{")); n > maxSiblings {
 		return "", nil, fmt.Errorf("list of %d objects, want at most %d", n, maxSiblings)
 	}
@@ -291,15 +293,19 @@ func parseList(data []byte) (commit string, files map[string]int64, err error) {
 		} `json:"siblings"`
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			err = fmt.Errorf("%s: %s, want an object with sha, and siblings with rfilename and size", cmp.Or(wrong.Field, "JSON"), wrong.Value)
+		}
 		return "", nil, fmt.Errorf("not the answer of a hub: %w", err)
 	}
 	if !commitHash.MatchString(answer.SHA) {
-		return "", nil, fmt.Errorf("not the answer of a hub: commit %.50q", answer.SHA)
+		return "", nil, fmt.Errorf("not the answer of a hub: commit %s", c.quoted(answer.SHA, 50))
 	}
 	files = map[string]int64{}
 	for _, s := range answer.Siblings {
-		if !safePath(s.Name) {
-			return "", nil, fmt.Errorf("refused: file name %.200q leaves the folder, or holds what cannot be shown", s.Name)
+		if !safePath(s.Name) || c.holdsSecret(s.Name) {
+			return "", nil, fmt.Errorf("refused: file name %s leaves the folder, or holds what cannot be shown", c.quoted(s.Name, 200))
 		}
 		files[s.Name] = -1
 		if s.Size != nil && *s.Size >= 0 {
@@ -333,7 +339,7 @@ func (c *Client) head(ctx context.Context, r Repo, revision, path string) (meta,
 		return meta{}, err
 	}
 	if !commitHash.MatchString(m.commit) || !blobName.MatchString(m.etag) {
-		return meta{}, fmt.Errorf("%s: not the answer of a hub: X-Repo-Commit %.50q, ETag %.80q", address, m.commit, m.etag)
+		return meta{}, fmt.Errorf("%s: not the answer of a hub: X-Repo-Commit %s, ETag %s", address, c.quoted(m.commit, 50), c.quoted(m.etag, 80))
 	}
 	return m, nil
 }

@@ -3,6 +3,9 @@ package hub
 import (
 	"encoding/base64"
 	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -21,14 +24,31 @@ func (c *Client) secrets() []string {
 	return all
 }
 
-// redact returns s without secrets.
+// redact returns s without secrets, in capitals or not: a host's name is in small letters.
 func (c *Client) redact(s string) string {
 	for _, secret := range c.secrets() {
 		if len(strings.Trim(secret, ":")) > 0 {
-			s = strings.ReplaceAll(s, secret, hidden)
+			s = regexp.MustCompile("(?i)"+regexp.QuoteMeta(secret)).ReplaceAllLiteralString(s, hidden)
 		}
 	}
 	return s
+}
+
+// holdsSecret reports whether a name has a secret in it that cannot be there by chance.
+func (c *Client) holdsSecret(name string) bool {
+	const least = 8 // bytes
+	return slices.ContainsFunc(c.secrets(), func(secret string) bool {
+		return len(secret) >= least && strings.Contains(strings.ToLower(name), strings.ToLower(secret))
+	})
+}
+
+// quoted is the beginning of what a server sent, for an error. Half a secret at its end
+// would no longer be known for one, so it is cut after secrets are hidden.
+func (c *Client) quoted(s string, most int) string {
+	if s = c.redact(s); len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
+	}
+	return strconv.Quote(s)
 }
 
 // redacted returns err with a text without secrets: a server may put what it was

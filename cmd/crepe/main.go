@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -31,7 +33,21 @@ func main() {
 	// The heap is a few large buffers without pointers: collecting it is cheap,
 	// and letting it double first, as is the default, would double the peak.
 	debug.SetGCPercent(20)
+	log.SetOutput(httpLog{os.Stderr})
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// httpLog is where net/http logs. It leaves out what a server sent unasked, in which a
+// secret may come back.
+type httpLog struct{ io.Writer }
+
+func (w httpLog) Write(line []byte) (int, error) {
+	if !bytes.Contains(line, []byte("Unsolicited response")) {
+		if _, err := io.WriteString(w.Writer, printable(string(line))); err != nil {
+			return 0, err
+		}
+	}
+	return len(line), nil
 }
 
 // run is main without the process: it returns the exit code.

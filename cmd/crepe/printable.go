@@ -7,14 +7,15 @@ import (
 	"unicode"
 )
 
-// printable replaces characters that would do something to a terminal: a model may
-// write any, and names of files, models and tensors may have any.
+// printable replaces characters that would do something to a terminal, or turn round
+// what it shows: a model may write any, and names of files, models and tensors may
+// have any.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\t':
 			return ' '
-		case r != '\n' && unicode.IsControl(r):
+		case r != '\n' && unicode.IsControl(r), r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
 			return '\uFFFD'
 		}
 		return r

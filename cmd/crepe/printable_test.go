@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log"
 	"strings"
 	"testing"
 )
@@ -15,14 +16,25 @@ func TestTextForPeopleIsPrintable(t *testing.T) {
 	w := a.table()
 	fmt.Fprintln(w, "linear\tzeros")
 	fmt.Fprintln(w, "\x1b]0;owned\a\u009b2J größer\t50 %")
+	fmt.Fprintln(w, "\u202esrotsnetefas\u2069\t\u200f0 %")
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fmt.Fprintf(a.text(), "output  %s\n", "a\rb"); err != nil {
 		t.Fatal(err)
 	}
-	const want = "linear                zeros\n" + "\ufffd]0;owned\ufffd\ufffd2J größer  50 %\noutput  a\ufffdb\n"
+	const want = "linear                zeros\n" + "\ufffd]0;owned\ufffd\ufffd2J größer  50 %\n\ufffdsrotsnetefas\ufffd        \u200f0 %\noutput  a\ufffdb\n"
 	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+func TestLogOfHTTP(t *testing.T) {
+	var out bytes.Buffer
+	logger := log.New(httpLog{&out}, "", 0)
+	logger.Printf("Unsolicited response received on idle HTTP channel starting with %q; err=<nil>", "hf_token")
+	logger.Print("http: panic serving \x1b[2J")
+	if want := "http: panic serving \ufffd[2J\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

@@ -106,6 +106,9 @@ func plainLine(u progress.Update, elapsed time.Duration) string {
 	line := fmt.Sprintf("%s: %d of %d %s", u.Phase, u.PartDone, u.PartTotal, u.Unit)
 	if u.Unit == "bytes" {
 		line = fmt.Sprintf("%s: %s of %s", u.Phase, formatBytes(u.PartDone), formatBytes(u.PartTotal))
+		if u.PartTotal < 0 { // the server does not say
+			line = fmt.Sprintf("%s: %s", u.Phase, formatBytes(u.PartDone))
+		}
 	}
 	if s := elapsed.Seconds(); done > 0 && s > 0.001 {
 		rate := done / s

@@ -28,6 +28,10 @@ func TestPlainLine(t *testing.T) {
 	if got, want := plainLine(u, 3*time.Second), "block 2 of 4: 10 of 20 sequences, 10 sequences/s, 5s left"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	u = progress.Update{Phase: "fetch x.json", Done: 2e6, Total: -1, Unit: "bytes", PartDone: 2e6, PartTotal: -1}
+	if got, want := plainLine(u, 2*time.Second), "fetch x.json: 2 MB, 1 MB/s"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 	u = progress.Update{Phase: "hash", Done: 2e6, Total: 4e6, Unit: "bytes", PartDone: 2e6, PartTotal: 4e6}
 	if got, want := plainLine(u, 2*time.Second), "hash: 2 MB of 4 MB, 1 MB/s, 2s left"; got != want {
 		t.Errorf("%q, want %q", got, want)
