@@ -68,7 +68,7 @@ func Bytes(m *model.Model, opt Options) int64 {
 	opt = opt.withDefaults(m)
 	_, block := m.FitBlocks(math.MaxInt64)
 	rows := opt.rows()
-	return int64(m.Blocks())*block + m.HeadBytes() + m.ScratchBytes(rows) + 8*int64(opt.Texts)*int64(m.Config.Vocab)
+	return int64(m.Blocks())*block + m.WholeHeadBytes() + m.ScratchBytes(rows) + 8*int64(opt.Texts)*int64(m.Config.Vocab)
 }
 
 // rows is the most that a step has.

@@ -453,10 +453,10 @@ func PackedLayout(t Tensor, k tensor.Integers, stored int) []Tensor {
 }
 
 // PackedConfig returns config, a config.json, with an entry by which
-// compressed-tensors knows that the Linears called so are packed, of which that share
+// compressed-tensors knows that the matrices called so are packed, of which that share
 // of all weights is zero; or, of integers, by which crepe does, and no other program
 // takes the folder for something else.
-func PackedConfig(config []byte, k tensor.Integers, linears []string, sparsity float64) ([]byte, error) {
+func PackedConfig(config []byte, k tensor.Integers, matrices []string, sparsity float64) ([]byte, error) {
 	var top map[string]json.RawMessage
 	if err := pyjson.Unmarshal(config, &top); err != nil {
 		return nil, fmt.Errorf("%s: %w", configName, err)
@@ -470,14 +470,14 @@ func PackedConfig(config []byte, k tensor.Integers, linears []string, sparsity f
 		"quant_method": "compressed-tensors",
 		"version":      "0.14.0",
 		"sparsity_config": map[string]any{
-			"format": PackedFormat, "targets": linears, "ignore": []string{},
+			"format": PackedFormat, "targets": matrices, "ignore": []string{},
 			"global_sparsity": sparsity, "sparsity_structure": "unstructured",
 		},
 	}
 	if k.Bits > 0 {
 		says = map[string]any{
 			"quant_method": integersMethod, "format": FormatOf(k), "bits": k.Bits, "group_size": k.Group,
-			"targets": linears, "global_sparsity": sparsity,
+			"targets": matrices, "global_sparsity": sparsity,
 		}
 	}
 	entry, err := json.MarshalIndent(says, "  ", "  ")

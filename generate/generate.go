@@ -51,7 +51,7 @@ func New(m *model.Model, bytes int64, report progress.Func) (*Generator, error) 
 	}
 	load := m.LoadHead
 	_, block := m.FitBlocks(math.MaxInt64)
-	if bytes == 0 || int64(m.Blocks())*block+m.HeadBytes() <= bytes {
+	if bytes == 0 || int64(m.Blocks())*block+m.WholeHeadBytes() <= bytes {
 		load = m.LoadWholeHead
 	}
 	var err error

@@ -30,11 +30,26 @@ func (m *Model) LoadHead() (*Head, error) {
 }
 
 // LoadWholeHead is LoadHead for a head that is used token by token: its matrix,
-// of HeadBytes, stays in memory from its first use.
+// of WholeHeadBytes, stays in memory from its first use.
 func (m *Model) LoadWholeHead() (*Head, error) { return m.loadHead(m.Config.Vocab) }
 
 // HeadBytes returns the size of the head's matrix.
 func (m *Model) HeadBytes() int64 { return m.head.Size }
+
+// WholeHeadBytes returns what the head's matrix takes if all of it is read at once: less
+// than HeadBytes if it stays packed.
+func (m *Model) WholeHeadBytes() int64 {
+	if _, ok := m.headPacker(); ok {
+		return m.inv.Resident(m.head)
+	}
+	return m.head.Size
+}
+
+// headPacker returns what keeps the head in packed form in memory, if it is packed.
+func (m *Model) headPacker() (engine.Packer, bool) {
+	p, ok := m.opt.Engine.(engine.Packer)
+	return p, ok && !m.plain && m.inv.Packed(m.head)
+}
 
 // loadHead returns a head that reads that many vocabulary rows at once.
 func (m *Model) loadHead(rows int) (*Head, error) {
@@ -205,6 +220,13 @@ func (h *Head) load(first int) (engine.Proj, error) {
 // read reads the chunk that begins with that row.
 func (h *Head) read(start int) (engine.Op, error) {
 	t, w := h.m.head, h.chunk
+	if p, ok := h.m.headPacker(); ok && h.rows == h.m.Config.Vocab {
+		w, err := readPacked(h.m.inv, t)
+		if err != nil {
+			return nil, err
+		}
+		return p.LoadPacked(w)
+	}
 	if w == nil {
 		w = tensor.NewWeight(t.DType, h.rows, h.m.Config.Width)
 	}

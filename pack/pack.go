@@ -14,6 +14,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/internal/regular"
@@ -49,11 +50,12 @@ var Values = []struct {
 
 // Result says what was packed or unpacked.
 type Result struct {
-	Linears  int   `json:"linears"` // packed ones
-	Weights  int64 `json:"weights"` // of these
-	Kept     int64 `json:"kept"`    // of these, stored
-	Plain    int64 `json:"plain"`   // bytes of these, plain
-	Packed   int64 `json:"packed"`  // and packed
+	Linears  int   `json:"linears"`          // packed ones
+	Tables   int   `json:"tables,omitempty"` // embedding and head, if they are integers
+	Weights  int64 `json:"weights"`          // of these
+	Kept     int64 `json:"kept"`             // of these, stored
+	Plain    int64 `json:"plain"`            // bytes of these, plain
+	Packed   int64 `json:"packed"`           // and packed
 	AllPlain int64 `json:"all_plain"`
 	All      int64 `json:"all_packed"` // bytes of all tensors
 }
@@ -63,11 +65,12 @@ var ErrNotSmaller = errors.New("no Linear has zeros enough to be smaller in pack
 
 // Folder writes the model m, whose checkpoint is inv, to a folder in which every
 // Linear of a block that is smaller so is packed. Everything else is copied byte for
-// byte, crepe.json included; config.json gets an entry. One Linear is in memory at a
+// byte, crepe.json included; config.json gets an entry. One matrix is in memory at a
 // time. The folder appears complete or not at all.
 //
 // As integers weights are not what they were. Those of 8 bits are off by at most 1/128 of
 // the largest of their group, and what comes of them is exact in the weight's type.
+// Embedding and head become integers of 8 bits, whatever those of the Linears have.
 func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Options) (*Result, error) {
 	if err := checkTarget(inv, opt); err != nil {
 		return nil, err
@@ -78,11 +81,11 @@ func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt 
 	if err := opt.Integers.Check(); err != nil {
 		return nil, err
 	}
-	p := &packer{inv: inv, opt: opt, stored: map[string]int{}}
+	p := &packer{inv: inv, opt: opt, stored: map[string]stored{}}
 	if err := p.count(ctx, m); err != nil {
 		return nil, err
 	}
-	if len(p.stored) == 0 {
+	if p.result.Linears == 0 {
 		return nil, fmt.Errorf("%s: %w: prune it first", inv.Dir(), ErrNotSmaller)
 	}
 	plan, config, err := p.plan()
@@ -117,11 +120,31 @@ func Folder(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt 
 type packer struct {
 	inv    *checkpoint.Inventory
 	opt    Options
-	stored map[string]int // elements or bytes of integers, by the tensors that are packed
+	stored map[string]stored // by the tensors that are packed
 	result Result
 }
 
-// count finds out which Linears are smaller in packed form.
+// stored is what of a tensor is stored: so many elements or bytes of integers.
+type stored struct {
+	tensor.Integers
+	n int
+}
+
+// isTable reports whether a tensor is the matrix of embedding or head.
+func isTable(t checkpoint.Tensor) bool {
+	return t.Name == "lm_head.weight" || t.Name == "embed_tokens.weight" || strings.HasSuffix(t.Name, ".embed_tokens.weight")
+}
+
+// formOf returns what the values of t, a Linear or a table, are to be.
+func (p *packer) formOf(t checkpoint.Tensor) tensor.Integers {
+	k := p.opt.Integers
+	if k.Bits > 0 && isTable(t) {
+		k.Bits = 8
+	}
+	return k
+}
+
+// count finds out which matrices are smaller in packed form.
 func (p *packer) count(ctx context.Context, m *model.Model) error {
 	bar := p.opt.Progress.Start("count", int64(m.Blocks()), "blocks")
 	p.result.AllPlain, p.result.All = p.inv.WeightBytes(), p.inv.WeightBytes()
@@ -134,57 +157,79 @@ func (p *packer) count(ctx context.Context, m *model.Model) error {
 			if !ok {
 				return fmt.Errorf("%s: no tensor %s.weight", p.inv.Dir(), l.Name)
 			}
-			w := tensor.NewWeight(l.DType, l.Rows, l.Cols)
-			if err := p.inv.Read(t, w.Bytes()); err != nil {
+			if err := p.take(t); err != nil {
 				return err
 			}
-			p.take(t, w)
 		}
 		bar.Add(1)
 	}
-	return nil
+	if p.opt.Integers.Bits == 0 {
+		return nil
+	}
+	for _, t := range p.inv.Tensors() {
+		if isTable(t) && len(t.Shape) == 2 && t.DType.Computable() {
+			if err := p.take(t); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
 }
 
 // take notes that t is packed, if that makes it smaller.
-func (p *packer) take(t checkpoint.Tensor, w *tensor.Weight) {
-	kept := w.Kept()
-	stored := kept
-	if p.opt.Integers.Bits > 0 {
-		stored = p.opt.Integers.Bytes(w)
+func (p *packer) take(t checkpoint.Tensor) error {
+	w, err := p.read(t)
+	if err != nil {
+		return err
+	}
+	kept, k := w.Kept(), p.formOf(t)
+	n := kept
+	if k.Bits > 0 {
+		n = k.Bytes(w)
 	}
 	size := int64(0)
-	for _, part := range checkpoint.PackedLayout(t, p.opt.Integers, stored) {
+	for _, part := range checkpoint.PackedLayout(t, k, n) {
 		size += part.Size
 	}
 	if size >= t.Size {
-		return
+		return nil
 	}
-	p.stored[t.Name] = stored
+	p.stored[t.Name] = stored{k, n}
 	r := &p.result
+	r.All += size - t.Size
+	if isTable(t) {
+		r.Tables++
+		return nil
+	}
 	r.Linears++
 	r.Weights, r.Kept = r.Weights+t.Elements(), r.Kept+int64(kept)
 	r.Plain, r.Packed = r.Plain+t.Size, r.Packed+size
-	r.All += size - t.Size
+	return nil
+}
+
+func (p *packer) read(t checkpoint.Tensor) (*tensor.Weight, error) {
+	w := tensor.NewWeight(t.DType, t.Shape[0], t.Shape[1])
+	return w, p.inv.Read(t, w.Bytes())
 }
 
 // plan returns the output's plan and its config.json.
 func (p *packer) plan() (*checkpoint.Plan, []byte, error) {
 	files := p.inv.Layouts()
-	var linears []string
+	var matrices []string
 	for i, f := range files {
 		var tensors []checkpoint.Tensor
 		for _, t := range f.Tensors {
-			stored, packed := p.stored[t.Name]
+			is, packed := p.stored[t.Name]
 			if !packed {
 				tensors = append(tensors, t)
 				continue
 			}
-			linears = append(linears, t.Name[:len(t.Name)-len(".weight")])
-			tensors = append(tensors, checkpoint.PackedLayout(t, p.opt.Integers, stored)...)
+			matrices = append(matrices, t.Name[:len(t.Name)-len(".weight")])
+			tensors = append(tensors, checkpoint.PackedLayout(t, is.Integers, is.n)...)
 		}
 		files[i].Tensors = tensors
 	}
-	config, err := checkpoint.PackedConfig(p.inv.Config(), p.opt.Integers, linears, 1-float64(p.result.Kept)/float64(p.result.Weights))
+	config, err := checkpoint.PackedConfig(p.inv.Config(), p.opt.Integers, matrices, 1-float64(p.result.Kept)/float64(p.result.Weights))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", p.inv.Dir(), err)
 	}
@@ -203,11 +248,11 @@ func (p *packer) write(ctx context.Context, w *checkpoint.Writer) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if stored, packed := p.stored[t.Name]; !packed {
+		if is, packed := p.stored[t.Name]; !packed {
 			if err := w.CopyTensor(t.Name); err != nil {
 				return err
 			}
-		} else if err := p.writePacked(w, t, stored); err != nil {
+		} else if err := p.writePacked(w, t, is); err != nil {
 			return err
 		}
 		bar.Add(t.Size)
@@ -215,17 +260,17 @@ func (p *packer) write(ctx context.Context, w *checkpoint.Writer) error {
 	return nil
 }
 
-func (p *packer) writePacked(w *checkpoint.Writer, t checkpoint.Tensor, stored int) error {
-	plain := tensor.NewWeight(t.DType, t.Shape[0], t.Shape[1])
-	if err := p.inv.Read(t, plain.Bytes()); err != nil {
+func (p *packer) writePacked(w *checkpoint.Writer, t checkpoint.Tensor, is stored) error {
+	plain, err := p.read(t)
+	if err != nil {
 		return err
 	}
-	packed, err := p.pack(plain)
+	packed, err := is.pack(plain)
 	if err != nil {
 		return fmt.Errorf("%s: tensor %s: %w", p.inv.Dir(), t.Name, err)
 	}
 	parts, data := checkpoint.PackedTensors(t, packed)
-	if want := checkpoint.PackedLayout(t, p.opt.Integers, stored); !slices.EqualFunc(parts, want, func(a, b checkpoint.Tensor) bool { return a.Size == b.Size }) {
+	if want := checkpoint.PackedLayout(t, is.Integers, is.n); !slices.EqualFunc(parts, want, func(a, b checkpoint.Tensor) bool { return a.Size == b.Size }) {
 		return fmt.Errorf("%s: tensor %s: changed since it was counted", p.inv.Dir(), t.Name)
 	}
 	for i, part := range parts {
@@ -236,9 +281,9 @@ func (p *packer) writePacked(w *checkpoint.Writer, t checkpoint.Tensor, stored i
 	return nil
 }
 
-func (p *packer) pack(w *tensor.Weight) (*tensor.Packed, error) {
-	if p.opt.Integers.Bits > 0 {
-		return tensor.PackIntegers(w, p.opt.Integers)
+func (s stored) pack(w *tensor.Weight) (*tensor.Packed, error) {
+	if s.Bits > 0 {
+		return tensor.PackIntegers(w, s.Integers)
 	}
 	return tensor.Pack(w), nil
 }
@@ -324,7 +369,11 @@ func Count(inv *checkpoint.Inventory) (*Result, error) {
 	var res Result
 	for _, t := range inv.Tensors() {
 		res.AllPlain, res.All = res.AllPlain+t.Size, res.All+inv.Stored(t)
-		if inv.Packed(t) {
+		switch {
+		case !inv.Packed(t):
+		case isTable(t):
+			res.Tables++
+		default:
 			res.Linears++
 			kept, err := inv.Kept(t)
 			if err != nil {
@@ -337,10 +386,10 @@ func Count(inv *checkpoint.Inventory) (*Result, error) {
 	return &res, nil
 }
 
-// FormOf returns what the packed values of inv are; nil if no weight is packed.
+// FormOf returns what the packed values of inv's Linears are; nil if none is packed.
 func FormOf(inv *checkpoint.Inventory) *tensor.Integers {
 	for _, t := range inv.Tensors() {
-		if inv.Packed(t) {
+		if inv.Packed(t) && !isTable(t) {
 			k := inv.Integers(t)
 			return &k
 		}

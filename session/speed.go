@@ -33,7 +33,7 @@ func Race(ctx context.Context, models []*Session, prompt []int32, tokens, runs i
 		if limit := s.Model.Config.MaxPositions; len(prompt)+tokens > limit {
 			return nil, fmt.Errorf("%s: %d tokens and %d new ones, want at most %d in all", s.Name, len(prompt), tokens, limit)
 		}
-		whole := s.Model.HeadBytes()
+		whole := s.Model.WholeHeadBytes()
 		for b := range s.Model.Blocks() {
 			whole += s.Model.BlockBytes(b)
 		}

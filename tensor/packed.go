@@ -129,7 +129,7 @@ func (w *Packed) values() *Weight {
 }
 
 // Check returns an error unless mask, row ends and values fit each other. What is
-// read from a file is of use only then.
+// read from a file is of use only then. Kept must not change afterwards.
 func (w *Packed) Check() error {
 	stride := kernel.MaskStride(w.Cols)
 	last := byte(0xff) // bits of a row's last byte that are columns
@@ -155,6 +155,7 @@ func (w *Packed) Check() error {
 	if w.p.First[w.Rows] != at || int64(have) != at {
 		return fmt.Errorf("%d values, the mask has %d %s", have, at, unit)
 	}
+	w.p.Full = w.Kept() == w.Rows*w.Cols
 	return nil
 }
 

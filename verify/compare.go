@@ -36,7 +36,9 @@ func (v *verifier) compareOthers(ctx context.Context) error {
 			v.found(want.Name, "missing, the dense model has it")
 		case got.DType != want.DType || !slices.Equal(got.Shape, want.Shape):
 			v.found(want.Name, "%v %v, the dense model has %v %v", got.DType, got.Shape, want.DType, want.Shape)
-		case !linears[want.Name] && !rotates: // a Linear has been compared
+		case linears[want.Name] || rotates: // a Linear has been compared
+		case v.rounded() && v.inv.Packed(got): // integers
+		default:
 			if err := v.compareTensor(got, want); err != nil {
 				return err
 			}

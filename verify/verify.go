@@ -87,7 +87,7 @@ type verifier struct {
 // compared: its weights are none of the dense model's.
 //
 // Of a folder packed as integers, Linears may have more zeros than the manifest says, and
-// their weights are not compared with the dense model's.
+// no matrix that is integers is compared with the dense model's.
 //
 // It is an error if dir is no model or has no manifest.
 func Folder(ctx context.Context, dir string, o Options) (*Result, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/crepe-llm/crepe/gguf/hf"
 	"github.com/crepe-llm/crepe/mask"
+	"github.com/crepe-llm/crepe/pack"
 	"github.com/crepe-llm/crepe/pattern"
 	"github.com/crepe-llm/crepe/progress"
 	"github.com/crepe-llm/crepe/prune"
@@ -29,6 +30,7 @@ type inspection struct {
 	Parameters    int64            `json:"parameters"`              // elements of all tensors stored
 	Bytes         int64            `json:"bytes"`                   // of all tensors stored
 	Packed        int              `json:"packed"`                  // Linears in packed form, whose plain bytes are not in Bytes
+	PackedTables  int              `json:"packed_tables,omitempty"` // embedding and head, as int8
 	PackedValues  string           `json:"packed_values,omitempty"` // int8 or int4, if they hold integers
 	DTypes        map[string]int64 `json:"dtypes"`                  // elements by type
 	Sparsity      float64          `json:"sparsity"`                // over all prunable Linears
@@ -114,13 +116,15 @@ func (a *app) inspect(ctx context.Context, name, against string, asJSON bool) er
 	for _, t := range o.Inventory.Tensors() {
 		in.Parameters += t.Elements()
 		in.Bytes += o.Inventory.Stored(t)
-		if o.Inventory.Packed(t) {
-			in.Packed++
-			if k := o.Inventory.Integers(t); k.Bits > 0 {
-				in.PackedValues = fmt.Sprintf("int%d", k.Bits)
-			}
-		}
 		in.DTypes[t.DType.String()] += t.Elements()
+	}
+	packed, err := pack.Count(o.Inventory)
+	if err != nil {
+		return err
+	}
+	in.Packed, in.PackedTables = packed.Linears, packed.Tables
+	if k := pack.FormOf(o.Inventory); k != nil && k.Bits > 0 {
+		in.PackedValues = fmt.Sprintf("int%d", k.Bits)
 	}
 	if !hf.IsGGUF(o.Dir) {
 		if err := in.readManifest(o.Dir); err != nil {
@@ -254,6 +258,7 @@ func (a *app) showInspection(in inspection) error {
 			what += " as " + in.PackedValues
 		}
 		fmt.Fprintf(w, "packed\t%d Linears: bitmap and %s\n", in.Packed, what)
+		showTables(w, in.PackedTables)
 	}
 	if m := in.Manifest; m != nil {
 		fmt.Fprintf(w, "pruned by\tcrepe %s, %s %s\n", programOf(m), m.Recipe.Method, amount(m.Recipe))

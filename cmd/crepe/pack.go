@@ -192,7 +192,19 @@ func (a *app) repack(ctx context.Context, name string, f packFlags, write func(*
 func showPacked(w io.Writer, res *pack.Result) {
 	fmt.Fprintf(w, "packed\t%d Linears, %.3f %% of %.4g M weights kept\n",
 		res.Linears, 100*float64(res.Kept)/float64(res.Weights), float64(res.Weights)/1e6)
+	showTables(w, res.Tables)
 	fmt.Fprintf(w, "size\tLinears %s plain, %s packed (%.3f); all tensors %s and %s (%.3f)\n",
 		formatBytes(res.Plain), formatBytes(res.Packed), float64(res.Packed)/float64(res.Plain),
 		formatBytes(res.AllPlain), formatBytes(res.All), float64(res.All)/float64(res.AllPlain))
+}
+
+// showTables says how many of embedding and head, which may be one, are integers.
+func showTables(w io.Writer, n int) {
+	switch n {
+	case 0:
+	case 1:
+		fmt.Fprintf(w, "\tembedding: int8\n")
+	default:
+		fmt.Fprintf(w, "\tembedding and head: int8\n")
+	}
 }

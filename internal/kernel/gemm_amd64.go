@@ -55,6 +55,8 @@ var (
 			packed: []packedKernel{packed1BF16AVX512, packed2BF16AVX512, packed3BF16AVX512},
 			int8s:  []integersKernel{packed1Int8AVX512, packed2Int8AVX512, packed3Int8AVX512},
 			int4s:  []integersKernel{packed1Int4AVX512, packed2Int4AVX512, packed3Int4AVX512},
+			full8s: []integersKernel{full1Int8AVX512, full2Int8AVX512, full3Int8AVX512},
+			full4s: []integersKernel{full1Int4AVX512, full2Int4AVX512, full3Int4AVX512},
 		},
 		f16: dotter{step: 16, kernels: []dotsKernel{dots1F16AVX512, dots2F16AVX512, dots3F16AVX512}},
 		pairs: dotter{

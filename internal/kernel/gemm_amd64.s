@@ -8804,6 +8804,130 @@ loop:
 	VZEROUPPER
 	RET
 
+// func full1Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·full1Int8AVX512(SB), NOSPLIT, $0-96
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ lds+64(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
+	MOVQ   (R13), R9
+	ADDQ   AX, R9
+	MOVQ   8(R13), R10
+	ADDQ   AX, R10
+	MOVQ   16(R13), R11
+	ADDQ   AX, R11
+	MOVQ   24(R13), R12
+	ADDQ   AX, R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   (R13), DX
+	SUBQ   -32(R13), DX
+	MOVQ   scales+56(FP), R14
+	LEAQ   16(R14), R13
+	MOVQ   R13, scales+56(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+80(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+scale:
+	MOVQ         perScale+72(FP), DI
+	CMPQ         CX, DI
+	CMOVQLT      CX, DI
+	SUBQ         DI, CX
+	VBROADCASTSS (R14), Z5
+	VBROADCASTSS 4(R14), Z6
+	VBROADCASTSS 8(R14), Z7
+	VBROADCASTSS 12(R14), Z8
+	ADDQ         R15, R14
+
+loop:
+	VMOVUPS       (AX), Z4
+	VPMOVSXBD     (R9), Z10
+	VCVTDQ2PS     Z10, Z10
+	VMULPS        Z5, Z10, Z10
+	PREFETCHT0    (R9)(DX*1)
+	ADDQ          $0x10, R9
+	VFMADD231PS   Z10, Z4, Z0
+	VPMOVSXBD     (R10), Z12
+	VCVTDQ2PS     Z12, Z12
+	VMULPS        Z6, Z12, Z12
+	PREFETCHT0    (R10)(DX*1)
+	ADDQ          $0x10, R10
+	VFMADD231PS   Z12, Z4, Z1
+	VPMOVSXBD     (R11), Z14
+	VCVTDQ2PS     Z14, Z14
+	VMULPS        Z7, Z14, Z14
+	PREFETCHT0    (R11)(DX*1)
+	ADDQ          $0x10, R11
+	VFMADD231PS   Z14, Z4, Z2
+	VPMOVSXBD     (R12), Z16
+	VCVTDQ2PS     Z16, Z16
+	VMULPS        Z8, Z16, Z16
+	PREFETCHT0    (R12)(DX*1)
+	ADDQ          $0x10, R12
+	VFMADD231PS   Z16, Z4, Z3
+	ADDQ          $+64, AX
+	DECQ          DI
+	JNZ           loop
+	TESTQ         CX, CX
+	JNZ           scale
+	MOVQ          dst+0(FP), R13
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (R13)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(R13)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(R13)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(R13)
+	ADDQ          $+16, R13
+	MOVQ          R13, dst+0(FP)
+	ADDQ          R8, BX
+	MOVQ          groups+88(FP), R13
+	DECQ          R13
+	MOVQ          R13, groups+88(FP)
+	JNZ           group
+	VZEROUPPER
+	RET
+
 // func packed2Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+, POPCNT
 TEXT ·packed2Int8AVX512(SB), NOSPLIT, $0-96
@@ -8901,6 +9025,173 @@ loop:
 	VFMADD231PS   Z21, Z9, Z7
 	ADDQ          $+64, AX
 	ADDQ          $0x02, BX
+	DECQ          DI
+	JNZ           loop
+	TESTQ         CX, CX
+	JNZ           scale
+	MOVQ          dst+0(FP), R13
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (R13)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(R13)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(R13)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(R13)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(R13)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(R13)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(R13)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(R13)
+	ADDQ          $+32, R13
+	MOVQ          R13, dst+0(FP)
+	ADDQ          R8, BX
+	MOVQ          groups+88(FP), R13
+	DECQ          R13
+	MOVQ          R13, groups+88(FP)
+	JNZ           group
+	VZEROUPPER
+	RET
+
+// func full2Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·full2Int8AVX512(SB), NOSPLIT, $0-96
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ lds+64(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
+	MOVQ   (R13), R9
+	ADDQ   AX, R9
+	MOVQ   8(R13), R10
+	ADDQ   AX, R10
+	MOVQ   16(R13), R11
+	ADDQ   AX, R11
+	MOVQ   24(R13), R12
+	ADDQ   AX, R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   scales+56(FP), R14
+	LEAQ   16(R14), R13
+	MOVQ   R13, scales+56(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+80(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+scale:
+	MOVQ         perScale+72(FP), DI
+	CMPQ         CX, DI
+	CMOVQLT      CX, DI
+	SUBQ         DI, CX
+	VBROADCASTSS (R14), Z10
+	VBROADCASTSS 4(R14), Z11
+	VBROADCASTSS 8(R14), Z12
+	VBROADCASTSS 12(R14), Z13
+	ADDQ         R15, R14
+
+loop:
+	VMOVUPS       (AX), Z8
+	VMOVUPS       (AX)(DX*1), Z9
+	VPMOVSXBD     (R9), Z15
+	VCVTDQ2PS     Z15, Z15
+	VMULPS        Z10, Z15, Z15
+	PREFETCHT0    2048(R9)
+	ADDQ          $0x10, R9
+	VFMADD231PS   Z15, Z8, Z0
+	VFMADD231PS   Z15, Z9, Z4
+	VPMOVSXBD     (R10), Z17
+	VCVTDQ2PS     Z17, Z17
+	VMULPS        Z11, Z17, Z17
+	PREFETCHT0    2048(R10)
+	ADDQ          $0x10, R10
+	VFMADD231PS   Z17, Z8, Z1
+	VFMADD231PS   Z17, Z9, Z5
+	VPMOVSXBD     (R11), Z19
+	VCVTDQ2PS     Z19, Z19
+	VMULPS        Z12, Z19, Z19
+	PREFETCHT0    2048(R11)
+	ADDQ          $0x10, R11
+	VFMADD231PS   Z19, Z8, Z2
+	VFMADD231PS   Z19, Z9, Z6
+	VPMOVSXBD     (R12), Z21
+	VCVTDQ2PS     Z21, Z21
+	VMULPS        Z13, Z21, Z21
+	PREFETCHT0    2048(R12)
+	ADDQ          $0x10, R12
+	VFMADD231PS   Z21, Z8, Z3
+	VFMADD231PS   Z21, Z9, Z7
+	ADDQ          $+64, AX
 	DECQ          DI
 	JNZ           loop
 	TESTQ         CX, CX
@@ -9217,6 +9508,218 @@ loop:
 	VZEROUPPER
 	RET
 
+// func full3Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·full3Int8AVX512(SB), NOSPLIT, $0-96
+	MOVQ ldx+16(FP), DX
+	MOVQ mask+40(FP), BX
+	MOVQ ldm+48(FP), SI
+	MOVQ lds+64(FP), R15
+	LEAQ (SI)(SI*2), R8
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
+	MOVQ   (R13), R9
+	ADDQ   AX, R9
+	MOVQ   8(R13), R10
+	ADDQ   AX, R10
+	MOVQ   16(R13), R11
+	ADDQ   AX, R11
+	MOVQ   24(R13), R12
+	ADDQ   AX, R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   scales+56(FP), R14
+	LEAQ   16(R14), R13
+	MOVQ   R13, scales+56(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+80(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+scale:
+	MOVQ         perScale+72(FP), DI
+	CMPQ         CX, DI
+	CMOVQLT      CX, DI
+	SUBQ         DI, CX
+	VBROADCASTSS (R14), Z15
+	VBROADCASTSS 4(R14), Z16
+	VBROADCASTSS 8(R14), Z17
+	VBROADCASTSS 12(R14), Z18
+	ADDQ         R15, R14
+
+loop:
+	VMOVUPS       (AX), Z12
+	VMOVUPS       (AX)(DX*1), Z13
+	VMOVUPS       (AX)(DX*2), Z14
+	VPMOVSXBD     (R9), Z20
+	VCVTDQ2PS     Z20, Z20
+	VMULPS        Z15, Z20, Z20
+	PREFETCHT0    2048(R9)
+	ADDQ          $0x10, R9
+	VFMADD231PS   Z20, Z12, Z0
+	VFMADD231PS   Z20, Z13, Z4
+	VFMADD231PS   Z20, Z14, Z8
+	VPMOVSXBD     (R10), Z22
+	VCVTDQ2PS     Z22, Z22
+	VMULPS        Z16, Z22, Z22
+	PREFETCHT0    2048(R10)
+	ADDQ          $0x10, R10
+	VFMADD231PS   Z22, Z12, Z1
+	VFMADD231PS   Z22, Z13, Z5
+	VFMADD231PS   Z22, Z14, Z9
+	VPMOVSXBD     (R11), Z24
+	VCVTDQ2PS     Z24, Z24
+	VMULPS        Z17, Z24, Z24
+	PREFETCHT0    2048(R11)
+	ADDQ          $0x10, R11
+	VFMADD231PS   Z24, Z12, Z2
+	VFMADD231PS   Z24, Z13, Z6
+	VFMADD231PS   Z24, Z14, Z10
+	VPMOVSXBD     (R12), Z26
+	VCVTDQ2PS     Z26, Z26
+	VMULPS        Z18, Z26, Z26
+	PREFETCHT0    2048(R12)
+	ADDQ          $0x10, R12
+	VFMADD231PS   Z26, Z12, Z3
+	VFMADD231PS   Z26, Z13, Z7
+	VFMADD231PS   Z26, Z14, Z11
+	ADDQ          $+64, AX
+	DECQ          DI
+	JNZ           loop
+	TESTQ         CX, CX
+	JNZ           scale
+	MOVQ          dst+0(FP), R13
+	VEXTRACTF32X8 $0x01, Z0, Y20
+	VADDPS        Y20, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X20
+	VADDPS        X20, X0, X0
+	VPSHUFD       $0x4e, X0, X20
+	VADDPS        X20, X0, X0
+	VPSHUFD       $0xb1, X0, X20
+	VADDPS        X20, X0, X0
+	VMOVSS        X0, (R13)
+	VEXTRACTF32X8 $0x01, Z1, Y20
+	VADDPS        Y20, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X20
+	VADDPS        X20, X1, X1
+	VPSHUFD       $0x4e, X1, X20
+	VADDPS        X20, X1, X1
+	VPSHUFD       $0xb1, X1, X20
+	VADDPS        X20, X1, X1
+	VMOVSS        X1, 4(R13)
+	VEXTRACTF32X8 $0x01, Z2, Y20
+	VADDPS        Y20, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X20
+	VADDPS        X20, X2, X2
+	VPSHUFD       $0x4e, X2, X20
+	VADDPS        X20, X2, X2
+	VPSHUFD       $0xb1, X2, X20
+	VADDPS        X20, X2, X2
+	VMOVSS        X2, 8(R13)
+	VEXTRACTF32X8 $0x01, Z3, Y20
+	VADDPS        Y20, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X20
+	VADDPS        X20, X3, X3
+	VPSHUFD       $0x4e, X3, X20
+	VADDPS        X20, X3, X3
+	VPSHUFD       $0xb1, X3, X20
+	VADDPS        X20, X3, X3
+	VMOVSS        X3, 12(R13)
+	VEXTRACTF32X8 $0x01, Z4, Y20
+	VADDPS        Y20, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X20
+	VADDPS        X20, X4, X4
+	VPSHUFD       $0x4e, X4, X20
+	VADDPS        X20, X4, X4
+	VPSHUFD       $0xb1, X4, X20
+	VADDPS        X20, X4, X4
+	VMOVSS        X4, 16(R13)
+	VEXTRACTF32X8 $0x01, Z5, Y20
+	VADDPS        Y20, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X20
+	VADDPS        X20, X5, X5
+	VPSHUFD       $0x4e, X5, X20
+	VADDPS        X20, X5, X5
+	VPSHUFD       $0xb1, X5, X20
+	VADDPS        X20, X5, X5
+	VMOVSS        X5, 20(R13)
+	VEXTRACTF32X8 $0x01, Z6, Y20
+	VADDPS        Y20, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X20
+	VADDPS        X20, X6, X6
+	VPSHUFD       $0x4e, X6, X20
+	VADDPS        X20, X6, X6
+	VPSHUFD       $0xb1, X6, X20
+	VADDPS        X20, X6, X6
+	VMOVSS        X6, 24(R13)
+	VEXTRACTF32X8 $0x01, Z7, Y20
+	VADDPS        Y20, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X20
+	VADDPS        X20, X7, X7
+	VPSHUFD       $0x4e, X7, X20
+	VADDPS        X20, X7, X7
+	VPSHUFD       $0xb1, X7, X20
+	VADDPS        X20, X7, X7
+	VMOVSS        X7, 28(R13)
+	VEXTRACTF32X8 $0x01, Z8, Y20
+	VADDPS        Y20, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X20
+	VADDPS        X20, X8, X8
+	VPSHUFD       $0x4e, X8, X20
+	VADDPS        X20, X8, X8
+	VPSHUFD       $0xb1, X8, X20
+	VADDPS        X20, X8, X8
+	VMOVSS        X8, 32(R13)
+	VEXTRACTF32X8 $0x01, Z9, Y20
+	VADDPS        Y20, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X20
+	VADDPS        X20, X9, X9
+	VPSHUFD       $0x4e, X9, X20
+	VADDPS        X20, X9, X9
+	VPSHUFD       $0xb1, X9, X20
+	VADDPS        X20, X9, X9
+	VMOVSS        X9, 36(R13)
+	VEXTRACTF32X8 $0x01, Z10, Y20
+	VADDPS        Y20, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X20
+	VADDPS        X20, X10, X10
+	VPSHUFD       $0x4e, X10, X20
+	VADDPS        X20, X10, X10
+	VPSHUFD       $0xb1, X10, X20
+	VADDPS        X20, X10, X10
+	VMOVSS        X10, 40(R13)
+	VEXTRACTF32X8 $0x01, Z11, Y20
+	VADDPS        Y20, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X20
+	VADDPS        X20, X11, X11
+	VPSHUFD       $0x4e, X11, X20
+	VADDPS        X20, X11, X11
+	VPSHUFD       $0xb1, X11, X20
+	VADDPS        X20, X11, X11
+	VMOVSS        X11, 44(R13)
+	ADDQ          $+48, R13
+	MOVQ          R13, dst+0(FP)
+	ADDQ          R8, BX
+	MOVQ          groups+88(FP), R13
+	DECQ          R13
+	MOVQ          R13, groups+88(FP)
+	JNZ           group
+	VZEROUPPER
+	RET
+
 // func packed1Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+, POPCNT
 TEXT ·packed1Int4AVX512(SB), NOSPLIT, $0-96
@@ -9332,6 +9835,147 @@ loop:
 	VFMADD231PS   Z16, Z4, Z3
 	ADDQ          $+64, AX
 	ADDQ          $0x02, BX
+	DECQ          DI
+	JNZ           loop
+	TESTQ         CX, CX
+	JNZ           scale
+	MOVQ          dst+0(FP), R13
+	VEXTRACTF32X8 $0x01, Z0, Y10
+	VADDPS        Y10, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0x4e, X0, X10
+	VADDPS        X10, X0, X0
+	VPSHUFD       $0xb1, X0, X10
+	VADDPS        X10, X0, X0
+	VMOVSS        X0, (R13)
+	VEXTRACTF32X8 $0x01, Z1, Y10
+	VADDPS        Y10, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0x4e, X1, X10
+	VADDPS        X10, X1, X1
+	VPSHUFD       $0xb1, X1, X10
+	VADDPS        X10, X1, X1
+	VMOVSS        X1, 4(R13)
+	VEXTRACTF32X8 $0x01, Z2, Y10
+	VADDPS        Y10, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0x4e, X2, X10
+	VADDPS        X10, X2, X2
+	VPSHUFD       $0xb1, X2, X10
+	VADDPS        X10, X2, X2
+	VMOVSS        X2, 8(R13)
+	VEXTRACTF32X8 $0x01, Z3, Y10
+	VADDPS        Y10, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0x4e, X3, X10
+	VADDPS        X10, X3, X3
+	VPSHUFD       $0xb1, X3, X10
+	VADDPS        X10, X3, X3
+	VMOVSS        X3, 12(R13)
+	ADDQ          $+16, R13
+	MOVQ          R13, dst+0(FP)
+	ADDQ          R8, BX
+	MOVQ          groups+88(FP), R13
+	DECQ          R13
+	MOVQ          R13, groups+88(FP)
+	JNZ           group
+	VZEROUPPER
+	RET
+
+// func full1Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·full1Int4AVX512(SB), NOSPLIT, $0-96
+	MOVQ    ldx+16(FP), DX
+	MOVQ    mask+40(FP), BX
+	MOVQ    ldm+48(FP), SI
+	MOVQ    lds+64(FP), R15
+	LEAQ    (SI)(SI*2), R8
+	VMOVUPS int4Codebook<>+0(SB), Z9
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
+	MOVQ   (R13), R9
+	ADDQ   AX, R9
+	MOVQ   8(R13), R10
+	ADDQ   AX, R10
+	MOVQ   16(R13), R11
+	ADDQ   AX, R11
+	MOVQ   24(R13), R12
+	ADDQ   AX, R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   (R13), DX
+	SUBQ   -32(R13), DX
+	MOVQ   scales+56(FP), R14
+	LEAQ   16(R14), R13
+	MOVQ   R13, scales+56(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+80(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+scale:
+	MOVQ         perScale+72(FP), DI
+	CMPQ         CX, DI
+	CMOVQLT      CX, DI
+	SUBQ         DI, CX
+	VBROADCASTSS (R14), Z5
+	VMULPS       Z9, Z5, Z5
+	VBROADCASTSS 4(R14), Z6
+	VMULPS       Z9, Z6, Z6
+	VBROADCASTSS 8(R14), Z7
+	VMULPS       Z9, Z7, Z7
+	VBROADCASTSS 12(R14), Z8
+	VMULPS       Z9, Z8, Z8
+	ADDQ         R15, R14
+
+loop:
+	VMOVUPS (AX), Z4
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R9), Z10
+	VPSLLQ      $0x1c, Z10, Z11
+	VPORQ       Z11, Z10, Z10
+	VPERMPS     Z5, Z10, Z10
+	PREFETCHT0  (R9)(DX*1)
+	ADDQ        $0x08, R9
+	VFMADD231PS Z10, Z4, Z0
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R10), Z12
+	VPSLLQ      $0x1c, Z12, Z13
+	VPORQ       Z13, Z12, Z12
+	VPERMPS     Z6, Z12, Z12
+	PREFETCHT0  (R10)(DX*1)
+	ADDQ        $0x08, R10
+	VFMADD231PS Z12, Z4, Z1
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R11), Z14
+	VPSLLQ      $0x1c, Z14, Z15
+	VPORQ       Z15, Z14, Z14
+	VPERMPS     Z7, Z14, Z14
+	PREFETCHT0  (R11)(DX*1)
+	ADDQ        $0x08, R11
+	VFMADD231PS Z14, Z4, Z2
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ     (R12), Z16
+	VPSLLQ        $0x1c, Z16, Z17
+	VPORQ         Z17, Z16, Z16
+	VPERMPS       Z8, Z16, Z16
+	PREFETCHT0    (R12)(DX*1)
+	ADDQ          $0x08, R12
+	VFMADD231PS   Z16, Z4, Z3
+	ADDQ          $+64, AX
 	DECQ          DI
 	JNZ           loop
 	TESTQ         CX, CX
@@ -9592,6 +10236,190 @@ loop:
 	VZEROUPPER
 	RET
 
+// func full2Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·full2Int4AVX512(SB), NOSPLIT, $0-96
+	MOVQ    ldx+16(FP), DX
+	MOVQ    mask+40(FP), BX
+	MOVQ    ldm+48(FP), SI
+	MOVQ    lds+64(FP), R15
+	LEAQ    (SI)(SI*2), R8
+	VMOVUPS int4Codebook<>+0(SB), Z14
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
+	MOVQ   (R13), R9
+	ADDQ   AX, R9
+	MOVQ   8(R13), R10
+	ADDQ   AX, R10
+	MOVQ   16(R13), R11
+	ADDQ   AX, R11
+	MOVQ   24(R13), R12
+	ADDQ   AX, R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   scales+56(FP), R14
+	LEAQ   16(R14), R13
+	MOVQ   R13, scales+56(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+80(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+scale:
+	MOVQ         perScale+72(FP), DI
+	CMPQ         CX, DI
+	CMOVQLT      CX, DI
+	SUBQ         DI, CX
+	VBROADCASTSS (R14), Z10
+	VMULPS       Z14, Z10, Z10
+	VBROADCASTSS 4(R14), Z11
+	VMULPS       Z14, Z11, Z11
+	VBROADCASTSS 8(R14), Z12
+	VMULPS       Z14, Z12, Z12
+	VBROADCASTSS 12(R14), Z13
+	VMULPS       Z14, Z13, Z13
+	ADDQ         R15, R14
+
+loop:
+	VMOVUPS (AX), Z8
+	VMOVUPS (AX)(DX*1), Z9
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R9), Z15
+	VPSLLQ      $0x1c, Z15, Z16
+	VPORQ       Z16, Z15, Z15
+	VPERMPS     Z10, Z15, Z15
+	PREFETCHT0  2048(R9)
+	ADDQ        $0x08, R9
+	VFMADD231PS Z15, Z8, Z0
+	VFMADD231PS Z15, Z9, Z4
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R10), Z17
+	VPSLLQ      $0x1c, Z17, Z18
+	VPORQ       Z18, Z17, Z17
+	VPERMPS     Z11, Z17, Z17
+	PREFETCHT0  2048(R10)
+	ADDQ        $0x08, R10
+	VFMADD231PS Z17, Z8, Z1
+	VFMADD231PS Z17, Z9, Z5
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R11), Z19
+	VPSLLQ      $0x1c, Z19, Z20
+	VPORQ       Z20, Z19, Z19
+	VPERMPS     Z12, Z19, Z19
+	PREFETCHT0  2048(R11)
+	ADDQ        $0x08, R11
+	VFMADD231PS Z19, Z8, Z2
+	VFMADD231PS Z19, Z9, Z6
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ     (R12), Z21
+	VPSLLQ        $0x1c, Z21, Z22
+	VPORQ         Z22, Z21, Z21
+	VPERMPS       Z13, Z21, Z21
+	PREFETCHT0    2048(R12)
+	ADDQ          $0x08, R12
+	VFMADD231PS   Z21, Z8, Z3
+	VFMADD231PS   Z21, Z9, Z7
+	ADDQ          $+64, AX
+	DECQ          DI
+	JNZ           loop
+	TESTQ         CX, CX
+	JNZ           scale
+	MOVQ          dst+0(FP), R13
+	VEXTRACTF32X8 $0x01, Z0, Y15
+	VADDPS        Y15, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0x4e, X0, X15
+	VADDPS        X15, X0, X0
+	VPSHUFD       $0xb1, X0, X15
+	VADDPS        X15, X0, X0
+	VMOVSS        X0, (R13)
+	VEXTRACTF32X8 $0x01, Z1, Y15
+	VADDPS        Y15, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0x4e, X1, X15
+	VADDPS        X15, X1, X1
+	VPSHUFD       $0xb1, X1, X15
+	VADDPS        X15, X1, X1
+	VMOVSS        X1, 4(R13)
+	VEXTRACTF32X8 $0x01, Z2, Y15
+	VADDPS        Y15, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0x4e, X2, X15
+	VADDPS        X15, X2, X2
+	VPSHUFD       $0xb1, X2, X15
+	VADDPS        X15, X2, X2
+	VMOVSS        X2, 8(R13)
+	VEXTRACTF32X8 $0x01, Z3, Y15
+	VADDPS        Y15, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0x4e, X3, X15
+	VADDPS        X15, X3, X3
+	VPSHUFD       $0xb1, X3, X15
+	VADDPS        X15, X3, X3
+	VMOVSS        X3, 12(R13)
+	VEXTRACTF32X8 $0x01, Z4, Y15
+	VADDPS        Y15, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0x4e, X4, X15
+	VADDPS        X15, X4, X4
+	VPSHUFD       $0xb1, X4, X15
+	VADDPS        X15, X4, X4
+	VMOVSS        X4, 16(R13)
+	VEXTRACTF32X8 $0x01, Z5, Y15
+	VADDPS        Y15, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0x4e, X5, X15
+	VADDPS        X15, X5, X5
+	VPSHUFD       $0xb1, X5, X15
+	VADDPS        X15, X5, X5
+	VMOVSS        X5, 20(R13)
+	VEXTRACTF32X8 $0x01, Z6, Y15
+	VADDPS        Y15, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0x4e, X6, X15
+	VADDPS        X15, X6, X6
+	VPSHUFD       $0xb1, X6, X15
+	VADDPS        X15, X6, X6
+	VMOVSS        X6, 24(R13)
+	VEXTRACTF32X8 $0x01, Z7, Y15
+	VADDPS        Y15, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0x4e, X7, X15
+	VADDPS        X15, X7, X7
+	VPSHUFD       $0xb1, X7, X15
+	VADDPS        X15, X7, X7
+	VMOVSS        X7, 28(R13)
+	ADDQ          $+32, R13
+	MOVQ          R13, dst+0(FP)
+	ADDQ          R8, BX
+	MOVQ          groups+88(FP), R13
+	DECQ          R13
+	MOVQ          R13, groups+88(FP)
+	JNZ           group
+	VZEROUPPER
+	RET
+
 // func packed3Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+, POPCNT
 TEXT ·packed3Int4AVX512(SB), NOSPLIT, $0-96
@@ -9723,6 +10551,235 @@ loop:
 	VFMADD231PS   Z26, Z14, Z11
 	ADDQ          $+64, AX
 	ADDQ          $0x02, BX
+	DECQ          DI
+	JNZ           loop
+	TESTQ         CX, CX
+	JNZ           scale
+	MOVQ          dst+0(FP), R13
+	VEXTRACTF32X8 $0x01, Z0, Y20
+	VADDPS        Y20, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X20
+	VADDPS        X20, X0, X0
+	VPSHUFD       $0x4e, X0, X20
+	VADDPS        X20, X0, X0
+	VPSHUFD       $0xb1, X0, X20
+	VADDPS        X20, X0, X0
+	VMOVSS        X0, (R13)
+	VEXTRACTF32X8 $0x01, Z1, Y20
+	VADDPS        Y20, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X20
+	VADDPS        X20, X1, X1
+	VPSHUFD       $0x4e, X1, X20
+	VADDPS        X20, X1, X1
+	VPSHUFD       $0xb1, X1, X20
+	VADDPS        X20, X1, X1
+	VMOVSS        X1, 4(R13)
+	VEXTRACTF32X8 $0x01, Z2, Y20
+	VADDPS        Y20, Y2, Y2
+	VEXTRACTF32X4 $0x01, Y2, X20
+	VADDPS        X20, X2, X2
+	VPSHUFD       $0x4e, X2, X20
+	VADDPS        X20, X2, X2
+	VPSHUFD       $0xb1, X2, X20
+	VADDPS        X20, X2, X2
+	VMOVSS        X2, 8(R13)
+	VEXTRACTF32X8 $0x01, Z3, Y20
+	VADDPS        Y20, Y3, Y3
+	VEXTRACTF32X4 $0x01, Y3, X20
+	VADDPS        X20, X3, X3
+	VPSHUFD       $0x4e, X3, X20
+	VADDPS        X20, X3, X3
+	VPSHUFD       $0xb1, X3, X20
+	VADDPS        X20, X3, X3
+	VMOVSS        X3, 12(R13)
+	VEXTRACTF32X8 $0x01, Z4, Y20
+	VADDPS        Y20, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X20
+	VADDPS        X20, X4, X4
+	VPSHUFD       $0x4e, X4, X20
+	VADDPS        X20, X4, X4
+	VPSHUFD       $0xb1, X4, X20
+	VADDPS        X20, X4, X4
+	VMOVSS        X4, 16(R13)
+	VEXTRACTF32X8 $0x01, Z5, Y20
+	VADDPS        Y20, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X20
+	VADDPS        X20, X5, X5
+	VPSHUFD       $0x4e, X5, X20
+	VADDPS        X20, X5, X5
+	VPSHUFD       $0xb1, X5, X20
+	VADDPS        X20, X5, X5
+	VMOVSS        X5, 20(R13)
+	VEXTRACTF32X8 $0x01, Z6, Y20
+	VADDPS        Y20, Y6, Y6
+	VEXTRACTF32X4 $0x01, Y6, X20
+	VADDPS        X20, X6, X6
+	VPSHUFD       $0x4e, X6, X20
+	VADDPS        X20, X6, X6
+	VPSHUFD       $0xb1, X6, X20
+	VADDPS        X20, X6, X6
+	VMOVSS        X6, 24(R13)
+	VEXTRACTF32X8 $0x01, Z7, Y20
+	VADDPS        Y20, Y7, Y7
+	VEXTRACTF32X4 $0x01, Y7, X20
+	VADDPS        X20, X7, X7
+	VPSHUFD       $0x4e, X7, X20
+	VADDPS        X20, X7, X7
+	VPSHUFD       $0xb1, X7, X20
+	VADDPS        X20, X7, X7
+	VMOVSS        X7, 28(R13)
+	VEXTRACTF32X8 $0x01, Z8, Y20
+	VADDPS        Y20, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X20
+	VADDPS        X20, X8, X8
+	VPSHUFD       $0x4e, X8, X20
+	VADDPS        X20, X8, X8
+	VPSHUFD       $0xb1, X8, X20
+	VADDPS        X20, X8, X8
+	VMOVSS        X8, 32(R13)
+	VEXTRACTF32X8 $0x01, Z9, Y20
+	VADDPS        Y20, Y9, Y9
+	VEXTRACTF32X4 $0x01, Y9, X20
+	VADDPS        X20, X9, X9
+	VPSHUFD       $0x4e, X9, X20
+	VADDPS        X20, X9, X9
+	VPSHUFD       $0xb1, X9, X20
+	VADDPS        X20, X9, X9
+	VMOVSS        X9, 36(R13)
+	VEXTRACTF32X8 $0x01, Z10, Y20
+	VADDPS        Y20, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X20
+	VADDPS        X20, X10, X10
+	VPSHUFD       $0x4e, X10, X20
+	VADDPS        X20, X10, X10
+	VPSHUFD       $0xb1, X10, X20
+	VADDPS        X20, X10, X10
+	VMOVSS        X10, 40(R13)
+	VEXTRACTF32X8 $0x01, Z11, Y20
+	VADDPS        Y20, Y11, Y11
+	VEXTRACTF32X4 $0x01, Y11, X20
+	VADDPS        X20, X11, X11
+	VPSHUFD       $0x4e, X11, X20
+	VADDPS        X20, X11, X11
+	VPSHUFD       $0xb1, X11, X20
+	VADDPS        X20, X11, X11
+	VMOVSS        X11, 44(R13)
+	ADDQ          $+48, R13
+	MOVQ          R13, dst+0(FP)
+	ADDQ          R8, BX
+	MOVQ          groups+88(FP), R13
+	DECQ          R13
+	MOVQ          R13, groups+88(FP)
+	JNZ           group
+	VZEROUPPER
+	RET
+
+// func full3Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
+TEXT ·full3Int4AVX512(SB), NOSPLIT, $0-96
+	MOVQ    ldx+16(FP), DX
+	MOVQ    mask+40(FP), BX
+	MOVQ    ldm+48(FP), SI
+	MOVQ    lds+64(FP), R15
+	LEAQ    (SI)(SI*2), R8
+	VMOVUPS int4Codebook<>+0(SB), Z19
+
+group:
+	// Where the rows' values begin, and the next group's
+	MOVQ   first+32(FP), R13
+	MOVQ   values+24(FP), AX
+	MOVQ   (R13), R9
+	ADDQ   AX, R9
+	MOVQ   8(R13), R10
+	ADDQ   AX, R10
+	MOVQ   16(R13), R11
+	ADDQ   AX, R11
+	MOVQ   24(R13), R12
+	ADDQ   AX, R12
+	ADDQ   $0x20, R13
+	MOVQ   R13, first+32(FP)
+	MOVQ   scales+56(FP), R14
+	LEAQ   16(R14), R13
+	MOVQ   R13, scales+56(FP)
+	MOVQ   x+8(FP), AX
+	MOVQ   blocks+80(FP), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+scale:
+	MOVQ         perScale+72(FP), DI
+	CMPQ         CX, DI
+	CMOVQLT      CX, DI
+	SUBQ         DI, CX
+	VBROADCASTSS (R14), Z15
+	VMULPS       Z19, Z15, Z15
+	VBROADCASTSS 4(R14), Z16
+	VMULPS       Z19, Z16, Z16
+	VBROADCASTSS 8(R14), Z17
+	VMULPS       Z19, Z17, Z17
+	VBROADCASTSS 12(R14), Z18
+	VMULPS       Z19, Z18, Z18
+	ADDQ         R15, R14
+
+loop:
+	VMOVUPS (AX), Z12
+	VMOVUPS (AX)(DX*1), Z13
+	VMOVUPS (AX)(DX*2), Z14
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R9), Z20
+	VPSLLQ      $0x1c, Z20, Z21
+	VPORQ       Z21, Z20, Z20
+	VPERMPS     Z15, Z20, Z20
+	PREFETCHT0  2048(R9)
+	ADDQ        $0x08, R9
+	VFMADD231PS Z20, Z12, Z0
+	VFMADD231PS Z20, Z13, Z4
+	VFMADD231PS Z20, Z14, Z8
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R10), Z22
+	VPSLLQ      $0x1c, Z22, Z23
+	VPORQ       Z23, Z22, Z22
+	VPERMPS     Z16, Z22, Z22
+	PREFETCHT0  2048(R10)
+	ADDQ        $0x08, R10
+	VFMADD231PS Z22, Z12, Z1
+	VFMADD231PS Z22, Z13, Z5
+	VFMADD231PS Z22, Z14, Z9
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ   (R11), Z24
+	VPSLLQ      $0x1c, Z24, Z25
+	VPORQ       Z25, Z24, Z24
+	VPERMPS     Z17, Z24, Z24
+	PREFETCHT0  2048(R11)
+	ADDQ        $0x08, R11
+	VFMADD231PS Z24, Z12, Z2
+	VFMADD231PS Z24, Z13, Z6
+	VFMADD231PS Z24, Z14, Z10
+
+	// A byte in 8: its lower half in the lower 4, its upper half in the upper 4
+	VPMOVZXBQ     (R12), Z26
+	VPSLLQ        $0x1c, Z26, Z27
+	VPORQ         Z27, Z26, Z26
+	VPERMPS       Z18, Z26, Z26
+	PREFETCHT0    2048(R12)
+	ADDQ          $0x08, R12
+	VFMADD231PS   Z26, Z12, Z3
+	VFMADD231PS   Z26, Z13, Z7
+	VFMADD231PS   Z26, Z14, Z11
+	ADDQ          $+64, AX
 	DECQ          DI
 	JNZ           loop
 	TESTQ         CX, CX

@@ -272,30 +272,60 @@ func packed3BF16AVX2(dst *float32, x *byte, ldx int, values *uint16, first *int6
 //go:noescape
 func packed1Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 
+// full1Int8AVX512 is integersKernel for 1 rows of x.
+//
+//go:noescape
+func full1Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
 // packed2Int8AVX512 is integersKernel for 2 rows of x.
 //
 //go:noescape
 func packed2Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// full2Int8AVX512 is integersKernel for 2 rows of x.
+//
+//go:noescape
+func full2Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 
 // packed3Int8AVX512 is integersKernel for 3 rows of x.
 //
 //go:noescape
 func packed3Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 
+// full3Int8AVX512 is integersKernel for 3 rows of x.
+//
+//go:noescape
+func full3Int8AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
 // packed1Int4AVX512 is integersKernel for 1 rows of x.
 //
 //go:noescape
 func packed1Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// full1Int4AVX512 is integersKernel for 1 rows of x.
+//
+//go:noescape
+func full1Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 
 // packed2Int4AVX512 is integersKernel for 2 rows of x.
 //
 //go:noescape
 func packed2Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 
+// full2Int4AVX512 is integersKernel for 2 rows of x.
+//
+//go:noescape
+func full2Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
 // packed3Int4AVX512 is integersKernel for 3 rows of x.
 //
 //go:noescape
 func packed3Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
+
+// full3Int4AVX512 is integersKernel for 3 rows of x.
+//
+//go:noescape
+func full3Int4AVX512(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)
 
 // expand16AVX512 is expand16 for whole blocks, at least one; it returns where the next value is.
 //

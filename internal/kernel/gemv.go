@@ -41,8 +41,9 @@ type dotter struct {
 	// at mask[r*ldm]. Of several groups, masks are blocks·step bits. table is shuffles.
 	packed []packedKernel
 
-	// int8s and int4s are packed for integers.
-	int8s, int4s []integersKernel
+	// int8s and int4s are packed for integers, and full8s and full4s for those of a matrix
+	// that is Full.
+	int8s, int4s, full8s, full4s []integersKernel
 }
 
 type packedKernel func(dst *float32, x *byte, ldx int, values *uint16, first *int64, mask *byte, ldm int, table *byte, blocks, groups int)
@@ -141,7 +142,12 @@ func (v *dotProduct) packedKernel(b *Packed) func(out *float32, o int, first *in
 	blocks := v.k / max(v.step, 1)
 	if q := b.Integers; q != nil {
 		kernels := v.int8s
-		if q.Bits == 4 {
+		switch {
+		case b.Full && q.Bits == 8:
+			kernels = v.full8s
+		case b.Full:
+			kernels = v.full4s
+		case q.Bits == 4:
 			kernels = v.int4s
 		}
 		if kernels == nil {

@@ -15,7 +15,7 @@ func BenchmarkOneToken(b *testing.B) {
 			name    string
 			bits    int // of a value: 16 for bfloat16
 			density float64
-		}{{"dense", 16, 1}, {"bf16 50%", 16, 0.5}, {"bf16 70%", 16, 0.3}, {"int8 50%", 8, 0.5}, {"int4 50%", 4, 0.5}} {
+		}{{"dense", 16, 1}, {"bf16 50%", 16, 0.5}, {"bf16 70%", 16, 0.3}, {"int8 50%", 8, 0.5}, {"int4 50%", 4, 0.5}, {"int8", 8, 1}, {"int4", 4, 1}} {
 			b.Run(fmt.Sprintf("%dx%d/%s", s.n, s.k, v.name), func(b *testing.B) {
 				rng := rand.New(rand.NewPCG(5, 0))
 				var weights []Source
@@ -30,8 +30,11 @@ func BenchmarkOneToken(b *testing.B) {
 						q := packed.Packed.Integers
 						bytes += len(q.Values) + 4*len(q.Scales) + len(packed.Packed.Mask)
 					}
-					if v.density == 1 {
-						packed, bytes = plain, bytes-len(packed.Packed.Mask)
+					if v.density == 1 { // no mask is read
+						bytes -= len(packed.Packed.Mask)
+						if v.bits == 16 {
+							packed = plain
+						}
 					}
 					weights = append(weights, packed)
 				}

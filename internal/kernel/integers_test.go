@@ -47,6 +47,7 @@ func integersCase(rng *rand.Rand, kind string, bits, group, n, k int, density fl
 		}
 	}
 	p.First[n] = int64(len(q.Values))
+	p.Full = MaskCount(p.Mask) == n*k
 	q.Values, q.Scales = amongNaN(q.Values, 0x77), amongNaN(q.Scales, nan)
 	switch kind {
 	case "f32":
@@ -105,16 +106,17 @@ func TestIntegerProductsEqualPlain(t *testing.T) {
 func TestIntegerSlices(t *testing.T) {
 	eachProductLevel(t, func(t *testing.T) {
 		for _, c := range []struct{ m, n, k int }{{1, 1000, 1312}, {3, 500, 704}, {2, 300, 601}, {40, 450, 1300}} {
-			for _, bits := range []int{8, 4} {
+			for i := range 4 {
+				bits, density := []int{8, 4}[i%2], []float64{0.5, 1}[i/2]
 				rng := rand.New(rand.NewPCG(5, uint64(c.m)))
 				x, _ := testSource(rng, "f32", c.m*c.k)
-				dense, packed := integersCase(rng, "bf16", bits, 64, c.n+5, c.k, 0.5)
+				dense, packed := integersCase(rng, "bf16", bits, 64, c.n+5, c.k, density)
 				part := Source{BF16: dense.BF16[3*c.k:][:c.n*c.k]}
 				want, got := make([]float32, c.m*c.n), make([]float32, c.m*c.n)
 				MatMulT(want, c.n, x.F32, c.k, part, c.k, c.m, c.n, c.k)
 				MatMulT(got, c.n, x.F32, c.k, Source{Packed: packed.Packed.Slice(3, 3+c.n)}, c.k, c.m, c.n, c.k)
 				if !slices.EqualFunc(got, want, sameFloat) {
-					t.Errorf("%d bits, %+v: packed and plain differ", bits, c)
+					t.Errorf("%d bits, %+v, density %v: packed and plain differ", bits, c, density)
 				}
 			}
 		}

@@ -19,6 +19,7 @@ type Packed struct {
 	Mask   []byte
 	First  []int64 // of each row, and of the end
 	Values Source  // with room for PackedSpare more elements in the capacity
+	Full   bool    // all bits are set, but for those from column Cols on
 
 	// Integers, if not nil, are the values: Values says no more than their type.
 	Integers *Integers
@@ -38,7 +39,7 @@ func (p *Packed) Slice(lo, hi int) *Packed {
 	stride := MaskStride(p.Cols)
 	return &Packed{
 		Cols: p.Cols, Mask: p.Mask[lo*stride : hi*stride : hi*stride],
-		First: p.First[lo : hi+1 : hi+1], Values: p.Values, Integers: p.Integers.from(lo),
+		First: p.First[lo : hi+1 : hi+1], Values: p.Values, Full: p.Full, Integers: p.Integers.from(lo),
 	}
 }
 

@@ -13,10 +13,14 @@ var codebook = [16]float32{0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -
 
 // integerDots generates packedDots for integers of 8 or 4 bits with scales. Every weight
 // is computed as the float32 that it stands for, which is exact. What 16 integers of 4
-// bits can be is in a register, times the scale.
-func integerDots(bits, tokens int, book operand.Mem) {
+// bits can be is in a register, times the scale. Where all elements are stored, full, the
+// mask is not read.
+func integerDots(bits, tokens int, full bool, book operand.Mem) {
 	v := avx512
 	name := fmt.Sprintf("packed%dInt%d%s", tokens, bits, v.name)
+	if full {
+		name = fmt.Sprintf("full%dInt%d%s", tokens, bits, v.name)
+	}
 	function(name, "func(dst *float32, x *byte, ldx int, values *byte, first *int64, mask *byte, ldm int, scales *float32, lds int, perScale int, blocks int, groups int)",
 		fmt.Sprintf("%s is integersKernel for %d rows of x.", name, tokens))
 	x := reg.RAX
@@ -76,8 +80,10 @@ func integerDots(bits, tokens int, book operand.Mem) {
 	}
 	for r := range dotsRows {
 		w := spare[2*r%(len(spare)-1)]
-		MOVWLZX(masks[r], set.As32())
-		KMOVW(set.As32(), ks[r])
+		if !full {
+			MOVWLZX(masks[r], set.As32())
+			KMOVW(set.As32(), ks[r])
+		}
 		if bits == 8 {
 			VPMOVSXBD(mem(values[r], 0), w)
 			VCVTDQ2PS(w, w)
@@ -90,20 +96,28 @@ func integerDots(bits, tokens int, book operand.Mem) {
 			VPORQ(high, w, w)
 			VPERMPS(scale[r], w, w)
 		}
-		VPEXPANDD_Z(w, ks[r], w)
-		PREFETCHT0(next(values[r]))
-		POPCNTL(set.As32(), set.As32())
-		if bits == 4 {
-			INCL(set.As32())
-			SHRL(operand.Imm(1), set.As32())
+		if !full {
+			VPEXPANDD_Z(w, ks[r], w)
 		}
-		ADDQ(set, values[r])
+		PREFETCHT0(next(values[r]))
+		if full {
+			ADDQ(operand.Imm(uint64(v.lanes*bits/8)), values[r])
+		} else {
+			POPCNTL(set.As32(), set.As32())
+			if bits == 4 {
+				INCL(set.As32())
+				SHRL(operand.Imm(1), set.As32())
+			}
+			ADDQ(set, values[r])
+		}
 		for t := range tokens {
 			VFMADD231PS(w, xr[t], acc[t*dotsRows+r])
 		}
 	}
 	ADDQ(operand.I32(v.bytes()), x)
-	ADDQ(operand.Imm(2), mask)
+	if !full {
+		ADDQ(operand.Imm(2), mask)
+	}
 	DECQ(of)
 	JNZ(operand.LabelRef("loop"))
 	TESTQ(left, left)

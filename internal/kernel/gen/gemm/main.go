@@ -52,7 +52,8 @@ func main() {
 	book := codebookData()
 	for _, bits := range []int{8, 4} {
 		for tokens := 1; tokens <= dotsTokens; tokens++ {
-			integerDots(bits, tokens, book)
+			integerDots(bits, tokens, false, book)
+			integerDots(bits, tokens, true, book)
 		}
 	}
 	expandWords(avx512)
