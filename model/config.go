@@ -71,6 +71,9 @@ func ParseConfig(data []byte) (*Config, error) {
 	if k, err = cl.text(k); err != nil {
 		return nil, err
 	}
+	if !k.boolOr(causal, true) {
+		k.failf(causal, "true: attention here is causal")
+	}
 	c.readSizes(k, cl.defaults)
 	cl.checkActivation(k)
 	c.windows = make([]int, c.Blocks)
@@ -86,6 +89,9 @@ func ParseConfig(data []byte) (*Config, error) {
 	}
 	return c, nil
 }
+
+// causal is the key by which transformers makes any decoder attend in both directions.
+const causal = "is_causal"
 
 // class returns the class of a config: that of its model_type, as transformers
 // goes by it; where there is none, that which architectures names.

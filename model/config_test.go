@@ -169,6 +169,8 @@ func TestConfigRefuses(t *testing.T) {
 		{llama, changes{"architectures": "null"}, "architectures: null, want one name"},
 		{llama, changes{"architectures": "-"}, "architectures: missing"},
 		{llama, changes{"architectures": `"x"`}, "want a list of strings"},
+		{llama, changes{"is_causal": "false"}, "is_causal: false, want true"},
+		{llama, changes{"is_causal": "null"}, "is_causal: null, want true or false"},
 		{llama, changes{"hidden_size": "-"}, "hidden_size: missing, want a whole number in"},
 		{llama, changes{"hidden_size": "null"}, "hidden_size: null"},
 		{llama, changes{"hidden_size": "64.5"}, "hidden_size: 64.5"},

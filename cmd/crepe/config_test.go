@@ -29,6 +29,8 @@ type configCase struct {
 var notImplemented = []struct{ fixture, key, value, why string }{
 	{"", "hidden_act", "gelu", "no published model of these classes has it"},
 	{"", "hidden_activation", "silu", "no published model of these classes has it"},
+	{"", "is_causal", "false", "nothing to continue"},
+	{"", "is_causal", "null", "transformers takes it for false"},
 	{"gemma3-text", "use_bidirectional_attention", "true", "nothing to continue"},
 	{"gemma3-text", "rope_scaling", `"type"`, "transformers reads it as no scaling, which is not what it says"},
 	{"gemma3-text", "rope_parameters", `"rope_type"`, "transformers reads it as nothing, which is not what it says"},
