@@ -143,6 +143,12 @@ Zero-shot accuracy at 2:4, acc / acc_norm (no BOS).
 	two.Patterns = []string{"50%"}
 	two.Models = append(two.Models, two.Models[0])
 	two.Models[1].Model = "n"
+	odd := report()
+	odd.Models[0].Model, odd.Models[0].Data, odd.Methods[0] = "m\n# x", "w|<script>\r\nx", "r|<b>ia"
+	odd.Models[0].Cells[0].Method, odd.Models[0].Cells[1].Method = odd.Methods[0], odd.Methods[0]
+	if got := odd.markdown(); !strings.HasPrefix(got, "Perplexity of m # x (A) on w&#124;&lt;script>  x, 64 windows") || !strings.Contains(got, "\n| r&#124;&lt;b>ia | 6.81 |") {
+		t.Errorf("odd names: %s", got)
+	}
 	if got := two.markdown(); !strings.HasPrefix(got, "| 50% | m | n |\n|---|---:|---:|\n| dense | 5.47 | 5.47 |\n| ria | 6.81 | 6.81 |\n| pho | 6.70 | 6.70 |\n\n## m\n") {
 		t.Errorf("two models, one pattern: %s", got)
 	}

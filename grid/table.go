@@ -95,10 +95,10 @@ func (r *Report) markdown() string {
 	for i := range r.Models {
 		m := &r.Models[i]
 		if len(r.Models) > 1 {
-			fmt.Fprintf(&b, "## %s\n\n", m.Model)
+			fmt.Fprintf(&b, "## %s\n\n", inline(m.Model))
 		}
 		fmt.Fprintf(&b, "Perplexity of %s (%s) on %s, %d windows of %d tokens, %s, %s; dense %s.\n\n",
-			m.Model, m.Architecture, m.Data, m.Windows, m.SeqLen, bos(m.BOS), m.Compute, perplexity(m.Dense))
+			inline(m.Model), m.Architecture, inline(m.Data), m.Windows, m.SeqLen, bos(m.BOS), m.Compute, perplexity(m.Dense))
 		switch {
 		case frontier:
 			m.frontierTable(&b)
@@ -192,15 +192,15 @@ func (m *ModelReport) notes(b *strings.Builder) {
 	for _, c := range m.Cells {
 		switch {
 		case c.Refused != "":
-			lines = append(lines, fmt.Sprintf("- %s at %s, –: %s", c.Method, c.Pattern, c.Refused))
+			lines = append(lines, fmt.Sprintf("- %s at %s, –: %s", inline(c.Method), c.Pattern, inline(c.Refused)))
 		case c.Found != nil:
-			lines = append(lines, fmt.Sprintf("- %s at %s: %s, verified on %s", c.Method, c.Pattern, c.Found.Coefficients.Normalized(), m.Verification))
+			lines = append(lines, fmt.Sprintf("- %s at %s: %s, verified on %s", inline(c.Method), c.Pattern, c.Found.Coefficients.Normalized(), inline(m.Verification)))
 		}
 	}
 	if by, cells := m.engines(); len(by) > 1 {
 		lines = append(lines, "- Cells come from different engines or programs, whose last bits differ:")
 		for _, who := range by {
-			lines = append(lines, fmt.Sprintf("  - %s: %s", who, strings.Join(cells[who], ", ")))
+			lines = append(lines, fmt.Sprintf("  - %s: %s", inline(who), inline(strings.Join(cells[who], ", "))))
 		}
 	}
 	if len(lines) > 0 {
@@ -208,10 +208,19 @@ func (m *ModelReport) notes(b *strings.Builder) {
 	}
 }
 
+// inline is a name as Markdown that is that name, on one line and in one cell: files may
+// be called anything.
+func inline(name string) string {
+	return strings.NewReplacer("|", "&#124;", "<", "&lt;", "\n", " ", "\r", " ").Replace(name)
+}
+
 // table writes rows, the head first, numbers to the right.
 func table(b *strings.Builder, rows [][]string) {
 	for i, row := range rows {
-		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		for _, cell := range row {
+			fmt.Fprintf(b, "| %s ", inline(cell))
+		}
+		b.WriteString("|\n")
 		if i == 0 {
 			fmt.Fprintf(b, "|---|%s\n", strings.Repeat("---:|", len(row)-1))
 		}

@@ -26,6 +26,14 @@ func (a *app) addDevice(c *cobra.Command) {
 	complete(c, map[string][]string{"device": {session.Auto, "cpu", "cuda"}})
 }
 
+// checkDevice refuses a budget of memory that nothing takes.
+func (a *app) checkDevice(given func(flag string) bool) error {
+	if _, card, _, err := session.ParseDevice(a.device.Name); err != nil || card {
+		return err
+	}
+	return noEffect(given, "the processor computes, within --memory; with a GPU want --device cuda too", "device-memory")
+}
+
 // deviceFlag is a session.Device's name.
 type deviceFlag string
 

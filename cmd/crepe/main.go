@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,7 +137,7 @@ Exit codes: 0 success, 1 error, 2 invalid command line, 130 interrupted.`,
 			if err := cpu.EnvError(); err != nil {
 				return usageError{err}
 			}
-			return checkEmpty(c.Flags())
+			return cmp.Or(checkEmpty(c.Flags()), app.checkDevice(c.Flags().Changed))
 		},
 	}
 	root.SetHelpTemplate(helpTemplate)
