@@ -24,6 +24,9 @@ func bombs(t testing.TB) map[string][]byte {
 	t.Helper()
 	replace := `{"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}`
 	times := func(n int, s string) string { return strings.Repeat(s+",", n-1) + s }
+	nested := func(n int, inner string) string {
+		return strings.Repeat(`{"type": "Sequence", "normalizers": [`, n) + inner + strings.Repeat("]}", n)
+	}
 	return map[string][]byte{
 		"normalizer doubles": tiny(t, `{"normalizer": {"type": "Sequence", "normalizers": [`+times(40, replace)+`]}}`),
 		"decoder doubles":    tiny(t, `{"added_tokens": [{"content": "e"}], "decoder": {"type": "Sequence", "decoders": [`+times(40, replace)+`]}}`),
@@ -36,6 +39,8 @@ func bombs(t testing.TB) map[string][]byte {
 		"template's ids": tiny(t, `{"post_processor": {"type": "TemplateProcessing", "single": [`+times(20, `{"SpecialToken": {"id": "S"}}`)+`],
 			"special_tokens": {"S": {"ids": [`+times(100, "1")+`]}}}}`),
 		"components":   tiny(t, `{"normalizer": {"type": "Sequence", "normalizers": [`+times(1000, `{}`)+`]}}`),
+		"nested":       tiny(t, `{"normalizer": `+nested(4990, `{"type": "Prepend", "prepend": "`+strings.Repeat("x", 500_000)+`"}`)+`}`),
+		"nested steps": tiny(t, `{"normalizer": {"type": "Sequence", "normalizers": [`+times(200, nested(1, times(200, `{"type":"NFC"}`)))+`]}}`),
 		"big member":   tiny(t, `{"decoder": {"type": "Fuse", "x": "`+strings.Repeat("x", maxMember)+`"}}`),
 		"big patterns": tiny(t, `{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [`+times(200, `{"type": "Split", "pattern": {"Regex": "`+strings.Repeat("[é]", 200)+`"}, "behavior": "Isolated"}`)+`]}}`),
 	}
@@ -54,6 +59,8 @@ func TestBombs(t *testing.T) {
 		"text many times":    "a template with Sequence A more than 16 times is not supported",
 		"template's ids":     "a template that adds more than 1024 ids is not supported",
 		"components":         "normalizer: an array of more than 256 elements is not supported",
+		"nested":             "normalizer: 9981 brackets within each other, want at most 64",
+		"nested steps":       "normalizer: 40200 steps in its Sequences, want at most 256",
 		"big member":         " bytes, want at most 1048576",
 		"big patterns":       "pre_tokenizer: patterns of 160000 bytes, want at most 65536",
 	}

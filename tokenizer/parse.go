@@ -30,7 +30,8 @@ const (
 	maxAddedText = 1 << 22 // bytes of their contents
 	maxMember    = 1 << 20 // bytes of a normalizer, pre_tokenizer, post_processor or decoder
 	maxPatterns  = 1 << 16 // bytes of the patterns of one of them; published ones have a few thousand
-	maxSteps     = 256     // in a Sequence
+	maxSteps     = 256     // in the Sequences of one of them
+	maxNest      = 64      // brackets of one of them within each other
 	maxPieces    = 1024    // in a template, and ids in it
 	maxSequences = 16      // "Sequence A" in a template: the text's ids so many times
 )
@@ -91,14 +92,53 @@ func readComponent(member string, data json.RawMessage) (*component, error) {
 	if len(data) == 0 || string(data) == "null" {
 		return nil, nil
 	}
+	// Each level of Sequences is read once for itself and once for each around it.
+	if n := nesting(data); n > maxNest {
+		return nil, fmt.Errorf("%s: %d brackets within each other, want at most %d", member, n, maxNest)
+	}
 	c := new(component)
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, fmt.Errorf("%s: %w", member, err)
+	}
+	if n := c.steps(); n > maxSteps {
+		return nil, fmt.Errorf("%s: %d steps in its Sequences, want at most %d", member, n, maxSteps)
 	}
 	if n := c.patternBytes(); n > maxPatterns {
 		return nil, fmt.Errorf("%s: patterns of %d bytes, want at most %d", member, n, maxPatterns)
 	}
 	return c, nil
+}
+
+// nesting is how many brackets of valid JSON lie within each other.
+func nesting(data []byte) int {
+	deepest, depth, quoted := 0, 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// steps is the number of components that c has within it.
+func (c *component) steps() int {
+	n := 0
+	for _, l := range []componentList{c.Normalizers, c.Pretokenizers, c.Processors, c.Decoders} {
+		n += len(l)
+		for i := range l {
+			n += l[i].steps()
+		}
+	}
+	return n
 }
 
 // patternBytes is the length of the patterns of c and its steps.
@@ -258,6 +298,9 @@ func (t *Tokenizer) add(tokens []addedToken) error {
 			content, err := t.norm(&b, tok.Content, true)
 			if err != nil {
 				return fmt.Errorf("added token %.60q: %w", tok.Content, err)
+			}
+			if content == "" { // tokenizers then finds it between any two characters
+				return fmt.Errorf("added token %.60q: the normalizer leaves nothing of it, want a token with normalized false", tok.Content)
 			}
 			t.tokens[id] = content
 		}

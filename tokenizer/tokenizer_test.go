@@ -133,6 +133,7 @@ func TestParseErrors(t *testing.T) {
 		{`{"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B"}}]}}`, "want pieces that are SpecialToken or Sequence A"},
 		{`{"decoder": {"type": "WordPiece"}}`, `decoder type "WordPiece" is not supported`},
 		{`{"decoder": {"type": "Strip", "content": ""}}`, "want one character"},
+		{`{"normalizer": {"type": "Strip", "strip_left": true}, "added_tokens": [{"content": "\n", "normalized": true}]}`, `added token "\n": the normalizer leaves nothing of it`},
 	} {
 		_, err := Parse(tiny(t, c.members))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
