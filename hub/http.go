@@ -2,7 +2,6 @@ package hub
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/crepe-llm/crepe/internal/pyjson"
 )
 
 const (
@@ -293,11 +294,7 @@ func (c *Client) parseList(data []byte) (commit string, files map[string]int64, 
 		} `json:"siblings"`
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			err = fmt.Errorf("%s: %s, want an object with sha, and siblings with rfilename and size", cmp.Or(wrong.Field, "JSON"), wrong.Value)
-		}
-		return "", nil, fmt.Errorf("not the answer of a hub: %w", err)
+		return "", nil, fmt.Errorf("not the answer of a hub: %w", pyjson.Plain(err))
 	}
 	if !commitHash.MatchString(answer.SHA) {
 		return "", nil, fmt.Errorf("not the answer of a hub: commit %s", c.quoted(answer.SHA, 50))

@@ -14,6 +14,7 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/internal/cpu"
 	"github.com/crepe-llm/crepe/internal/fsys"
+	"github.com/crepe-llm/crepe/internal/pyjson"
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/provenance"
 	"github.com/crepe-llm/crepe/recipe"
@@ -190,7 +191,7 @@ func parse(text []byte, v any) error {
 	if n := bytes.Count(text, []byte("{")); n > maxObjects {
 		return fmt.Errorf("%d objects, want at most %d: not that of a run", n, maxObjects)
 	}
-	return json.Unmarshal(text, v)
+	return pyjson.Plain(json.Unmarshal(text, v))
 }
 
 // finished reports whether the output is there already, by an equal run.

@@ -38,6 +38,14 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
+func TestManifestOfAnotherKind(t *testing.T) {
+	for text, want := range map[string]string{"[]": "array, want an object", `{"linears": {}}`: "linears: object, want an array"} {
+		if _, err := parseManifest([]byte(text)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
 // A few megabytes of braces do not take a few hundred.
 func TestManifestOfBraces(t *testing.T) {
 	dir := t.TempDir()

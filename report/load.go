@@ -16,6 +16,7 @@ import (
 	"github.com/crepe-llm/crepe/eval"
 	"github.com/crepe-llm/crepe/eval/task"
 	"github.com/crepe-llm/crepe/grid"
+	"github.com/crepe-llm/crepe/internal/pyjson"
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/pho"
 	"github.com/crepe-llm/crepe/prune"
@@ -369,7 +370,7 @@ func parseResult(text []byte) (item Item, err error) {
 	default:
 		err = errors.New("want a folder of crepe prune, a file of studies, or what eval, generate, inspect --against or compare print with --json")
 	}
-	return item, err
+	return item, pyjson.Plain(err)
 }
 
 // kindOf returns the command that prints such JSON; empty for other text.

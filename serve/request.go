@@ -13,6 +13,7 @@ import (
 
 	"github.com/crepe-llm/crepe/batch"
 	"github.com/crepe-llm/crepe/chat"
+	"github.com/crepe-llm/crepe/internal/pyjson"
 	"github.com/crepe-llm/crepe/talk"
 )
 
@@ -97,7 +98,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, v any) error {
 		} else if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 			return badRequest(strings.Trim(name, `"`), "the parameter "+name+" is not known here")
 		}
-		return badRequest(param, "the request is not the JSON that is wanted: "+strings.TrimPrefix(err.Error(), "json: "))
+		return badRequest(param, "the request is not the JSON that is wanted: "+strings.TrimPrefix(pyjson.Plain(err).Error(), "json: "))
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return badRequest("", "the request has something after its JSON")

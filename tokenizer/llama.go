@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/crepe-llm/crepe/internal/pyjson"
 )
 
 // llamaConfig is what tokenizer_config.json says about a tokenizer.model. A nil
@@ -33,7 +35,7 @@ func readLlamaConfig(readFile ReadFile, dir string) (llamaConfig, error) {
 		return conf, err
 	}
 	if err := json.Unmarshal(data, &conf); err != nil {
-		return conf, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+		return conf, fmt.Errorf("%s: %w", filepath.Join(dir, name), pyjson.Plain(err))
 	}
 	return conf, nil
 }

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/crepe-llm/crepe/internal/pyjson"
 )
 
 // document is tokenizer.json. truncation and padding are settings of calls,
@@ -98,7 +100,7 @@ func readComponent(member string, data json.RawMessage) (*component, error) {
 	}
 	c := new(component)
 	if err := json.Unmarshal(data, c); err != nil {
-		return nil, fmt.Errorf("%s: %w", member, err)
+		return nil, fmt.Errorf("%s: %w", member, pyjson.Plain(err))
 	}
 	if n := c.steps(); n > maxSteps {
 		return nil, fmt.Errorf("%s: %d steps in its Sequences, want at most %d", member, n, maxSteps)
@@ -208,7 +210,7 @@ func Parse(data []byte) (*Tokenizer, error) {
 	}
 	var doc document
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("not a tokenizer.json: %w", err)
+		return nil, fmt.Errorf("not a tokenizer.json: %w", pyjson.Plain(err))
 	}
 	if doc.Version != nil && *doc.Version != "1.0" {
 		return nil, fmt.Errorf("version %.60q, want \"1.0\"", *doc.Version)
@@ -351,7 +353,7 @@ func (t *Tokenizer) readModel(raw json.RawMessage) error {
 	var j modelJSON
 	// The type comes first: of other types the vocab has another shape.
 	if err := json.Unmarshal(raw, &j); err != nil {
-		return fmt.Errorf("model: %w", err)
+		return fmt.Errorf("model: %w", pyjson.Plain(err))
 	}
 	if err := j.check(); err != nil {
 		return err

@@ -7,7 +7,9 @@ package pyjson
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -83,7 +85,45 @@ func Unmarshal(data []byte, v any) error {
 			return fmt.Errorf("text in %s, want UTF-8 without a mark", encoding)
 		}
 	}
-	return json.Unmarshal(Strict(data), v)
+	return Plain(json.Unmarshal(Strict(data), v))
+}
+
+// Plain returns an error of encoding/json without the names of Go's types in its text.
+func Plain(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	text := fmt.Sprintf("%s, want %s", wrong.Value, wanted(wrong.Type))
+	if wrong.Field != "" {
+		text = wrong.Field + ": " + text
+	}
+	return &plainError{err, text}
+}
+
+type plainError struct {
+	err  error
+	text string
+}
+
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
+
+// wanted says what JSON has for values of a type.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number" // or one that is not too large
 }
 
 // Text returns the string that raw, a JSON value, is. Bytes that are not UTF-8

@@ -88,3 +88,33 @@ func FuzzStrict(f *testing.F) {
 		}
 	})
 }
+
+// What encoding/json says of a value of another type is said without Go's types.
+func TestPlain(t *testing.T) {
+	type inner struct {
+		N int
+		S string
+		L []float64
+		B bool
+		F float64
+		O map[string]int
+	}
+	var v struct{ In inner }
+	for text, want := range map[string]string{
+		`[]`:                                   "array, want an object",
+		`{"In": {"N": 1.5}}`:                   "In.N: number 1.5, want a whole number",
+		`{"In": {"S": {}}}`:                    "In.S: object, want a string",
+		`{"In": {"L": "x"}}`:                   "In.L: string, want an array",
+		`{"In": {"B": 1}}`:                     "In.B: number, want true or false",
+		`{"In": {"F": NaN}}`:                   "In.F: object, want a number",
+		`{"In": {"O": true}}`:                  "In.O: bool, want an object",
+		`{"In": `:                              "unexpected end of JSON input",
+		"\xef\xbb\xbf{}":                       "text in UTF-8 with a byte order mark, want UTF-8 without a mark",
+		`{"In": {"N": 100000000000000000000}}`: "In.N: number 100000000000000000000, want a whole number",
+	} {
+		err := Unmarshal([]byte(text), &v)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/hidden"
+	"github.com/crepe-llm/crepe/internal/pyjson"
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/model"
 	"github.com/crepe-llm/crepe/progress"
@@ -263,7 +264,7 @@ func ReadRecord(dir string) (*Record, error) {
 	}
 	r := new(Record)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, pyjson.Plain(err))
 	}
 	return r, nil
 }
