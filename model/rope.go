@@ -149,7 +149,7 @@ func (r *rope) readLong(top, in *keys, c *Config) {
 	case c.class.defaults.ropeOriginal > 0:
 		r.original = c.class.defaults.ropeOriginal
 	default:
-		r.original = in.size(original, maxPositions)
+		r.original = in.sizeOr(original, c.MaxPositions, maxPositions)
 	}
 	r.short = in.positives("short_factor", r.dim/2)
 	r.long = in.positives("long_factor", r.dim/2)

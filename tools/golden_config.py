@@ -133,6 +133,10 @@ EVERY = [
     {"rope_parameters": None, "rope_scaling": None, "rope_theta": "null"},
     {"rope_parameters": None, "rope_theta": 77.0, "rope_scaling": {"rope_type": None, "type": "linear", "factor": 4.0}},
     {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 4.0, "rope_theta": None}},
+    {"rope_parameters": None, "max_position_embeddings": 32, "rope_scaling": {"rope_type": "longrope", "factor": 3.0,
+        "short_factor": [1.1] * 8, "long_factor": [2.0] * 8}},
+    {"rope_parameters": None, "max_position_embeddings": 32, "rope_scaling": {"rope_type": "longrope",
+        "short_factor": [1.1] * 8, "long_factor": [2.0] * 8}},
 ]
 ONLY = {"llama3-gqa", "llama-mha", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2", "gemma3-text", "qwen3_5", "qwen3_5-vl"}
 
