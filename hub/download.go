@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -121,7 +122,15 @@ const progressBytes = 1 << 20
 // complete appends to file what it lacks. It reports whether any of the content
 // was there before.
 func (c *Client) complete(ctx context.Context, r Repo, commit, path string, m meta, file string) (resumed bool, err error) {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o644)
+	flags := os.O_WRONLY | os.O_CREATE
+	if st, err := os.Lstat(file); err != nil || !st.Mode().IsRegular() {
+		// A link in a cache that others can write to may lead to any file.
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		flags |= os.O_EXCL
+	}
+	f, err := os.OpenFile(file, flags, 0o644)
 	if err != nil {
 		return false, err
 	}

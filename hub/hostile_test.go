@@ -166,6 +166,24 @@ func TestOddParts(t *testing.T) {
 	}
 }
 
+// TestLinkForAPartialFile: what it leads to is left alone.
+func TestLinkForAPartialFile(t *testing.T) {
+	f := newFakeHub(t)
+	c := f.client()
+	data := f.files["model.safetensors"]
+	blobs, victim := filepath.Join(c.Cache, "models--org--name", "blobs"), filepath.Join(t.TempDir(), "victim")
+	if err := errors.Join(os.MkdirAll(blobs, 0o755), os.WriteFile(victim, []byte("precious"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(blobs, data.etag()+".incomplete")); err != nil {
+		t.Skip(err)
+	}
+	path, err := c.File(t.Context(), testRepo, "model.safetensors")
+	if err != nil || !bytes.Equal(content(t, path), data.data) || string(content(t, victim)) != "precious" {
+		t.Errorf("%v, or wrong content, or the file behind the link was written to", err)
+	}
+}
+
 // TestSizes: what the hub says of a file holds for the cache and for a body without
 // a length.
 func TestSizes(t *testing.T) {
