@@ -93,6 +93,22 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 }
 
+// Passwords may be of any bytes.
+func TestRedact(t *testing.T) {
+	c := &Client{Endpoint: "https://me:%ff%C3%89X(y@hub.example", Token: "hf_Ab.c"}
+	for text, want := range map[string]string{
+		"a HF_AB.C b hf_ab.c":     "a [hidden] b [hidden]",
+		"hf_Abxc":                 "hf_Abxc",
+		"\xff\xc3\x89x(y":         "[hidden]",
+		"İhf_Ab.cİ \xff\xc3\x89X": "İ[hidden]İ \xff\xc3\x89X",
+		"":                        "",
+	} {
+		if got := c.redact(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestRedirectToPlainHTTP(t *testing.T) {
 	request := func(method, url string) *http.Request {
 		r, err := http.NewRequest(method, url, nil)

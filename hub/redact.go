@@ -3,7 +3,6 @@ package hub
 import (
 	"encoding/base64"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,17 +27,44 @@ func (c *Client) secrets() []string {
 func (c *Client) redact(s string) string {
 	for _, secret := range c.secrets() {
 		if len(strings.Trim(secret, ":")) > 0 {
-			s = regexp.MustCompile("(?i)"+regexp.QuoteMeta(secret)).ReplaceAllLiteralString(s, hidden)
+			s = replaceFold(s, secret, hidden)
 		}
 	}
 	return s
+}
+
+// replaceFold puts new in place of old, in capitals or not.
+func replaceFold(s, old, new string) string {
+	var b strings.Builder
+	old = lower(old)
+	for low := lower(s); ; {
+		i := strings.Index(low, old)
+		if i < 0 {
+			b.WriteString(s)
+			return b.String()
+		}
+		b.WriteString(s[:i])
+		b.WriteString(new)
+		s, low = s[i+len(old):], low[i+len(old):]
+	}
+}
+
+// lower is s with the letters of ASCII in lower case, and of the same length.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // holdsSecret reports whether a name has a secret in it that cannot be there by chance.
 func (c *Client) holdsSecret(name string) bool {
 	const least = 8 // bytes
 	return slices.ContainsFunc(c.secrets(), func(secret string) bool {
-		return len(secret) >= least && strings.Contains(strings.ToLower(name), strings.ToLower(secret))
+		return len(secret) >= least && strings.Contains(lower(name), lower(secret))
 	})
 }
 
