@@ -42,17 +42,22 @@ func (c *component) normalizer() (normalizer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("normalizer Replace: %w", err)
 		}
-		return func(b *budget, s string, _ bool) (string, error) { return replaceAll(b, s, m, c.Content) }, nil
+		return func(b *budget, s string, first bool) (string, bool, error) {
+			out, begins, err := replaceAll(b, s, m, c.Content)
+			return out, first && begins, err
+		}, nil
 	case "Strip":
-		return eachTime(func(s string) string {
+		return func(_ *budget, s string, first bool) (string, bool, error) {
+			out := s
 			if c.StripLeft {
-				s = strings.TrimLeftFunc(s, unicode.IsSpace)
+				out = strings.TrimLeftFunc(s, unicode.IsSpace)
 			}
+			first = first && len(out) == len(s)
 			if c.StripRight {
-				s = strings.TrimRightFunc(s, unicode.IsSpace)
+				out = strings.TrimRightFunc(out, unicode.IsSpace)
 			}
-			return s
-		}), nil
+			return out, first, nil
+		}, nil
 	}
 	return nil, unsupported("normalizer", c.Type,
 		"NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, Sequence")
@@ -67,14 +72,14 @@ func (c *component) normalizers() (normalizer, error) {
 		}
 		steps = append(steps, n)
 	}
-	return func(b *budget, s string, first bool) (string, error) {
+	return func(b *budget, s string, first bool) (string, bool, error) {
 		var err error
 		for _, n := range steps {
-			if s, err = n(b, s, first); err != nil {
-				return s, err
+			if s, first, err = n(b, s, first); err != nil {
+				return s, first, err
 			}
 		}
-		return s, nil
+		return s, first, nil
 	}, nil
 }
 
@@ -306,7 +311,10 @@ func (c *component) decoder() (decoder, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decoder Replace: %w", err)
 		}
-		return eachToken(func(b *budget, t string) (string, error) { return replaceAll(b, t, m, c.Content) }), nil
+		return eachToken(func(b *budget, t string) (string, error) {
+			out, _, err := replaceAll(b, t, m, c.Content)
+			return out, err
+		}), nil
 	case "Metaspace":
 		m, err := c.metaspace()
 		return decodeMetaspace(m.replacement, m.prepend != prependNever), err

@@ -42,7 +42,7 @@ func (e *encoder) text(text string) {
 func (e *encoder) normalized(text string, first bool) {
 	if e.t.norm != nil {
 		var err error
-		if text, err = e.t.norm(&e.budget, text, first); err != nil {
+		if text, first, err = e.t.norm(&e.budget, text, first); err != nil {
 			e.fail(fmt.Errorf("normalizer: %w", err))
 			return
 		}

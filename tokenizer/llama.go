@@ -133,8 +133,8 @@ func (m *pieceModel) normalizer(legacy bool) normalizer {
 		}
 		return s
 	}
-	return func(b *budget, s string, first bool) (string, error) {
+	return func(b *budget, s string, first bool) (string, bool, error) {
 		out := rewrite(s, first)
-		return out, b.grow(len(out) - len(s))
+		return out, first, b.grow(len(out) - len(s))
 	}
 }

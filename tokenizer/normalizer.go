@@ -4,17 +4,19 @@ import (
 	"cmp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // normalizer rewrites text before it is cut into words; first says whether the
-// text begins where the input does. What it needs it takes from the budget.
-type normalizer func(b *budget, text string, first bool) (string, error)
+// text begins where the input does, and begins whether out does: not where what the
+// input began with is gone. What it needs it takes from the budget.
+type normalizer func(b *budget, text string, first bool) (out string, begins bool, err error)
 
 // eachTime is a normalizer that rewrites any text in the same way.
 func eachTime(f func(string) string) normalizer {
-	return func(b *budget, s string, _ bool) (string, error) {
+	return func(b *budget, s string, first bool) (string, bool, error) {
 		out := f(s)
-		return out, b.grow(len(out) - len(s))
+		return out, first, b.grow(len(out) - len(s))
 	}
 }
 
@@ -47,25 +49,32 @@ var lowerSince16 = unicode.SpecialCase{
 	{Lo: 0x16EA0, Hi: 0x16EB8, Delta: [unicode.MaxCase]rune{0, 0x1B, 0}},
 }
 
-// replaceAll puts content in place of every match.
-func replaceAll(b *budget, s string, m matcher, content string) (string, error) {
-	var out strings.Builder
+// replaceAll puts content in place of every match. begins is false if nothing is in the
+// place of what s began with: content has the place of the last character that it replaces.
+func replaceAll(b *budget, s string, m matcher, content string) (out string, begins bool, err error) {
+	var text strings.Builder
 	var tooLong error
-	done := 0
-	err := m.each(s, b, func(lo, hi int) {
+	done, gone := 0, 0 // gone: bytes at the beginning with nothing in their place
+	err = m.each(s, b, func(lo, hi int) {
 		if tooLong == nil {
 			tooLong = b.grow(len(content) - (hi - lo))
 		}
 		if tooLong != nil {
 			return
 		}
-		out.WriteString(s[done:lo])
-		out.WriteString(content)
+		if content == "" && lo == gone {
+			gone = hi
+		} else if lo == 0 {
+			_, last := utf8.DecodeLastRuneInString(s[:hi])
+			gone = hi - last
+		}
+		text.WriteString(s[done:lo])
+		text.WriteString(content)
 		done = hi
 	})
-	if err = cmp.Or(err, tooLong); err != nil || done == 0 && out.Len() == 0 {
-		return s, err
+	if err = cmp.Or(err, tooLong); err != nil || done == 0 && text.Len() == 0 {
+		return s, true, err
 	}
-	out.WriteString(s[done:])
-	return out.String(), nil
+	text.WriteString(s[done:])
+	return text.String(), gone == 0, nil
 }

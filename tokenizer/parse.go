@@ -297,7 +297,7 @@ func (t *Tokenizer) add(tokens []addedToken) error {
 		}
 		if t.norm != nil {
 			b := newBudget(len(tok.Content))
-			content, err := t.norm(&b, tok.Content, true)
+			content, _, err := t.norm(&b, tok.Content, true)
 			if err != nil {
 				return fmt.Errorf("added token %.60q: %w", tok.Content, err)
 			}

@@ -380,3 +380,37 @@ func TestLongWord(t *testing.T) {
 		t.Error("spaces do not decode to themselves")
 	}
 }
+
+// Metaspace with prepend_scheme "first" marks a text only where it begins with what the
+// input begins with. The tokens are those of tokenizers 0.23.3.
+func TestWhereATextBegins(t *testing.T) {
+	const strip, spaces = `{"type": "Strip", "strip_left": true, "strip_right": true}`, `{"Regex": "^ +"}`
+	replace := func(pattern, content string) string {
+		return `{"type": "Replace", "pattern": ` + pattern + `, "content": "` + content + `"}`
+	}
+	for _, c := range []struct{ normalizer, text, want string }{
+		{strip, "a b ", "▁ a ▁ b"},
+		{strip, " a b", "a ▁ b"},
+		{replace(spaces, ""), "a", "▁ a"},
+		{replace(spaces, ""), " a", "a"},
+		{replace(spaces, "x"), " a", "▁ x a"},
+		{replace(spaces, "x"), "  a", "x a"},
+		{replace(`{"String": "b"}`, ""), "ab", "▁ a"},
+		{replace(`{"String": "b"}`, ""), "bba", "a"},
+		{replace(`{"String": "ab"}`, "x"), "aba", "x a"},
+		{replace(`{"String": "ab"}`, "x"), "bab", "▁ b x"},
+		{`{"type": "Sequence", "normalizers": [` + strip + `, {"type": "NFC"}]}`, " a", "a"},
+		{`{"type": "Sequence", "normalizers": [` + strip + `, {"type": "NFC"}]}`, "a", "▁ a"},
+	} {
+		tok := mustParse(t, []byte(`{"normalizer": `+c.normalizer+`, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true},
+			"model": {"type": "BPE", "unk_token": "<unk>", "vocab": {"<unk>": 0, "▁": 1, "a": 2, "b": 3, "x": 4}, "merges": []}}`))
+		var got []string
+		for _, id := range encode(t, tok, c.text, false) {
+			token, _ := tok.Token(id)
+			got = append(got, token)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s, %q: %s, want %s", c.normalizer, c.text, s, c.want)
+		}
+	}
+}
