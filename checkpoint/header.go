@@ -25,11 +25,17 @@ type Tensor struct {
 	Shape  []int
 	File   string // base name of the file that holds it
 	Offset int64  // bytes from the start of the file
-	Size   int64  // bytes: product of Shape times the size of DType
+	Size   int64  // bytes: product of Shape times the bits of DType, over 8
 }
 
 // Elements returns the product of the shape.
-func (t Tensor) Elements() int64 { return t.Size / int64(t.DType.Size()) }
+func (t Tensor) Elements() int64 {
+	n := int64(1)
+	for _, d := range t.Shape {
+		n *= int64(d)
+	}
+	return n
+}
 
 // pair is an entry of a header's __metadata__. Pairs keep the file's order, so
 // that a header is written back as it was read.
@@ -172,9 +178,9 @@ func parseTensor(s *scanner, name string) (Tensor, error) {
 			return t, fmt.Errorf("no %s", key)
 		}
 	}
-	want, ok := byteSize(t.DType, t.Shape)
-	if !ok {
-		return t, fmt.Errorf("shape %v: too large", t.Shape)
+	want, err := byteSize(t.DType, t.Shape)
+	if err != nil {
+		return t, err
 	}
 	if end < begin || end-begin != want {
 		return t, fmt.Errorf("data_offsets [%d, %d], want %d bytes for shape %v of %v", begin, end, want, t.Shape, t.DType)
@@ -221,20 +227,24 @@ func parseOffsets(s *scanner) (begin, end int64, err error) {
 	return v[0], v[1], nil
 }
 
-// byteSize returns the bytes of a tensor, false if they, or a product on the
-// way to them, exceed 2⁶³−1.
-func byteSize(d tensor.DType, shape []int) (int64, bool) {
+// byteSize returns the bytes of a tensor, or an error if they are no whole number,
+// which the format does not have, or they or a product on the way to them, in bits,
+// exceed 2⁶³−1.
+func byteSize(d tensor.DType, shape []int) (int64, error) {
 	n := int64(1)
 	for _, dim := range shape {
 		if dim != 0 && n > math.MaxInt64/int64(dim) {
-			return 0, false
+			return 0, fmt.Errorf("shape %v: too large", shape)
 		}
 		n *= int64(dim)
 	}
-	if n > math.MaxInt64/int64(d.Size()) {
-		return 0, false
+	if n > math.MaxInt64/int64(d.Bits()) {
+		return 0, fmt.Errorf("shape %v: too large", shape)
 	}
-	return n * int64(d.Size()), true
+	if n *= int64(d.Bits()); n%8 != 0 {
+		return 0, fmt.Errorf("shape %v of %v: %d bits, want whole bytes", shape, d, n)
+	}
+	return n / 8, nil
 }
 
 // place sorts the tensors by offset, checks that they fill the data from its

@@ -129,6 +129,9 @@ func TestReadHeaderRefuses(t *testing.T) {
 		{"fraction", withHeader(one(`"dtype":"F32","shape":[2.0],"data_offsets":[0,8]`), 8), "not a whole number"},
 		{"exponent", withHeader(one(`"dtype":"F32","shape":[2e0],"data_offsets":[0,8]`), 8), "not a whole number"},
 		{"leading zero", withHeader(one(`"dtype":"F32","shape":[02],"data_offsets":[0,8]`), 8), "leading zero"},
+		{"half a byte", withHeader(one(`"dtype":"F4","shape":[3],"data_offsets":[0,2]`), 2), "shape [3] of F4: 12 bits, want whole bytes"},
+		{"bits of 6", withHeader(one(`"dtype":"F6_E2M3","shape":[5],"data_offsets":[0,4]`), 4), "shape [5] of F6_E2M3: 30 bits, want whole bytes"},
+		{"bytes of 4 bits", withHeader(one(`"dtype":"F4","shape":[4],"data_offsets":[0,4]`), 4), "want 2 bytes for shape [4] of F4"},
 		{"dimension 2⁶⁴", withHeader(one(`"dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,8]`), 8), "beyond"},
 		{"product overflows", withHeader(one(`"dtype":"U8","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,0]`), 0), "too large"},
 		{"bytes overflow", withHeader(one(`"dtype":"F64","shape":[4611686018427387904],"data_offsets":[0,0]`), 0), "too large"},
@@ -147,7 +150,7 @@ func TestReadHeaderRefuses(t *testing.T) {
 		{"same place", withHeader(`{"w":{`+good+`},"v":{`+good+`}}`, 8), "overlaps"},
 		{"empty one within", withHeader(`{"w":{`+good+`},"v":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}}`, 8), "overlaps"},
 		{"offsets near 2⁶³", withHeader(one(`"dtype":"U8","shape":[1],"data_offsets":[9223372036854775806,9223372036854775807]`), 1), "hole"},
-		{"sizes sum beyond 2⁶³", withHeader(`{"w":{"dtype":"U8","shape":[9223372036854775807],"data_offsets":[0,9223372036854775807]},`+
+		{"sizes sum beyond 2⁶³", withHeader(`{"w":{"dtype":"U8","shape":[1152921504606846975],"data_offsets":[0,1152921504606846975]},`+
 			`"v":{"dtype":"U8","shape":[1],"data_offsets":[9223372036854775806,9223372036854775807]}}`, 1), "truncated"},
 		{"not UTF-8", withHeader("{\"\xff\":{"+good+"}}", 8), "not UTF-8"},
 		{"not UTF-8, escaped", withHeader("{\"\\n\xff\":{"+good+"}}", 8), "not UTF-8"},
@@ -179,6 +182,8 @@ func TestReadHeaderAccepts(t *testing.T) {
 		{"any order", withHeader(`{"b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]},"a":{"data_offsets":[0,3],"shape":[3],"dtype":"U8"}}`, 5), "a 3 b 2 "},
 		{"empty tensors anywhere", withHeader(`{"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"a":{"dtype":"F32","shape":[0,9],"data_offsets":[0,0]},`+
 			`"c":{"dtype":"F32","shape":[9,0],"data_offsets":[2,2]}}`, 2), "a 0 b 2 c 0 "},
+		{"shared bytes", withHeader(`{"a":{"dtype":"F4","shape":[2,3],"data_offsets":[0,3]},"b":{"dtype":"F6_E3M2","shape":[4],"data_offsets":[3,6]},`+
+			`"c":{"dtype":"F6_E2M3","shape":[0],"data_offsets":[6,6]},"d":{"dtype":"F8_E5M2FNUZ","shape":[1],"data_offsets":[6,7]}}`, 7), "a 3 b 3 c 0 d 1 "},
 		{"escapes", withHeader(`{"\u00e9\ud834\udd1e\/\"\\":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), "é𝄞/\"\\ 1 "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -226,6 +231,7 @@ func FuzzReadHeader(f *testing.F) {
 	f.Add([]byte(lfsPointer), uint16(0))
 	f.Add([]byte(`{"__metadata__":null,"w":{"dtype":"U8","shape":[],"data_offsets":[0,1]}}`), uint16(1))
 	f.Add([]byte(`{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]}}`), uint16(8))
+	f.Add([]byte(`{"w":{"dtype":"F4","shape":[6],"data_offsets":[0,3]}}`), uint16(3))
 	f.Add([]byte(`{"__metadata__":{"a":"b"},"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`), uint16(8))
 	f.Add([]byte(`{"\u00e9\ud834\udd1e":{"dtype":"U8","shape":[0,1],"data_offsets":[0,0]}}  `), uint16(0))
 	f.Fuzz(func(t *testing.T, text []byte, data uint16) {
@@ -240,7 +246,7 @@ func FuzzReadHeader(f *testing.F) {
 		var total int64
 		names := map[string]bool{}
 		for _, x := range h.tensors {
-			if size, ok := byteSize(x.DType, x.Shape); !ok || size != x.Size {
+			if size, err := byteSize(x.DType, x.Shape); err != nil || size != x.Size {
 				t.Fatalf("%q: size %d, want %d", x.Name, x.Size, size)
 			}
 			if x.Offset < 8 || x.Offset+x.Size > int64(len(file)) || names[x.Name] {

@@ -39,9 +39,9 @@ func safetensorsFile(t testing.TB, seed uint64, specs []spec) []byte {
 	t.Helper()
 	h := header{metadata: []pair{{"format", "pt"}}}
 	for _, s := range specs {
-		n, ok := byteSize(s.dtype, s.shape)
-		if !ok {
-			t.Fatalf("shape %v", s.shape)
+		n, err := byteSize(s.dtype, s.shape)
+		if err != nil {
+			t.Fatal(err)
 		}
 		h.tensors = append(h.tensors, Tensor{Name: s.name, DType: s.dtype, Shape: s.shape, Size: n})
 	}

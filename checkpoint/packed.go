@@ -314,9 +314,9 @@ func (inv *Inventory) gather(base string, values Tensor) (Tensor, error) {
 	plain := Tensor{
 		Name: plainWeight(base), DType: dtype, Shape: []int{p.rows, p.cols}, File: values.File, Offset: values.Offset,
 	}
-	size, ok := byteSize(plain.DType, plain.Shape)
-	if !ok {
-		return values, fmt.Errorf("shape [%d %d]: too large", rows, cols)
+	size, err := byteSize(plain.DType, plain.Shape)
+	if err != nil {
+		return values, err
 	}
 	if values.Elements() > size/int64(plain.DType.Size()) {
 		return values, fmt.Errorf("%d values for %d × %d elements", values.Elements(), rows, cols)

@@ -141,7 +141,7 @@ func newShard(name string, tensors []Tensor, metadata []pair) (Shard, error) {
 	h := header{tensors: slices.Clone(tensors), metadata: metadata}
 	head := h.encode()
 	if !aligned(h.tensors) {
-		slices.SortStableFunc(h.tensors, func(a, b Tensor) int { return b.DType.Size() - a.DType.Size() })
+		slices.SortStableFunc(h.tensors, func(a, b Tensor) int { return b.DType.Bits() - a.DType.Bits() })
 		head = h.encode()
 	}
 	if len(head)-8 > maxHeader {
@@ -156,7 +156,7 @@ func newShard(name string, tensors []Tensor, metadata []pair) (Shard, error) {
 }
 
 func aligned(tensors []Tensor) bool {
-	return !slices.ContainsFunc(tensors, func(t Tensor) bool { return t.Offset%int64(t.DType.Size()) != 0 })
+	return !slices.ContainsFunc(tensors, func(t Tensor) bool { return t.Offset%int64(max(t.DType.Size(), 1)) != 0 })
 }
 
 // addAux takes over the aux files but for those whose place a shard of the

@@ -24,19 +24,24 @@ const (
 	Bool
 	F8E4M3
 	F8E5M2
+	F8E4M3FNUZ
+	F8E5M2FNUZ
 	F8E8M0
+	F6E2M3
+	F6E3M2
+	F4
 	C64
 )
 
 var dtypes = [...]struct {
-	name  string
-	bytes int
+	name string
+	bits int
 }{
-	F32: {"F32", 4}, F16: {"F16", 2}, BF16: {"BF16", 2}, F64: {"F64", 8},
-	I64: {"I64", 8}, I32: {"I32", 4}, I16: {"I16", 2}, I8: {"I8", 1},
-	U64: {"U64", 8}, U32: {"U32", 4}, U16: {"U16", 2}, U8: {"U8", 1},
-	Bool: {"BOOL", 1}, F8E4M3: {"F8_E4M3", 1}, F8E5M2: {"F8_E5M2", 1},
-	F8E8M0: {"F8_E8M0", 1}, C64: {"C64", 8},
+	F32: {"F32", 32}, F16: {"F16", 16}, BF16: {"BF16", 16}, F64: {"F64", 64},
+	I64: {"I64", 64}, I32: {"I32", 32}, I16: {"I16", 16}, I8: {"I8", 8},
+	U64: {"U64", 64}, U32: {"U32", 32}, U16: {"U16", 16}, U8: {"U8", 8}, Bool: {"BOOL", 8},
+	F8E4M3: {"F8_E4M3", 8}, F8E5M2: {"F8_E5M2", 8}, F8E4M3FNUZ: {"F8_E4M3FNUZ", 8}, F8E5M2FNUZ: {"F8_E5M2FNUZ", 8},
+	F8E8M0: {"F8_E8M0", 8}, F6E2M3: {"F6_E2M3", 6}, F6E3M2: {"F6_E3M2", 6}, F4: {"F4", 4}, C64: {"C64", 64},
 }
 
 // ParseDType returns the type that a safetensors header calls name.
@@ -57,8 +62,12 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Size returns the bytes of one element.
-func (d DType) Size() int { return dtypes[d].bytes }
+// Bits returns the bits of one element.
+func (d DType) Bits() int { return dtypes[d].bits }
+
+// Size returns the bytes of one element, 0 if it has less than one: those of F4, F6_E2M3
+// and F6_E3M2 share bytes. No such type is Computable.
+func (d DType) Size() int { return dtypes[d].bits / 8 }
 
 // Computable reports whether crepe computes with elements of this type.
 func (d DType) Computable() bool { return d == F32 || d == F16 || d == BF16 }

@@ -19,34 +19,41 @@ func TestParseDTypeKnowsWhatStringPrints(t *testing.T) {
 			t.Errorf("%v.Computable() = %v, want %v", d, d.Computable(), want)
 		}
 	}
-	for _, name := range []string{"", "f32", "BF16 ", "F4", "DType(0)"} {
+	for _, name := range []string{"", "f32", "BF16 ", "F4_E2M1", "I4", "C128", "DType(0)"} {
 		if got, err := ParseDType(name); got != Invalid || err == nil {
 			t.Errorf("ParseDType(%q) = %v, %v, want an error", name, got, err)
 		}
 	}
-	for d, want := range map[DType]string{Invalid: "DType(0)", C64 + 1: "DType(18)"} {
+	for d, want := range map[DType]string{Invalid: "DType(0)", C64 + 1: "DType(23)"} {
 		if got := d.String(); got != want {
 			t.Errorf("String of %d = %q, want %q", uint8(d), got, want)
 		}
 	}
 }
 
-// The sizes of the safetensors format.
-func TestSize(t *testing.T) {
-	for size, names := range map[int][]string{
-		8: {"F64", "I64", "U64", "C64"},
-		4: {"F32", "I32", "U32"},
-		2: {"F16", "BF16", "I16", "U16"},
-		1: {"I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"},
+// All types that safetensors 0.8 names, and their sizes there.
+func TestBits(t *testing.T) {
+	known := 0
+	for bits, names := range map[int][]string{
+		64: {"F64", "I64", "U64", "C64"},
+		32: {"F32", "I32", "U32"},
+		16: {"F16", "BF16", "I16", "U16"},
+		8:  {"I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"},
+		6:  {"F6_E2M3", "F6_E3M2"},
+		4:  {"F4"},
 	} {
+		known += len(names)
 		for _, name := range names {
 			d, err := ParseDType(name)
 			if err != nil {
 				t.Error(err)
-			} else if d.Size() != size {
-				t.Errorf("%s: %d bytes, want %d", name, d.Size(), size)
+			} else if d.Bits() != bits || d.Size() != bits/8 {
+				t.Errorf("%s: %d bits and %d bytes, want %d bits", name, d.Bits(), d.Size(), bits)
 			}
 		}
+	}
+	if known != int(C64) {
+		t.Errorf("the format has %d types, DType %d", known, C64)
 	}
 }
 
