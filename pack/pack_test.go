@@ -117,6 +117,7 @@ func TestUnpackRefusesAnotherRecord(t *testing.T) {
 		{`"model.norm.weight"`, `"model.layers.0.mlp.up_proj.weight"`}: "want each tensor of the folder once",
 		{`"format": "sparse-bitmask"`, `"format": "sparse-bits"`}:      `format "sparse-bits", want sparse-bitmask`,
 		{`"format"`, `format`}:                                         "invalid character",
+		{`"plain": {`, `"plain": 3, "x": {`}:                           "plain: number, want an object",
 		{`"config.json": "`, `"config.json": "0`}:                      "config.json does not come back as it was packed",
 		{`"model-00001-of-`, `"../model-00001-of-`}:                    `weight file "../model-00001-of-`,
 		{`"model.layers.3.mlp.up_proj.weight"`, `"model.norm.weight"`}: "once",

@@ -1,13 +1,13 @@
 package pack
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/crepe-llm/crepe/checkpoint"
+	"github.com/crepe-llm/crepe/internal/pyjson"
 	"github.com/crepe-llm/crepe/internal/regular"
 	"github.com/crepe-llm/crepe/tensor"
 )
@@ -40,7 +40,7 @@ func ReadRecord(dir string) (*Record, error) {
 		return nil, err
 	}
 	var r Record
-	if err := json.Unmarshal(text, &r); err != nil {
+	if err := pyjson.Record(text, &r); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if !slices.Contains(formats, r.Format) {

@@ -191,7 +191,7 @@ func parse(text []byte, v any) error {
 	if n := bytes.Count(text, []byte("{")); n > maxObjects {
 		return fmt.Errorf("%d objects, want at most %d: not that of a run", n, maxObjects)
 	}
-	return pyjson.Plain(json.Unmarshal(text, v))
+	return pyjson.Record(text, v)
 }
 
 // finished reports whether the output is there already, by an equal run.

@@ -39,7 +39,7 @@ func FuzzManifest(f *testing.F) {
 }
 
 func TestManifestOfAnotherKind(t *testing.T) {
-	for text, want := range map[string]string{"[]": "array, want an object", `{"linears": {}}`: "linears: object, want an array"} {
+	for text, want := range map[string]string{"[]": "array, want an object", " null\n": "null, want an object", "3": "number, want an object", `{"linears": {}}`: "linears: object, want an array"} {
 		if _, err := parseManifest([]byte(text)); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}

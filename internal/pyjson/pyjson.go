@@ -88,6 +88,15 @@ func Unmarshal(data []byte, v any) error {
 	return Plain(json.Unmarshal(Strict(data), v))
 }
 
+// Record reads an object that crepe wrote: json.Unmarshal, which takes null for any
+// object, but in plain words and of an object only.
+func Record(data []byte, v any) error {
+	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
+		return errors.New("null, want an object")
+	}
+	return Plain(json.Unmarshal(data, v))
+}
+
 // Plain returns an error of encoding/json without the names of Go's types in its text.
 func Plain(err error) error {
 	var wrong *json.UnmarshalTypeError

@@ -263,8 +263,8 @@ func ReadRecord(dir string) (*Record, error) {
 		return nil, err
 	}
 	r := new(Record)
-	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, pyjson.Plain(err))
+	if err := pyjson.Record(text, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }

@@ -295,6 +295,16 @@ func TestResume(t *testing.T) {
 }
 
 // A record is read to its bound alone.
+func TestRecordOfNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, checkpoint.RotationRecordName), []byte("null\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rotated.ReadRecord(dir); err == nil || !strings.HasSuffix(err.Error(), checkpoint.RotationRecordName+": null, want an object") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestRecordOfATerabyte(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, checkpoint.RotationRecordName)
