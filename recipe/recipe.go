@@ -141,6 +141,9 @@ func Parse(data []byte) (Recipe, error) {
 	if err := refuseLarge(&tree); err != nil {
 		return Recipe{}, err
 	}
+	if err := refuseKeys(&tree); err != nil {
+		return Recipe{}, err
+	}
 	var r Recipe
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -183,6 +186,37 @@ func refuseLarge(n *yaml.Node) error {
 		}
 	}
 	return nil
+}
+
+// refuseKeys returns an error if a key is no text. The decoder leaves out one that is
+// null, with its value.
+func refuseKeys(n *yaml.Node) error {
+	for i, child := range n.Content {
+		key := child
+		if key.Kind == yaml.AliasNode {
+			key = key.Alias
+		}
+		if n.Kind == yaml.MappingNode && i%2 == 0 && key.ShortTag() != "!!str" && key.ShortTag() != "!!merge" {
+			return fmt.Errorf("line %d: %s for a key, want a text", child.Line, called(key.Kind, child.Value))
+		}
+		if err := refuseKeys(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// called is what an error calls a value.
+func called(kind yaml.Kind, text string) string {
+	switch {
+	case kind == yaml.SequenceNode:
+		return "a list"
+	case kind == yaml.MappingNode:
+		return "fields"
+	case text == "":
+		return "nothing"
+	}
+	return "`" + text + "`"
 }
 
 // wholeNumbers are the keys of fields that are int.

@@ -209,6 +209,13 @@ func TestEachErrorNamesItsField(t *testing.T) {
 		`{version: 1.5}`:                                                   "version: 1.5, want a whole number",
 		`{version: 1, refine: dsnot, refine_cycles: 1e-1}`:                 "refine_cycles: 0.1, want a whole number",
 		`{version: 1, calibration: {samples: 99999999999999999999}}`:       "line 1",
+		"version: 1\ncalibration:\n  ~: 3":                                 "line 3: `~` for a key, want a text",
+		"version: 1\neval:\n  ? \n  : none":                                "line 3: nothing for a key, want a text",
+		`{version: 1, kinds: {q_proj: {null: 1}}}`:                         "line 1: `null` for a key, want a text",
+		`{version: 1, kinds: {3: {alpha: 1}}}`:                             "line 1: `3` for a key, want a text",
+		`{version: 1, [a]: 1}`:                                             "line 1: a list for a key, want a text",
+		"version: &m ~\n*m : 3":                                            "line 2: `m` for a key, want a text",
+		`{version: 1, <<: {~: wanda}}`:                                     "line 1: `~` for a key, want a text",
 	} {
 		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", text, err, want)
