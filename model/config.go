@@ -84,6 +84,7 @@ func ParseConfig(data []byte) (*Config, error) {
 		cl.rotary(k, c)
 	}
 	cl.configure(k, c)
+	c.refuseRopeByType(k)
 	if *k.err != nil {
 		return nil, *k.err
 	}

@@ -221,6 +221,10 @@ func TestConfigRefuses(t *testing.T) {
 		{llama, changes{"rope_scaling": `"linear"`}, "rope_scaling: \"linear\", want an object"},
 		{llama, changes{"rope_scaling": `{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4, "original_max_position_embeddings": 8192}`},
 			"rope_scaling.high_freq_factor: 4, want more than low_freq_factor 4"},
+		{qwen2, changes{"num_key_value_heads": "2", "rope_parameters": `{"full_attention": {"rope_type": "default", "rope_theta": 1e6}}`},
+			"rope_parameters.full_attention: {"},
+		{qwen2, changes{"num_key_value_heads": "2", "rope_parameters": `{"full_attention": null, "rope_type": "default"}`},
+			"rope_parameters.full_attention: null, want rope_type and rope_theta for all blocks: Qwen2ForCausalLM has one rope"},
 		{mistral, changes{"num_key_value_heads": "2", "sliding_window": "0"}, "sliding_window: 0"},
 		{mistral, nil, "num_key_value_heads: missing, want a divisor of num_attention_heads 4 (the default here is 8)"},
 		{qwen2, changes{"num_key_value_heads": "2", "layer_types": `["sliding_attention", "full_attention", "full_attention"]`},
@@ -279,6 +283,22 @@ func TestConfigWhatNothingReads(t *testing.T) {
 	text := strings.Replace(small, "{", `{"unheard_of": [NaN, -Infinity], "moe_jitter": Infinity, `, 1)
 	if _, err := ParseConfig([]byte(text)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Settings by layer type beside those of all blocks, or for a type that no block has,
+// are nothing that transformers reads.
+func TestRopeByTypeThatNothingReads(t *testing.T) {
+	for _, text := range []string{
+		`{"full_attention": {"rope_type": "linear", "factor": 2}, "rope_type": "default", "rope_theta": 1e5}`,
+		`{"sliding_attention": {"rope_type": "linear", "factor": 2}, "rope_theta": 1e5}`,
+	} {
+		c, err := ParseConfig(with(t, "Qwen2ForCausalLM", map[string]string{"num_key_value_heads": "2", "rope_parameters": text}))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if c.rope.kind != "default" || c.rope.theta != 1e5 {
+			t.Errorf("%s: %s with theta %v", text, c.rope.kind, c.rope.theta)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ func init() {
 	register(&class{
 		name:      "Gemma2ForCausalLM",
 		modelType: "gemma2",
+		typed:     true,
 		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 8192, normEps: 1e-6, ropeTheta: 1e4, tied: true},
 		act:       engine.GELU, zeroCentred: true, scaledEmbed: true,
 		configure: func(k *keys, c *Config) {

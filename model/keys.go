@@ -89,6 +89,14 @@ func (k *keys) set(name string) bool {
 	return ok && !bytes.Equal(bytes.TrimSpace(raw), []byte("null"))
 }
 
+// holds reports whether the key is there with a value that Python takes for true: what
+// a class reads in "if a and b".
+func (k *keys) holds(name string) bool {
+	text := string(bytes.TrimSpace(k.raw[name]))
+	v, err := strconv.ParseFloat(text, 64)
+	return k.set(name) && text != "false" && (err != nil || v != 0)
+}
+
 // nullable are the keys that may be null, which says as much as their absence. Any
 // other key that is null is refused if it is read, as transformers 5 refuses it: to
 // take a default for it would be a guess.

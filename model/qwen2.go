@@ -5,6 +5,7 @@ func init() {
 	register(&class{
 		name:      "Qwen2ForCausalLM",
 		modelType: "qwen2",
+		typed:     true,
 		defaults:  defaults{kvHeads: 32, kvNull: true, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkvBias = true

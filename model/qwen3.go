@@ -6,6 +6,7 @@ func init() {
 	register(&class{
 		name:      "Qwen3ForCausalLM",
 		modelType: "qwen3",
+		typed:     true,
 		defaults:  defaults{kvHeads: 32, kvNull: true, headDim: 128, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4},
 		configure: func(k *keys, c *Config) {
 			c.qkNorm = true

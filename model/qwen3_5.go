@@ -9,6 +9,7 @@ func init() {
 	text := class{
 		name:      "Qwen3_5ForCausalLM",
 		modelType: "qwen3_5_text",
+		typed:     true,
 		defaults:  defaults{kvHeads: 4, headDim: 256, maxPositions: 32768, normEps: 1e-6, ropeTheta: 1e4, ropePart: 0.25},
 		turnsPart: true,
 

@@ -17,6 +17,7 @@ type class struct {
 	modelType string // of config.json, by which transformers finds it
 	defaults  defaults
 	turnsPart bool   // partial_rotary_factor is read, whatever the kind of rope
+	typed     bool   // blocks have layer types, by which transformers groups rotary settings
 	nested    string // key of the object with the text model's keys; "": none
 	prefix    string // of the text model's tensors; "" is "model."
 

@@ -38,13 +38,41 @@ type rope struct {
 
 var ropeKinds = []string{"default", "linear", "llama3", "longrope", "yarn", "dynamic"}
 
-// readRope reads rope_scaling, which wins, or rope_parameters. Either may hold
-// rope_theta and the type (rope_type or, older, type).
-func readRope(k *keys, c *Config) *rope {
-	in := k.object("rope_scaling")
-	if in == nil {
-		in = k.object("rope_parameters")
+// ropeSettings returns rope_scaling, which wins, or rope_parameters; nil if there is
+// neither. An empty object is none.
+func ropeSettings(k *keys) *keys {
+	if in := k.object("rope_scaling"); in != nil && len(in.raw) > 0 {
+		return in
 	}
+	return k.object("rope_parameters")
+}
+
+// refuseRopeByType refuses rotary settings by layer type in a class that has layer
+// types but one rope: transformers takes them apart by type and finds none for the whole.
+func (c *Config) refuseRopeByType(k *keys) {
+	in := ropeSettings(k)
+	if in == nil || !c.class.typed || in.present("rope_type") && in.present("rope_theta") {
+		return
+	}
+	for i, window := range c.windows {
+		name := fullAttention
+		switch {
+		case c.linear != nil && c.linear[i]:
+			name = linearAttention
+		case window > 0:
+			name = slidingAttention
+		}
+		if in.present(name) {
+			in.failf(name, "rope_type and rope_theta for all blocks: %s has one rope", c.class.name)
+			return
+		}
+	}
+}
+
+// readRope reads ropeSettings, which may hold rope_theta and the type (rope_type or,
+// older, type).
+func readRope(k *keys, c *Config) *rope {
+	in := ropeSettings(k)
 	r := newRope(c.class.defaults.ropeTheta, c.HeadDim)
 	if in == nil || !in.present("rope_theta") {
 		r.theta = k.positiveOr("rope_theta", r.theta)

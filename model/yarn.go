@@ -14,7 +14,7 @@ import "math"
 //	inv′_i = (1 − r_i)·inv_i + r_i·inv_i/factor
 //
 // Cosines and sines are multiplied by attention_factor; where it is absent by
-// m(1), or m(mscale)/m(mscale_all_dim) where both are set,
+// m(1), or m(mscale)/m(mscale_all_dim) where both are there and not 0,
 //
 //	m(s) = 0.1·s·ln factor + 1, but 1 for factor ≤ 1
 //
@@ -39,7 +39,7 @@ func (r *rope) readYarn(top, in *keys, c *Config) {
 		return 0.1*s*math.Log(r.factor) + 1
 	}
 	r.scale = m(1)
-	if in.set("mscale") && in.set("mscale_all_dim") {
+	if in.holds("mscale") && in.holds("mscale_all_dim") {
 		r.scale = m(in.positive("mscale")) / m(in.positive("mscale_all_dim"))
 	}
 	r.scale = in.positiveOr("attention_factor", r.scale)
