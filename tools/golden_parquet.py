@@ -120,6 +120,8 @@ def main():
     write("one-page", good, data_page_size=1 << 20, row_group_size=ROWS)
     write("bad-null", table([row(i) if i != 7 else None for i in range(40)]))
     write("bad-lz4", table([row(i) for i in range(40)]), compression="lz4")
+    write("bad-twice", pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]))
+    write("bad-columns", pa.table({}))
     write("bad-integers", pa.table({"text": [1, 2, 3]}))
     write("bad-list", pa.table({"text": [["a"], ["b"]]}))
     write("bad-map", pa.table({"m": pa.array([[("a", 1)]], type=pa.map_(pa.string(), pa.int64()))}))

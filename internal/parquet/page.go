@@ -237,7 +237,7 @@ func (c *column) decompress(body []byte, size int64) ([]byte, error) {
 		}
 		out, err = c.zstd.DecodeAll(body, make([]byte, 0, size))
 	default:
-		return nil, fmt.Errorf("compression codec %d; known: none, snappy, gzip, zstd", c.chunk.codec)
+		return nil, fmt.Errorf("compressed with %s; known: none, snappy, gzip, zstd", nameOf(codecNames[:], c.chunk.codec))
 	}
 	if err != nil {
 		return nil, err

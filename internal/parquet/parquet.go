@@ -20,11 +20,13 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 const (
 	magic          = "PAR1"
+	codedMagic     = "PARE"   // of a file whose footer is encrypted
 	maxPageHeader  = 16 << 20 // bytes; its statistics may hold values
 	pageHeaderRead = 64 << 10 // bytes read for a page header at first
 )
@@ -96,6 +98,20 @@ const (
 	dataPageV2     = 3
 )
 
+// The format's names of its physical types and codecs, by number.
+var (
+	typeNames  = [...]string{"BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"}
+	codecNames = [...]string{"none", "snappy", "gzip", "lzo", "brotli", "lz4", "zstd", "lz4_raw"}
+)
+
+// nameOf returns the name of a number, or the number.
+func nameOf(names []string, n int64) string {
+	if n >= 0 && n < int64(len(names)) {
+		return names[n]
+	}
+	return strconv.FormatInt(n, 10)
+}
+
 // rowGroup is a run of rows.
 type rowGroup struct {
 	rows   int64
@@ -125,6 +141,9 @@ func readFooter(r io.ReaderAt, size int64) ([]byte, error) {
 	}
 	if _, err := r.ReadAt(tail[:], size-int64(len(tail))); err != nil {
 		return nil, err
+	}
+	if string(head[:]) == codedMagic && string(tail[4:]) == codedMagic {
+		return nil, errors.New("encrypted, want a Parquet file that anybody can read")
 	}
 	if string(head[:]) != magic || string(tail[4:]) != magic {
 		return nil, fmt.Errorf("not a Parquet file, or truncated: begins with %q and ends with %q, want %q", head[:], tail[4:], magic)

@@ -52,7 +52,9 @@ func TestStringsOfEveryEncoding(t *testing.T) {
 func TestStringsRefuses(t *testing.T) {
 	for name, want := range map[string]string{
 		"null":     "row 8: column text: null, want a string",
-		"lz4":      "compression codec",
+		"lz4":      "compressed with lz4_raw; known: none, snappy, gzip, zstd",
+		"twice":    "two columns of the name text",
+		"columns":  "no column text; there are none",
 		"integers": "does not hold strings",
 		"list":     "does not hold strings",
 		"nothing":  `no column text; there are "body" "title"`,
@@ -164,7 +166,7 @@ func TestRowsRefuses(t *testing.T) {
 	for _, c := range []struct{ file, column, want string }{
 		{"nested-snappy", "absent", `no column absent; there are "text"`},
 		{"bad-map", "m", "column m: a map, which is not read"},
-		{"bad-double", "text", "column text: physical type 5; known: integers and strings"},
+		{"bad-double", "text", "column text: physical type DOUBLE; known: integers and strings"},
 		{"bad-bytes", "text", "row 2: column text: not UTF-8"},
 		{"bad-elements", "texts", "row 1: column texts: more than 1048576 elements in a row"},
 		{"bad-row", "texts", "row 1: column texts: more than 16777216 bytes in a row"},
@@ -177,6 +179,14 @@ func TestRowsRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q in it", c.file, err, c.want)
 		}
+	}
+}
+
+func TestEncrypted(t *testing.T) {
+	data := []byte("PARE and what nobody can read\x08\x00\x00\x00PARE")
+	err := Strings(bytes.NewReader(data), int64(len(data)), "text", func([]byte) error { return nil })
+	if err == nil || !strings.HasPrefix(err.Error(), "encrypted") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package parquet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -63,23 +64,22 @@ func parseSchemaElement(d *decoder) schemaElement {
 	return e
 }
 
-// find returns the top-level column of that name.
+// find returns the top-level column of that name, of which there is one.
 func find(schema []schemaElement, column string) (*node, error) {
 	if len(schema) == 0 {
 		return nil, errors.New("metadata: no schema")
 	}
 	var names strings.Builder
-	i := 1
+	at, i := 0, 1
 	for range schema[0].children {
 		if i >= len(schema) {
 			return nil, errors.New("metadata: schema ends early")
 		}
 		if schema[i].name == column {
-			n, _, err := grow(schema, i, &node{})
-			if err != nil {
-				return nil, fmt.Errorf("column %s: %w", column, err)
+			if at > 0 {
+				return nil, fmt.Errorf("two columns of the name %s", column)
 			}
-			return n, nil
+			at = i
 		}
 		if names.Len() < 200 {
 			fmt.Fprintf(&names, " %.40q", schema[i].name)
@@ -88,7 +88,14 @@ func find(schema []schemaElement, column string) (*node, error) {
 			open += schema[i].children - 1
 		}
 	}
-	return nil, fmt.Errorf("no column %s; there are%s", column, names.String())
+	if at == 0 {
+		return nil, fmt.Errorf("no column %s; there are%s", column, cmp.Or(names.String(), " none"))
+	}
+	n, _, err := grow(schema, at, &node{})
+	if err != nil {
+		return nil, fmt.Errorf("column %s: %w", column, err)
+	}
+	return n, nil
 }
 
 // grow makes the node of element i, below parent, and all below it. next is the
@@ -121,7 +128,7 @@ func grow(schema []schemaElement, i int, parent *node) (n *node, next int, err e
 		return nil, i, fmt.Errorf("physical type %d with %d fields", e.typ, e.children)
 	case e.typ == group:
 	case e.typ != byteArray && e.typ != int32Type && e.typ != int64Type:
-		return nil, i, fmt.Errorf("physical type %d; known: integers and strings", e.typ)
+		return nil, i, fmt.Errorf("physical type %s; known: integers and strings", nameOf(typeNames[:], e.typ))
 	default:
 		n.leaves = []*node{n}
 	}
