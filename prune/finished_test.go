@@ -84,8 +84,12 @@ func TestResumeOfWhatIsFinished(t *testing.T) {
 	}
 	want := content(t, opt.Output)
 	partial := filepath.Join(filepath.Dir(opt.Output), "."+filepath.Base(opt.Output)+".crepe-partial")
+	record := prune.RecordPath(opt.Output) + ".partial"
 	opt.Resume = true
 	for _, left := range []string{"", "lock"} { // that of a kill after the last renaming
+		if err := os.WriteFile(record, []byte("{"), 0o666); err != nil { // and while the record was written
+			t.Fatal(err)
+		}
 		if left != "" {
 			if err := errors.Join(os.Mkdir(partial, 0o777), os.WriteFile(filepath.Join(partial, left), nil, 0o666)); err != nil {
 				t.Fatal(err)
@@ -97,6 +101,9 @@ func TestResumeOfWhatIsFinished(t *testing.T) {
 		}
 		if _, err := os.Stat(partial); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left (%v)", partial, err)
+		}
+		if _, err := os.Stat(record); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left (%v)", record, err)
 		}
 		compare(t, "finished", content(t, opt.Output), want)
 	}

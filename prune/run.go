@@ -11,6 +11,7 @@ import (
 	"github.com/crepe-llm/crepe/checkpoint"
 	"github.com/crepe-llm/crepe/engine"
 	"github.com/crepe-llm/crepe/eval"
+	"github.com/crepe-llm/crepe/internal/fsys"
 	"github.com/crepe-llm/crepe/internal/hidden"
 	"github.com/crepe-llm/crepe/internal/sysinfo"
 	"github.com/crepe-llm/crepe/model"
@@ -85,7 +86,9 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	}
 	r.report.Seconds.Total = time.Since(started).Seconds()
 	r.report.PeakRSS = sysinfo.PeakRSS()
-	if !r.report.Finished {
+	if r.report.Finished {
+		_ = fsys.Remove(RecordPath(opt.Output) + fsys.PartialSuffix) // there is one if the kill came while it was written
+	} else {
 		if err := r.keepRecord(); err != nil { // the output is in its place, whatever becomes of this
 			opt.warn("time and memory of the run are not kept: %v", err)
 		}
