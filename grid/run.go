@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -131,7 +132,9 @@ func Run(ctx context.Context, m Model, opt Options) (*ModelReport, error) {
 	rep.TasksBOS = g.bos
 	Rank(g.points)
 	rep.Frontier = g.points
-	_ = fsys.Remove(opt.Scratch) // if it is empty
+	if err := fsys.Remove(opt.Scratch); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+		return nil, err // it is empty, and stays
+	}
 	return rep, nil
 }
 
