@@ -69,13 +69,17 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 	return s, nil
 }
 
-// checkFile refuses, before SQLite opens it, what is no database, and a link in the
-// place of the database or of its journal, which SQLite would follow.
+// checkFile refuses, before SQLite opens it, what is no database, a link in the place of
+// the database or of a file that belongs to it, which SQLite would follow, and a journal
+// of several databases.
 func checkFile(path string) error {
-	for _, path := range []string{path, path + "-journal"} {
+	for _, path := range []string{path, path + "-journal", path + "-wal", path + "-shm"} {
 		if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
 			return fmt.Errorf("%s: a link, a folder or a device, want a file of studies", path)
 		}
+	}
+	if err := checkJournal(path + "-journal"); err != nil {
+		return err
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,6 +100,35 @@ func checkFile(path string) error {
 	}
 	if !bytes.Equal(head, []byte(magic)) {
 		return fmt.Errorf("%s: not a file of studies: not an SQLite database", path)
+	}
+	return nil
+}
+
+// journalMagic begins a journal of SQLite, and ends one that names the journal of a
+// transaction over several databases. https://www.sqlite.org/fileformat2.html#the_rollback_journal
+const journalMagic = "\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+
+// checkJournal refuses a journal that names another file: SQLite deletes that file, which
+// may be any, when it has rolled back. A study is one database, so none of ours does.
+func checkJournal(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || st.Size() < int64(len(journalMagic)) {
+		return err
+	}
+	tail := make([]byte, len(journalMagic))
+	if _, err := f.ReadAt(tail, st.Size()-int64(len(tail))); err != nil {
+		return err
+	}
+	if string(tail) == journalMagic {
+		return fmt.Errorf("%s: of several databases, want that of a file of studies: not written by crepe", path)
 	}
 	return nil
 }
@@ -127,7 +160,7 @@ func checkSchema(ctx context.Context, tx *sql.Tx) (made bool, err error) {
 		return false, err
 	}
 	switch {
-	case tables == 0:
+	case tables == 0 && id == 0:
 		return false, nil
 	case id != applicationID:
 		return false, errors.New("not a file of studies: a database of another program")
@@ -178,7 +211,9 @@ func (s *SQLite) explain(err error) error {
 		case sqlite3.SQLITE_FULL:
 			why = "the disk is full; what was finished is kept"
 		case sqlite3.SQLITE_READONLY:
-			why = "cannot be written"
+			if why = "cannot be written"; e.Code() == sqlite3.SQLITE_READONLY_ROLLBACK {
+				why = "left in the middle of a write: run its search or grid again, which takes the write back"
+			}
 		case sqlite3.SQLITE_CANTOPEN:
 			why = cannotOpen
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -114,12 +115,12 @@ func TestWhatIsNoStudy(t *testing.T) {
 	wantError(t, err, "absent", "cannot be opened")
 	_, err = Open(t.Context(), dir)
 	wantError(t, err, dir)
-	for _, name := range []string{"link", "a-journal"} {
+	for _, name := range []string{"link", "a-journal", "b-wal", "c-shm"} {
 		if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, name)); err != nil {
 			t.Skip(err)
 		}
 		link := filepath.Join(dir, name)
-		_, err = Open(t.Context(), strings.TrimSuffix(link, "-journal"))
+		_, err = Open(t.Context(), strings.NewReplacer("-journal", "", "-wal", "", "-shm", "").Replace(link))
 		wantError(t, err, link, "a link")
 	}
 
@@ -139,6 +140,10 @@ func TestWhatIsNoStudy(t *testing.T) {
 	_, err = Open(t.Context(), other)
 	wantError(t, err, other, "another program")
 
+	empty := exec("empty", "DROP TABLE study; DROP TABLE field; DROP TABLE record; PRAGMA application_id = 7")
+	_, err = Open(t.Context(), empty)
+	wantError(t, err, empty, "another program")
+
 	endless := exec("endless", `ALTER TABLE record RENAME TO r; CREATE VIEW record AS
 		WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, 1 AS study, 'trial' AS kind, id AS key, '{}' AS value FROM n`)
 	_, err = Open(t.Context(), endless)
@@ -154,6 +159,65 @@ func TestWhatIsNoStudy(t *testing.T) {
 	}
 	_, err = Open(t.Context(), cut)
 	wantError(t, err, cut)
+}
+
+// hotJournal writes the journal of an unfinished transaction beside the database at path:
+// a header for its pages, and tail.
+func hotJournal(t *testing.T, path, tail string) {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := append([]byte(journalMagic), make([]byte, 512-len(journalMagic))...)
+	binary.BigEndian.PutUint32(head[16:], uint32(st.Size()/4096)) // pages before it
+	binary.BigEndian.PutUint32(head[20:], 512)                    // a sector
+	binary.BigEndian.PutUint32(head[24:], 4096)                   // a page
+	if err := os.WriteFile(path+"-journal", append(head, tail...), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SQLite deletes the file that a journal names as that of several databases.
+func TestJournalThatNamesAnotherFile(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "s.db"), filepath.Join(dir, "other")
+	s, _ := open(t, path)
+	s.Close()
+	if err := os.WriteFile(other, []byte("of somebody else"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	sum := uint32(0)
+	for _, c := range []byte(other) {
+		sum += uint32(c)
+	}
+	tail := append(binary.BigEndian.AppendUint32(nil, 1<<30/4096+1), other...) // a page that no database has
+	tail = binary.BigEndian.AppendUint32(tail, uint32(len(other)))
+	tail = binary.BigEndian.AppendUint32(tail, sum)
+	hotJournal(t, path, string(tail)+journalMagic)
+	_, err := Open(t.Context(), path)
+	wantError(t, err, path+"-journal", "of several databases")
+	_, err = Read(t.Context(), path)
+	wantError(t, err, path+"-journal", "of several databases")
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a killed process was writing is taken back by the next that writes; who only
+// reads says so.
+func TestLeftInTheMiddleOfAWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	s, _ := open(t, path)
+	s.Close()
+	hotJournal(t, path, "")
+	_, err := Read(t.Context(), path)
+	wantError(t, err, path, "left in the middle of a write: run its search or grid again")
+	s, _ = open(t, path)
+	s.Close()
+	if all, err := Read(t.Context(), path); err != nil || len(all) != 1 {
+		t.Errorf("%v (%v), want one study", all, err)
+	}
 }
 
 func TestLockedIsSaidAndLeavesTheStudy(t *testing.T) {
