@@ -128,9 +128,9 @@ func measureModels(ctx context.Context, models []*session.Session, set *windows.
 func (a *app) showBench(r *modelBench) error {
 	w := a.table()
 	first := r.Models[0]
-	fmt.Fprintf(w, "%s\t%s", r.Engine, first.Model)
+	fmt.Fprintf(w, "%s\t%s", r.Engine, label(first.Model))
 	if len(r.Models) > 1 {
-		fmt.Fprintf(w, "\t%s\tratio", r.Models[1].Model)
+		fmt.Fprintf(w, "\t%s\tratio", label(r.Models[1].Model))
 	}
 	fmt.Fprintln(w)
 	row := func(what string, text func(benched) string, value func(benched) float64, fast bool) {

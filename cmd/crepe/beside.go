@@ -35,14 +35,14 @@ func showBeside(out io.Writer, page int, rep generateReport) error {
 		row := func(l, between, r string) {
 			fmt.Fprintln(w, strings.TrimRight(pad(l, column)+between+r, " "))
 		}
-		row(cut(left.Model, column), " │ ", cut(right.Model, column))
+		row(cut(label(left.Model), column), " │ ", cut(label(right.Model), column))
 		row(strings.Repeat("─", column), "─┼─", strings.Repeat("─", column))
 		for i := range max(len(a), len(b)) {
 			row(at(a, i), " │ ", at(b, i))
 		}
 	} else {
 		for _, c := range []*continuation{left, right} {
-			fmt.Fprintf(w, "%s:\n%s\n\n", c.Model, strings.Join(wrap(c.Text, max(page, narrow)), "\n"))
+			fmt.Fprintf(w, "%s:\n%s\n\n", label(c.Model), strings.Join(wrap(c.Text, max(page, narrow)), "\n"))
 		}
 	}
 	same := fmt.Sprintf("the first %d tokens are the same", *rep.Same)

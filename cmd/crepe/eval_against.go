@@ -31,7 +31,7 @@ func (a *app) openDense(ctx context.Context, o *session.Session, name string, me
 }
 
 func showAgainst(w io.Writer, r *againstReport) {
-	fmt.Fprintf(w, "dense\t%s\t(%s)\n", perplexityText(r.Dense, 4), r.Name)
+	fmt.Fprintf(w, "dense\t%s\t(%s)\n", perplexityText(r.Dense, 4), label(r.Name))
 	fmt.Fprintf(w, "KL\t%.4f\t(nats, mean over %d tokens; median %.4f, 90 %% below %.4f, 99 %% below %.4f, at most %.4f)\n",
 		r.KL.Mean, r.Positions, r.KL.P50, r.KL.P90, r.KL.P99, r.KL.Max)
 	fmt.Fprintf(w, "same top token\t%.2f %%\n", 100*r.SameTop)

@@ -245,7 +245,7 @@ func programOf(m *prune.Manifest) string {
 
 func (a *app) showInspection(in inspection) error {
 	w := a.table() // crepe.json may be anybody's
-	fmt.Fprintf(w, "model\t%s (%s, %d blocks)\n", in.Model, in.Architecture, in.Blocks)
+	fmt.Fprintf(w, "model\t%s (%s, %d blocks)\n", label(in.Model), in.Architecture, in.Blocks)
 	var types []string
 	for t, n := range in.DTypes {
 		types = append(types, fmt.Sprintf("%s %.4g M", t, float64(n)/1e6))
@@ -271,7 +271,7 @@ func (a *app) showInspection(in inspection) error {
 	fmt.Fprintf(w, "sparsity\t%.3f %% of all prunable weights\n", 100*in.Sparsity)
 	if c := in.Against; c != nil {
 		fmt.Fprintf(w, "against\t%.3f %% of the weights are zero in both or in neither; %.3f %% are zero only here, %.3f %% only in %s\n",
-			100*c.Equal, 100*c.OnlyThis, 100*c.OnlyOther, c.Model)
+			100*c.Equal, 100*c.OnlyThis, 100*c.OnlyOther, label(c.Model))
 	}
 	fmt.Fprintln(w)
 	if in.Manifest != nil && in.Manifest.Allocation != nil {

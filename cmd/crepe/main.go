@@ -65,7 +65,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "crepe: interrupted"+resumeHint(err))
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, printable("crepe: "+err.Error()))
+	fmt.Fprintln(stderr, printable("crepe: "+oneLine(err.Error(), args)))
 	var usage usageError
 	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") { // cobra's, which has no type
 		return exitUsage
@@ -161,6 +161,16 @@ type app struct {
 func (a *app) startMeter() *meter {
 	a.meter = newMeter(a.stderr)
 	return a.meter
+}
+
+// oneLine returns a message in which the arguments that hold a newline are labels.
+func oneLine(message string, args []string) string {
+	for _, arg := range args {
+		if strings.Contains(arg, "\n") {
+			message = strings.ReplaceAll(message, arg, label(arg))
+		}
+	}
+	return message
 }
 
 // warn prints what the user may want to change. Only errors begin with "crepe: "

@@ -182,9 +182,9 @@ func (a *app) repack(ctx context.Context, name string, f packFlags, write func(*
 		return json.NewEncoder(a.stdout).Encode(packing{name, f.output, res})
 	}
 	w := a.table()
-	fmt.Fprintf(w, "model\t%s (%s)\n", name, s.Model.Config.Architecture)
+	fmt.Fprintf(w, "model\t%s (%s)\n", label(name), s.Model.Config.Architecture)
 	showPacked(w, res)
-	fmt.Fprintf(w, "output\t%s/\n", f.output)
+	fmt.Fprintf(w, "output\t%s/\n", label(f.output))
 	return w.Flush()
 }
 

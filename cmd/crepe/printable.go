@@ -22,6 +22,11 @@ func printable(s string) string {
 	}, s)
 }
 
+// label is the name of a folder, a file or a model as it stands in a line or a table:
+// printable, and without the newlines that it may have, which would begin lines of their
+// own.
+func label(name string) string { return printable(strings.ReplaceAll(name, "\n", "\uFFFD")) }
+
 // text is where results go that a person reads, printable.
 func (a *app) text() io.Writer { return printableWriter{a.stdout} }
 

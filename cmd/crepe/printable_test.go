@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -26,6 +28,33 @@ func TestTextForPeopleIsPrintable(t *testing.T) {
 	const want = "linear                zeros\n" + "\ufffd]0;owned\ufffd\ufffd2J größer  50 %\n\ufffdsrotsnetefas\ufffd        \u200f0 %\noutput  a\ufffdb\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// A folder's name that holds a line of its own is one line in tables and errors.
+func TestNameOfTwoLines(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "model\nsparsity  99 %\x1b[2J")
+	if err := os.CopyFS(dir, os.DirFS("../../testdata/fixtures/llama-mha")); err != nil {
+		t.Skip(err) // no such names here
+	}
+	var out, messages bytes.Buffer
+	if code := run([]string{"inspect", dir}, &out, &messages); code != exitOK {
+		t.Fatal(messages.String())
+	}
+	if !strings.Contains(out.String(), "/model\ufffdsparsity  99 %\ufffd[2J (LlamaForCausalLM") {
+		t.Errorf("%q", out.String())
+	}
+	messages.Reset()
+	if code := run([]string{"verify", dir}, &out, &messages); code != exitError {
+		t.Errorf("exit code %d", code)
+	}
+	if want := "/model\ufffdsparsity  99 %\ufffd[2J: no crepe.json in it"; !strings.Contains(messages.String(), want) {
+		t.Errorf("%q, want %q in it", messages.String(), want)
+	}
+	out.Reset()
+	showBeside(&out, 80, generateReport{continuation: continuation{Model: dir}, Against: &continuation{Model: "b\nc"}, Same: new(int)})
+	if strings.Contains(out.String(), "\x1b") || strings.Contains(out.String(), "\nc") {
+		t.Errorf("%q", out.String())
 	}
 }
 

@@ -114,7 +114,7 @@ func (a *app) showPlan(p *prune.Plan, o *session.Session, opt prune.Options, asJ
 	if p.Disk.Packed > 0 {
 		output, extra = "at most "+formatBytes(p.Disk.Packed), extra+p.Disk.Output
 	}
-	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n", output, opt.Output, formatBytes(extra), formatBytes(free))
+	fmt.Fprintf(w, "disk\t%s for %s, up to %s more while it runs; %s are free\n", output, label(opt.Output), formatBytes(extra), formatBytes(free))
 	fmt.Fprintf(w, "time\tabout %s\n", time.Duration(d.Seconds*float64(time.Second)).Round(time.Second))
 	return w.Flush()
 }
@@ -126,7 +126,7 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	for _, l := range rep.Linears {
 		weights += l.Rows * l.Cols
 	}
-	fmt.Fprintf(w, "model\t%s (%s)\n", rep.Model, o.Model.Config.Architecture)
+	fmt.Fprintf(w, "model\t%s (%s)\n", label(rep.Model), o.Model.Config.Architecture)
 	pattern := ""
 	if rep.Pattern != "unstructured" {
 		pattern = ", " + rep.Pattern
@@ -188,7 +188,7 @@ func (a *app) showReport(rep *prune.Report, o *session.Session) error {
 	if rep.Finished {
 		finished = "  (an earlier run has finished it)"
 	}
-	fmt.Fprintf(w, "output\t%s%s\nrecipe\t%s\n", strings.TrimSuffix(rep.Output, "/")+"/", finished, rep.Recipe)
+	fmt.Fprintf(w, "output\t%s%s\nrecipe\t%s\n", label(strings.TrimSuffix(rep.Output, "/")+"/"), finished, label(rep.Recipe))
 	return w.Flush()
 }
 

@@ -73,9 +73,9 @@ func (a *app) showSearch(rep searchReport) error {
 		check = fmt.Sprintf("proxy       %s: Spearman's ρ %+.2f with perplexity over %d candidates\n", c.Proxy, c.Rho, c.Candidates)
 	}
 	_, err := fmt.Fprintf(a.text(), "\nbest        %s, dense %s  (%s, %d windows, %s)\nobjective   %s\n%stime        %.1f s, %d candidates rated, %d verified, %d of them in full\nrecipe      %s\n",
-		rep.Best.Perplexity.Text(4), rep.Dense.Text(4), rep.Verification, rep.Windows, rep.Compute, rep.Objective, check, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, rep.Recipe)
+		rep.Best.Perplexity.Text(4), rep.Dense.Text(4), rep.Verification, rep.Windows, rep.Compute, rep.Objective, check, rep.Seconds, rep.Trials, rep.Verified, rep.InFull, label(rep.Recipe))
 	if err == nil && rep.Output != "" {
-		_, err = fmt.Fprintf(a.text(), "output      %s/\n", strings.TrimSuffix(rep.Output, "/"))
+		_, err = fmt.Fprintf(a.text(), "output      %s/\n", label(strings.TrimSuffix(rep.Output, "/")))
 	}
 	return err
 }

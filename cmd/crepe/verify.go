@@ -108,5 +108,5 @@ func (a *app) showVerification(res *verify.Result, dir, dense string) {
 		against += " and " + dense
 	}
 	fmt.Fprintf(a.text(), "%s: verified against %s: %d tensors, %.3f %% zeros in %d Linears\n",
-		dir, against, res.Tensors, 100*float64(res.Zeros)/float64(max(res.Weights, 1)), res.Linears)
+		label(dir), label(against), res.Tensors, 100*float64(res.Zeros)/float64(max(res.Weights, 1)), res.Linears)
 }
