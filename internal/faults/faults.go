@@ -168,15 +168,20 @@ func (r Run) once(t *testing.T, fault func(op, path string, n int) fsys.Fault) {
 	defer os.RemoveAll(dir)
 	r.Prepare(t, dir)
 	var mu sync.Mutex
-	n := -1
+	n, killed := -1, false
 	restore := fsys.Inject(func(op, path string) fsys.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		n++
-		return fault(op, path, n)
+		f := fault(op, path, n)
+		killed = killed || f.Err == errKilled
+		return f
 	})
 	err = r.Work(dir)
 	restore()
+	if killed && err == nil {
+		err = errKilled // it did not live to say that it has finished
+	}
 	r.Check(t, dir, err == nil)
 	if err == nil || t.Failed() {
 		return
