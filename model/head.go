@@ -38,18 +38,9 @@ func (m *Model) HeadBytes() int64 { return m.head.Size }
 
 // WholeHeadBytes returns what the head's matrix takes if all of it is read at once: less
 // than HeadBytes if it stays packed.
-func (m *Model) WholeHeadBytes() int64 {
-	if _, ok := m.headPacker(); ok {
-		return m.inv.Resident(m.head)
-	}
-	return m.head.Size
-}
+func (m *Model) WholeHeadBytes() int64 { return m.storedHead().bytes(m.opt.Engine) }
 
-// headPacker returns what keeps the head in packed form in memory, if it is packed.
-func (m *Model) headPacker() (engine.Packer, bool) {
-	p, ok := m.opt.Engine.(engine.Packer)
-	return p, ok && !m.plain && m.inv.Packed(m.head)
-}
+func (m *Model) storedHead() *stored { return &stored{inv: m.inv, tensor: m.head, plain: m.plain} }
 
 // loadHead returns a head that reads that many vocabulary rows at once.
 func (m *Model) loadHead(rows int) (*Head, error) {
@@ -220,12 +211,8 @@ func (h *Head) load(first int) (engine.Proj, error) {
 // read reads the chunk that begins with that row.
 func (h *Head) read(start int) (engine.Op, error) {
 	t, w := h.m.head, h.chunk
-	if p, ok := h.m.headPacker(); ok && h.rows == h.m.Config.Vocab {
-		w, err := readPacked(h.m.inv, t)
-		if err != nil {
-			return nil, err
-		}
-		return p.LoadPacked(w)
+	if p, ok := h.m.storedHead().packer(h.m.opt.Engine); ok && h.rows == h.m.Config.Vocab {
+		return h.m.storedHead().loadPacked(p)
 	}
 	if w == nil {
 		w = tensor.NewWeight(t.DType, h.rows, h.m.Config.Width)

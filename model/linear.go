@@ -46,19 +46,31 @@ type stored struct {
 	plain  bool // as in Model
 }
 
-// packer returns what keeps l's weight in packed form in memory, if it is packed there.
-func (l *Linear) packer() (engine.Packer, bool) {
-	p, ok := l.engine.(engine.Packer)
-	return p, ok && !l.stored.plain && l.stored.inv.Packed(l.stored.tensor)
+// packer returns what of e keeps the weight in packed form in memory, if it is packed there.
+func (s *stored) packer(e engine.Engine) (engine.Packer, bool) {
+	p, ok := e.(engine.Packer)
+	return p, ok && !s.plain && s.inv.Packed(s.tensor)
+}
+
+// bytes returns what the weight takes in the memory of e.
+func (s *stored) bytes(e engine.Engine) int64 {
+	if _, ok := s.packer(e); ok {
+		return s.inv.Resident(s.tensor)
+	}
+	return s.tensor.Size
+}
+
+// loadPacked reads the weight, which is packed.
+func (s *stored) loadPacked(p engine.Packer) (engine.Op, error) {
+	w, err := readPacked(s.inv, s.tensor)
+	if err != nil {
+		return nil, err
+	}
+	return p.LoadPacked(w)
 }
 
 // bytes returns what l's weight takes in memory.
-func (l *Linear) bytes() int64 {
-	if _, ok := l.packer(); ok {
-		return l.stored.inv.Resident(l.stored.tensor)
-	}
-	return l.stored.tensor.Size
-}
+func (l *Linear) bytes() int64 { return l.stored.bytes(l.engine) }
 
 // Read returns the weight, from the checkpoint if it is not in memory: only
 // experts that Options.ExpertBytes leaves no room for are not. It may be edited;
@@ -117,10 +129,10 @@ func (l *Linear) load() error {
 	if l.op != nil {
 		return nil
 	}
-	if p, ok := l.packer(); ok {
-		w, err := readPacked(l.stored.inv, l.stored.tensor)
+	if p, ok := l.stored.packer(l.engine); ok {
+		op, err := l.stored.loadPacked(p)
 		if err == nil {
-			l.op, err = p.LoadPacked(w)
+			l.op = op
 		}
 		return err
 	}

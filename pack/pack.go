@@ -130,15 +130,15 @@ type stored struct {
 	n int
 }
 
-// isTable reports whether a tensor is the matrix of embedding or head.
-func isTable(t checkpoint.Tensor) bool {
+// IsTable reports whether a tensor is the matrix of embedding or head.
+func IsTable(t checkpoint.Tensor) bool {
 	return t.Name == "lm_head.weight" || t.Name == "embed_tokens.weight" || strings.HasSuffix(t.Name, ".embed_tokens.weight")
 }
 
 // formOf returns what the values of t, a Linear or a table, are to be.
 func (p *packer) formOf(t checkpoint.Tensor) tensor.Integers {
 	k := p.opt.Integers
-	if k.Bits > 0 && isTable(t) {
+	if k.Bits > 0 && IsTable(t) {
 		k.Bits = 8
 	}
 	return k
@@ -167,7 +167,7 @@ func (p *packer) count(ctx context.Context, m *model.Model) error {
 		return nil
 	}
 	for _, t := range p.inv.Tensors() {
-		if isTable(t) && len(t.Shape) == 2 && t.DType.Computable() {
+		if IsTable(t) && len(t.Shape) == 2 && t.DType.Computable() {
 			if err := p.take(t); err != nil {
 				return err
 			}
@@ -197,7 +197,7 @@ func (p *packer) take(t checkpoint.Tensor) error {
 	p.stored[t.Name] = stored{k, n}
 	r := &p.result
 	r.All += size - t.Size
-	if isTable(t) {
+	if IsTable(t) {
 		r.Tables++
 		return nil
 	}
@@ -371,7 +371,7 @@ func Count(inv *checkpoint.Inventory) (*Result, error) {
 		res.AllPlain, res.All = res.AllPlain+t.Size, res.All+inv.Stored(t)
 		switch {
 		case !inv.Packed(t):
-		case isTable(t):
+		case IsTable(t):
 			res.Tables++
 		default:
 			res.Linears++
@@ -389,7 +389,7 @@ func Count(inv *checkpoint.Inventory) (*Result, error) {
 // FormOf returns what the packed values of inv's Linears are; nil if none is packed.
 func FormOf(inv *checkpoint.Inventory) *tensor.Integers {
 	for _, t := range inv.Tensors() {
-		if inv.Packed(t) && !isTable(t) {
+		if inv.Packed(t) && !IsTable(t) {
 			k := inv.Integers(t)
 			return &k
 		}

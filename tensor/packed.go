@@ -137,7 +137,8 @@ func (w *Packed) Check() error {
 		last = 1<<used - 1
 	}
 	k := w.Integers()
-	have, unit := w.Kept(), "bits"
+	kept := w.Kept()
+	have, unit := kept, "bits"
 	if k.Bits > 0 {
 		have, unit = len(w.p.Integers.Values), "bytes of integers"
 	}
@@ -155,7 +156,7 @@ func (w *Packed) Check() error {
 	if w.p.First[w.Rows] != at || int64(have) != at {
 		return fmt.Errorf("%d values, the mask has %d %s", have, at, unit)
 	}
-	w.p.Full = w.Kept() == w.Rows*w.Cols
+	w.p.Full = kept == w.Rows*w.Cols
 	return nil
 }
 

@@ -116,13 +116,15 @@ func (a *app) inspect(ctx context.Context, name, against string, asJSON bool) er
 	for _, t := range o.Inventory.Tensors() {
 		in.Parameters += t.Elements()
 		in.Bytes += o.Inventory.Stored(t)
+		switch {
+		case !o.Inventory.Packed(t):
+		case pack.IsTable(t):
+			in.PackedTables++
+		default:
+			in.Packed++
+		}
 		in.DTypes[t.DType.String()] += t.Elements()
 	}
-	packed, err := pack.Count(o.Inventory)
-	if err != nil {
-		return err
-	}
-	in.Packed, in.PackedTables = packed.Linears, packed.Tables
 	if k := pack.FormOf(o.Inventory); k != nil && k.Bits > 0 {
 		in.PackedValues = fmt.Sprintf("int%d", k.Bits)
 	}
