@@ -88,10 +88,8 @@ func Run(ctx context.Context, inv *checkpoint.Inventory, m *model.Model, opt Opt
 	r.report.PeakRSS = sysinfo.PeakRSS()
 	if r.report.Finished {
 		_ = fsys.Remove(RecordPath(opt.Output) + fsys.PartialSuffix) // there is one if the kill came while it was written
-	} else {
-		if err := r.keepRecord(); err != nil { // the output is in its place, whatever becomes of this
-			opt.warn("time and memory of the run are not kept: %v", err)
-		}
+	} else if err := r.keepRecord(); err != nil { // the output is in its place, whatever becomes of this
+		opt.warn("time and memory of the run are not kept: %v", err)
 	}
 	return r.report, nil
 }

@@ -53,8 +53,8 @@ func (s *Session) Against(ctx context.Context, dense *Session, e recipe.Eval) (M
 	return Measurement{set.Source, c.Model, set.BOS}, c, err
 }
 
-// Evaluation returns the windows of a text, without a Source of EvaluationText, which the tokenizers of others must cut as that
-// of s does.
+// Evaluation returns the windows of a text, without a Source those of EvaluationText. The
+// tokenizers of others must make the same tokens of it.
 func (s *Session) Evaluation(ctx context.Context, e recipe.Eval, others ...*Session) (*windows.Set, error) {
 	e.Source = cmp.Or(e.Source, EvaluationText(s.Name))
 	set, err := s.Loader().Evaluation(ctx, e)

@@ -405,7 +405,7 @@ func affix(has func(s, part string) bool) builtin {
 		if several, ok := c.arg(0, "prefix", nil).(*List); ok && several.tuple {
 			return slices.ContainsFunc(several.Items, func(v any) bool {
 				part, ok := v.(string)
-				return ok && c.r.step(1+len(part)/64) && has(s, part)
+				return ok && c.r.step(1+reads(part)) && has(s, part)
 			})
 		}
 		c.used--

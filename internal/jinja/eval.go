@@ -401,7 +401,7 @@ func (e *attrExpr) eval(r *run, s *scope) any { return r.attr(r.eval(e.e, s), e.
 
 // attr is v.name: an attribute of v, or else the item.
 func (r *run) attr(v any, name string) any {
-	if r.err != nil || !r.step(len(name)/64) {
+	if r.err != nil || !r.step(reads(name)) {
 		return nil
 	}
 	if a, ok := attribute(v, name); ok {
@@ -522,7 +522,7 @@ func (r *run) item(v, key any) any {
 			}
 		}
 	}
-	if name, ok := key.(string); ok && r.step(len(name)/64) {
+	if name, ok := key.(string); ok && r.step(reads(name)) {
 		if a, ok := attribute(v, name); ok {
 			return a
 		}

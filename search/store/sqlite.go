@@ -81,11 +81,8 @@ func checkFile(path string) error {
 	if err := checkJournal(path + "-journal"); err != nil {
 		return err
 	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	f, err := openThere(path)
+	if f == nil {
 		return err
 	}
 	defer f.Close()
@@ -104,6 +101,18 @@ func checkFile(path string) error {
 	return nil
 }
 
+// openThere opens a file; it is nil without an error if there is none.
+func openThere(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // journalMagic begins a journal of SQLite, and ends one that names the journal of a
 // transaction over several databases. https://www.sqlite.org/fileformat2.html#the_rollback_journal
 const journalMagic = "\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
@@ -111,11 +120,8 @@ const journalMagic = "\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 // checkJournal refuses a journal that names another file: SQLite deletes that file, which
 // may be any, when it has rolled back. A study is one database, so none of ours does.
 func checkJournal(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	f, err := openThere(path)
+	if f == nil {
 		return err
 	}
 	defer f.Close()
